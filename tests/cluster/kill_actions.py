@@ -1,0 +1,68 @@
+"""Runs inside a node: kills an agent's action at random moments, then recovers.
+
+    kill_actions.py AGENT ACTION TRIES SEED
+
+The agent's environment is this process's. For each try: bring the resource to
+where ACTION begins, start ACTION, SIGKILL the agent at a random moment of its
+usual length, and let the next action (start and stop in turn) do its work. It
+must succeed, and monitor must agree. Prints one JSON object.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+PATIENCE = 90.0
+
+
+def act(agent: str, action: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [agent, action], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def main() -> None:
+    agent, action, tries, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    chance = random.Random(seed)
+    before = "stop" if action == "start" else "start"
+    failures = []
+    killed = 0
+    # How long the action takes when it is let alone: moments beyond are wasted.
+    act(agent, before)
+    begun = time.monotonic()
+    act(agent, action)
+    usual = time.monotonic() - begun
+    for number in range(tries):
+        code, said = act(agent, before)
+        if code != 0:
+            failures.append(f"try {number}: {before} before it: {code}: {said}")
+            continue
+        victim = subprocess.Popen(
+            [agent, action], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        moment = chance.uniform(0.0, usual)
+        try:
+            victim.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            victim.kill()
+            victim.wait()
+            killed += 1
+        following = ("start", "stop")[number % 2]
+        code, said = act(agent, following)
+        state, seen = act(agent, "monitor")
+        wanted = 0 if following == "start" else 7
+        if code != 0 or state != wanted:
+            failures.append(
+                f"try {number}: {action} killed after {moment:.3f} s, then {following}: {code} "
+                f"({said.strip()}), then monitor: {state} ({seen.strip()})"
+            )
+    print(json.dumps({"killed": killed, "usual": round(usual, 3), "failures": failures}))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("LC_ALL", "C")
+    main()

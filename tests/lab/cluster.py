@@ -1,0 +1,335 @@
+"""The cluster as an outsider sees it: what runs where, what must hold, the data.
+
+Only ``crm_mon`` is asked what Pacemaker believes. What is true (addresses,
+processes, mounts, the line) is looked up on the host, behind Pacemaker's back.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass, field
+from xml.etree import ElementTree
+
+from tests.lab.host import CommandFailed, LabError, run, wait_for
+from tests.lab.lab import REPOSITORY, VIRTUAL_ADDRESS, Lab
+from tests.lab.node import Node
+
+CIB = REPOSITORY / "cib/asha.crm"
+SINGLES = ("p_fs", "p_data", "p_ip", "p_asterisk", "p_mysql", "p_apache")
+CLONES = ("p_drbd", "p_line")
+READY_SECONDS = 120.0
+
+
+@dataclass
+class State:
+    """What crm_mon says. Resources that are on their way count as not there."""
+
+    dc: str = ""
+    quorum: bool = False
+    online: list[str] = field(default_factory=list)
+    standby: list[str] = field(default_factory=list)
+    started: dict[str, list[str]] = field(default_factory=dict)
+    promoted: dict[str, list[str]] = field(default_factory=dict)
+    unpromoted: dict[str, list[str]] = field(default_factory=dict)
+    busy: bool = False
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def active(self) -> str:
+        """The node that runs Asterisk, "" when none does."""
+        nodes = self.started.get("p_asterisk", [])
+        return nodes[0] if len(nodes) == 1 else ""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What was written before a fault, and must be there after it."""
+
+    tag: str
+    cdr_csv: int
+    cdr_sql: int
+    voicemails: int
+
+
+class Cluster:
+    """The cluster in a lab whose nodes are up."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    # Pacemaker's view.
+
+    def state(self) -> State:
+        """From any node that answers; an empty state when none does."""
+        for node in self.lab.running:
+            try:
+                said = node.run(
+                    "crm_mon", "-1", "--output-as=xml", "--inactive", check=False, timeout=20
+                )
+            except CommandFailed:
+                continue
+            if (said.ok and "<crm_mon" in said.out) or "<pacemaker-result" in said.out:
+                state = parse_state(said.out)
+                if state.dc:
+                    return state
+        return State()
+
+    def load(self, text: str | None = None) -> None:
+        """Load the shipped configuration as a user does, and wait until it runs."""
+        node = self.lab.running[0]
+        wait_for(lambda: bool(self.state().dc), "a DC", timeout=READY_SECONDS)
+        wait_for(
+            lambda: len(self.state().online) == len(self.lab.running),
+            "both nodes online", timeout=READY_SECONDS,
+        )
+        node.write("/root/asha.crm", text if text is not None else CIB.read_text())
+        node.run("crm", "configure", "load", "update", "/root/asha.crm", timeout=60)
+        self.wait_ready()
+
+    def wait_ready(self, active: str = "", timeout: float = READY_SECONDS) -> str:
+        """Until everything runs, on one node, and nothing is on its way.
+
+        Returns that node's name. ``active``: it must be this one.
+        """
+        seen: list[State] = [State()]
+
+        def ready() -> bool:
+            seen[0] = state = self.state()
+            return not self.not_ready(state) and active in ("", state.active)
+
+        try:
+            wait_for(ready, "the cluster to be ready", timeout=timeout, every=0.25)
+        except LabError as error:
+            why = "; ".join(self.not_ready(seen[0])) or f"active is {seen[0].active}"
+            raise LabError(f"{error}: {why}; failures: {seen[0].failures}") from None
+        return seen[0].active
+
+    def not_ready(self, state: State) -> list[str]:
+        """What is missing; empty when the cluster is as it should be."""
+        up = sorted(node.name for node in self.lab.running)
+        wrong = []
+        if not state.dc:
+            return ["no DC"]
+        if sorted(state.online) != up:
+            wrong.append(f"online: {state.online}, switched on: {up}")
+        if state.busy:
+            wrong.append("an action is pending")
+        for name in SINGLES:
+            nodes = state.started.get(name, [])
+            if len(nodes) != 1 or nodes[0] != state.active:
+                wrong.append(f"{name} is started on {nodes or 'no node'}")
+        usable = [node for node in up if node not in state.standby]
+        for name in CLONES:
+            if state.promoted.get(name, []) != [state.active]:
+                wrong.append(f"{name} is promoted on {state.promoted.get(name, []) or 'no node'}")
+            others = sorted(state.unpromoted.get(name, []))
+            if others != [node for node in usable if node != state.active]:
+                wrong.append(f"{name} is unpromoted on {others}")
+        return wrong
+
+    def active(self) -> Node:
+        name = self.state().active
+        if not name:
+            raise LabError("no node is active")
+        return self.lab.node(name)
+
+    def passive(self) -> Node:
+        active = self.active()
+        return next(node for node in self.lab.running if node is not active)
+
+    def standby(self, node: Node) -> None:
+        node.run("crm", "node", "standby", node.name)
+
+    def online(self, node: Node) -> None:
+        node.run("crm", "node", "online", node.name)
+
+    def heal(self) -> str:
+        """Undo every fault there may be: power, cables, standby, failures, relay."""
+        for node in self.lab.nodes.values():
+            if not node.is_up:
+                self.lab.node(node.name).boot()
+            for nic in node.addresses:
+                node.restore(nic)
+        self.lab.line_switch.plug()
+        wait_for(
+            lambda: len(self.state().online) == len(self.lab.nodes),
+            "all nodes online", timeout=READY_SECONDS,
+        )
+        for name in self.state().standby:
+            self.online(self.lab.node(name))
+        self.lab.running[0].run("crm_resource", "--cleanup")
+        return self.wait_ready()
+
+    # What must hold, whatever happened.
+
+    def audit(self) -> list[str]:
+        """Every invariant that does not hold, in words; empty when all is well."""
+        wrong = []
+        holders: dict[str, list[str]] = {
+            "the virtual address": [],
+            "a mounted store": [],
+            "the store's device": [],
+        }
+        processes = {name: dict.fromkeys(self.lab.nodes, 0)
+                     for name in ("asterisk", "mariadbd")}
+        apache: list[str] = []
+        for node in self.lab.running:
+            space = self.lab.network.namespace(node.name)
+            addresses = run(["ip", "-n", space, "-o", "-4", "addr", "show"]).out
+            if f" {VIRTUAL_ADDRESS}/" in addresses:
+                holders["the virtual address"].append(node.name)
+            mounts = node.path("/proc/1/mounts").read_text()
+            if " /drbd " in mounts:
+                holders["a mounted store"].append(node.name)
+            if node.path("/dev/drbd0").exists():
+                holders["the store's device"].append(node.name)
+            for name in processes:
+                processes[name][node.name] = len(node.pids(name))
+            if node.pids("apache2"):
+                apache.append(node.name)
+        for what, nodes in holders.items():
+            if len(nodes) != 1:
+                wrong.append(f"{what} is on {nodes or 'no node'}")
+        for what, counts in processes.items():
+            if sum(counts.values()) != 1:
+                wrong.append(f"{what} runs {counts}")
+        if len(apache) != 1:
+            wrong.append(f"Apache runs on {apache or 'no node'}")
+        active = holders["the virtual address"]
+        for what, nodes in holders.items():
+            if nodes != active:
+                wrong.append(f"{what} is on {nodes}, the address on {active}")
+        for what, counts in processes.items():
+            if [name for name, count in counts.items() if count] != active:
+                wrong.append(f"{what} is not where the address is: {counts}")
+        line = self.lab.line_switch.line_goes_to()
+        if active and [line] != active:
+            wrong.append(f"the line goes to {line}, the calls are on {active}")
+        return wrong
+
+    # Data that a customer would miss.
+
+    def write_data(self) -> Data:
+        """An AstDB key, a call record, a voicemail and a SARK row, by real calls."""
+        node = self.active()
+        tag = f"tag{time.monotonic_ns()}"
+        before = self._count(node)
+        asterisk(node, f"database put asha tag {tag}")
+        node.run(
+            "sqlite3", "-cmd", ".timeout 5000", "/opt/sark/db/sark.db",
+            f"UPDATE globals SET SITENAME='{tag}' WHERE pkey='global'",
+        )
+        asterisk(node, "channel originate Local/100@lab application Wait 1")
+        asterisk(node, "channel originate Local/102@lab application Playback tt-monkeys")
+
+        def written() -> bool:
+            now = self._count(node)
+            return all(later > earlier for later, earlier in zip(now, before, strict=True))
+
+        wait_for(written, "the call records and the voicemail", timeout=60, every=0.5)
+        # What the programs have not yet given to the disk they may lose.
+        node.run("sync")
+        return Data(tag, *self._count(node))
+
+    def lost_data(self, data: Data) -> list[str]:
+        """What of it is gone, in words."""
+        node = self.active()
+        lost = []
+        if data.tag not in asterisk(node, "database get asha tag"):
+            lost.append("the AstDB key")
+        site = node.run(
+            "sqlite3", "/opt/sark/db/sark.db", "SELECT SITENAME FROM globals WHERE pkey='global'"
+        ).out.strip()
+        if site != data.tag:
+            lost.append(f"the SARK row (it says {site!r})")
+        csv, sql, voicemails = self._count(node)
+        for what, now, then in (
+            ("call records in CSV", csv, data.cdr_csv),
+            ("call records in MariaDB", sql, data.cdr_sql),
+            ("voicemails", voicemails, data.voicemails),
+        ):
+            if now < then:
+                lost.append(f"{what} ({then} before, {now} now)")
+        return lost
+
+    def _count(self, node: Node) -> tuple[int, int, int]:
+        csv = node.path("/var/log/asterisk/cdr-csv/Master.csv")
+        lines = len(csv.read_bytes().splitlines()) if csv.exists() else 0
+        said = node.run(
+            "mariadb", "--batch", "--skip-column-names", "-e", "SELECT COUNT(*) FROM asterisk.cdr",
+            check=False,
+        )
+        rows = int(said.out) if said.ok else -1
+        box = node.path("/var/spool/asterisk/voicemail/default/200/INBOX")
+        messages = len(list(box.glob("msg*.txt"))) if box.is_dir() else 0
+        return lines, rows, messages
+
+    # A call that must not be cut.
+
+    def place_call(self) -> str:
+        """A call that lasts until Asterisk ends; returns its channel's unique id."""
+        node = self.active()
+        asterisk(node, "channel originate Local/101@lab application Wait 3600")
+        found: list[str] = []
+
+        def up() -> bool:
+            listed = asterisk(node, "core show channels concise").splitlines()
+            found[:] = [line.split("!")[-1] for line in listed if "!101!" in line]
+            return bool(found)
+
+        wait_for(up, "the call to be up", timeout=20)
+        return found[0]
+
+    def call_is_up(self, unique_id: str) -> bool:
+        return unique_id in asterisk(self.active(), "core show channels concise")
+
+
+def asterisk(node: Node, command: str) -> str:
+    """A command at Asterisk's console; what it printed."""
+    return node.run("asterisk", "-rx", command, timeout=30).out
+
+
+def freeze_asterisk(node: Node) -> None:
+    """SIGSTOP: the process is there and does nothing."""
+    node.kill("asterisk", signal.SIGSTOP)
+
+
+def parse_state(text: str) -> State:
+    """crm_mon's XML (Pacemaker 2.1 and 3.0 alike)."""
+    top = ElementTree.fromstring(text)
+    state = State()
+    dc = top.find("summary/current_dc")
+    if dc is not None and dc.get("present") == "true":
+        state.dc = dc.get("name", "")
+        state.quorum = dc.get("with_quorum") == "true"
+    for node in top.iterfind("nodes/node"):
+        name = node.get("name", "")
+        if node.get("online") == "true" and node.get("pending") != "true":
+            state.online.append(name)
+        if node.get("standby") == "true":
+            state.standby.append(name)
+    for resource in top.iter("resource"):
+        name = resource.get("id", "").split(":")[0]
+        if resource.get("pending") and resource.get("pending") != "Monitoring":
+            state.busy = True
+            continue
+        if resource.get("failed") == "true" or resource.get("active") != "true":
+            continue
+        place = {
+            "Started": state.started,
+            "Promoted": state.promoted,
+            "Unpromoted": state.unpromoted,
+        }.get(resource.get("role", ""))
+        if place is None:
+            state.busy = True
+            continue
+        where = [node.get("name", "") for node in resource.iterfind("node")]
+        place.setdefault(name, []).extend(where)
+    for failure in top.iterfind("failures/failure"):
+        state.failures.append(
+            f"{failure.get('op_key')} on {failure.get('node')}: "
+            f"{failure.get('exitstatus')} {failure.get('exitreason') or ''}".strip()
+        )
+    return state
+

@@ -1,0 +1,304 @@
+"""A lab: the nodes of one cluster on this machine, and its complete removal.
+
+Everything a lab has is named after it and lies below one directory, so that
+any later process can remove what a killed one left: the directory's lock is
+held by the owner for as long as it lives, and a lab without an owner that was
+not asked to stay (``up`` on the command line, ``--keep``) is removed by the next.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from tests.lab.host import LabError, cgroup_root, run, start_time, wait_for
+from tests.lab.image import FILES, Say, ensure_image, recipe_hash
+from tests.lab.lineswitch import LineSwitchClient, start_line_switch
+from tests.lab.network import Network
+from tests.lab.node import Node, copy_sparse, remove_cgroup
+
+BASE = Path("/run/asha-lab")
+REPOSITORY = Path(__file__).parents[2]
+# The nodes' changed files and the store live in memory: a lab leaves no wear and
+# its removal is one unmount. Used only as far as written.
+MEMORY_DISK = "4G"
+
+NODES = ("crm1", "crm2")
+VIRTUAL_ADDRESS = "192.168.1.90"
+ADDRESSES = {
+    "crm1": {"eth0": "192.168.1.11/24", "eth1": "10.0.3.251/24"},
+    "crm2": {"eth0": "192.168.1.12/24", "eth1": "10.0.3.252/24"},
+}
+CARD_NODE = "crm1"
+
+
+class Lab:
+    """``with Lab() as lab:`` boots the nodes; leaving it removes everything.
+
+    ``cluster=False`` boots them without Pacemaker. ``persistent`` labs outlive
+    the process that made them. Raises LabUnavailable where none can run.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        nodes: Iterable[str] = NODES,
+        release: str = "",
+        cluster: bool = True,
+        persistent: bool = False,
+        say: Say = lambda text: None,
+    ) -> None:
+        self.name = name or f"t{os.getpid()}-{secrets.token_hex(2)}"
+        if not self.name.replace("-", "").isalnum() or len(self.name) > 20:
+            raise LabError(f"lab name {self.name!r}: letters, digits and -, at most 20")
+        self.release = release or os.environ.get("ASHA_LAB_RELEASE", "trixie")
+        self.directory = BASE / self.name
+        self.shared = self.directory / "shared"
+        self.network = Network(self.name)
+        self.nodes = {
+            node: Node(
+                self.name, node, self.directory / node, self.shared, self.network, ADDRESSES[node]
+            )
+            for node in nodes
+        }
+        self._cluster = cluster
+        self._persistent = persistent
+        self._say = say
+        self._lock: IO[str] | None = None
+
+    # The lab as a whole.
+
+    def __enter__(self) -> Lab:
+        self.up()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.down()
+
+    @classmethod
+    def attach(cls, name: str) -> Lab:
+        """A lab that another process made and that is up."""
+        try:
+            record = json.loads((BASE / name / "lab.json").read_text())
+        except OSError as error:
+            known = ", ".join(lab_names()) or "none"
+            raise LabError(f"no lab called {name} is up (there are: {known})") from error
+        return cls(
+            name,
+            nodes=record["nodes"],
+            release=record["release"],
+            cluster=record["cluster"],
+            persistent=record["persistent"],
+        )
+
+    def up(self) -> None:
+        """Build the image if need be, and boot every node to the end."""
+        image = ensure_image(self.release, self._say)
+        remove_stale(self._say)
+        if self.directory.exists():
+            raise LabError(
+                f"a lab called {self.name} is up: python3 -m tests.lab down --name {self.name}"
+            )
+        BASE.mkdir(parents=True, exist_ok=True)
+        self._take_ownership()
+        try:
+            self._build(image)
+        except BaseException:
+            self.down()
+            raise
+
+    def _build(self, image: Path) -> None:
+        self.directory.mkdir()
+        run(["mount", "-t", "tmpfs", "-o", f"size={MEMORY_DISK},mode=755", "asha-lab",
+             str(self.directory)])
+        self._record(persistent=False)
+        self.shared.mkdir()
+        copy_sparse(image / "srv/store.img", self.shared / "store.img")
+        self.network.build_switchboard()
+        key = secrets.token_bytes(256)
+        for node in self.nodes.values():
+            node.create(image)
+            node.install(REPOSITORY)
+            # The card's vendor program, or what stands in for it here.
+            shutil.copy(FILES / "rhinofailover", node.root / "usr/local/bin/rhinofailover")
+            (node.root / "usr/local/bin/rhinofailover").chmod(0o755)
+            if self._cluster:
+                self._configure_cluster(node, key)
+        self._start_line_switch()
+        self._say(f"booting {' and '.join(self.nodes)}")
+        for node in self.nodes.values():
+            node.power_listener = self._power_changed
+            node.boot(wait=False)
+        for node in self.nodes.values():
+            node.wait_booted()
+        # Only now: a lab that is cut off half made is nobody's wish to keep.
+        self._record(persistent=self._persistent)
+
+    def down(self) -> None:
+        """Remove everything, whatever state it is in. Safe to repeat."""
+        for node in self.nodes.values():
+            node.power_listener = lambda node, event: None
+            node.remove()
+        self._stop_line_switch()
+        for pid in self.network.pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self._detach_loops()
+        self.network.remove()
+        remove_cgroup(cgroup_root() / f"asha-lab-{self.name}")
+        for node in self.nodes.values():
+            # Left by an nspawn that was killed rather than ended.
+            for kind in ("propagate", "unix-export"):
+                shutil.rmtree(f"/run/systemd/nspawn/{kind}/{node.machine}", ignore_errors=True)
+        if os.path.ismount(self.directory):
+            run(["umount", "--lazy", str(self.directory)])
+        if self.directory.is_dir():
+            self.directory.rmdir()
+        lock_path(self.name).unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def node(self, name: str) -> Node:
+        if name not in self.nodes:
+            raise LabError(f"no node {name} here: one of {', '.join(self.nodes)}")
+        node = self.nodes[name]
+        node.power_listener = self._power_changed
+        return node
+
+    @property
+    def running(self) -> list[Node]:
+        return [self.node(name) for name in self.nodes if self.nodes[name].is_up]
+
+    # The telephone line.
+
+    @property
+    def line_switch(self) -> LineSwitchClient:
+        """The relay card on crm1, to be asked where the line goes."""
+        return LineSwitchClient(str(self.directory / "lineswitch.sock"))
+
+    def _power_changed(self, node: Node, event: str) -> None:
+        if node.name != CARD_NODE:
+            return
+        if event == "on":
+            self.line_switch.power_on(node.init)
+        elif event == "off":
+            self.line_switch.power_off()
+
+    def _start_line_switch(self) -> None:
+        pid = start_line_switch(
+            str(self.directory / "lineswitch.sock"), card_node=CARD_NODE, other_node="crm2"
+        )
+        (self.directory / "lineswitch.pid").write_text(f"{pid} {start_time(pid)}")
+
+    def _stop_line_switch(self) -> None:
+        try:
+            pid, started = map(int, (self.directory / "lineswitch.pid").read_text().split())
+        except (OSError, ValueError):
+            return
+        if start_time(pid) == started:
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: start_time(pid) != started, "the end of the line switch")
+
+    # Making and removing.
+
+    def _configure_cluster(self, node: Node, key: bytes) -> None:
+        entries = []
+        for number, name in enumerate(self.nodes, start=1):
+            ring = [address.split("/")[0] for address in
+                    (ADDRESSES[name]["eth1"], ADDRESSES[name]["eth0"])]
+            entries.append(
+                f"    node {{\n        name: {name}\n        nodeid: {number}\n"
+                f"        ring0_addr: {ring[0]}\n        ring1_addr: {ring[1]}\n    }}"
+            )
+        text = (FILES / "corosync.conf").read_text().replace("@NODES@", "\n".join(entries))
+        node.write("/etc/corosync/corosync.conf", text)
+        authkey = node.path("/etc/corosync/authkey")
+        authkey.write_bytes(key)
+        authkey.chmod(0o400)
+        run(["systemctl", f"--root={node.root}", "enable", "corosync", "pacemaker"])
+
+    def _record(self, persistent: bool) -> None:
+        record = {
+            "nodes": list(self.nodes),
+            "release": self.release,
+            "recipe": recipe_hash(self.release),
+            "cluster": self._cluster,
+            "persistent": persistent,
+        }
+        (self.directory / "lab.json").write_text(json.dumps(record))
+
+    def _take_ownership(self) -> None:
+        self._lock = lock_path(self.name).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(f"a lab called {self.name} is being made or used already") from None
+
+    def _detach_loops(self) -> None:
+        """A loop device is the kernel's: it outlives the node that attached it."""
+        store = self.shared / "store.img"
+        if not store.exists():
+            return
+
+        def detached() -> bool:
+            listed = run(["losetup", "--noheadings", "--output", "NAME", "-j", str(store)],
+                         check=False)
+            for device in listed.out.split():
+                run(["losetup", "--detach", device], check=False)
+            return not listed.out.split()
+
+        wait_for(detached, f"the loop devices of {store}", timeout=30)
+
+
+def lock_path(name: str) -> Path:
+    return BASE / f"{name}.lock"
+
+
+def lab_names() -> list[str]:
+    """Every lab there is anything of, dead or alive."""
+    if not BASE.is_dir():
+        return []
+    return sorted({path.stem if path.suffix == ".lock" else path.name for path in BASE.iterdir()})
+
+
+def remove_stale(say: Say = lambda text: None) -> None:
+    """Remove the labs whose owner is gone and which were not made to stay."""
+    for name in lab_names():
+        record = BASE / name / "lab.json"
+        try:
+            known = json.loads(record.read_text())
+        except (OSError, ValueError):
+            known = {"nodes": list(NODES), "persistent": False}
+        if known["persistent"] or not is_orphan(name):
+            continue
+        say(f"removing lab {name}, which a killed process left")
+        Lab(name, nodes=known["nodes"]).down()
+
+
+def is_orphan(name: str) -> bool:
+    """Whether no living process owns the lab."""
+    try:
+        with lock_path(name).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return True
+    return True

@@ -1,0 +1,294 @@
+"""One node: a whole Debian under systemd-nspawn, with a mains switch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.lab.host import CommandFailed, LabError, Result, cgroup_root, run, start_time, wait_for
+from tests.lab.network import Network
+
+# Loop device nodes a node may use; the store takes one per primary.
+LOOP_NODES = 64
+BOOT_SECONDS = 90.0
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Constant: moves itself into the cgroup, then becomes the program. Each node has
+# a cgroup of its own, so that two of them do not share system.slice and a whole
+# node can be frozen or killed in one write.
+ENTER_CGROUP = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
+
+
+class Node:
+    """Created by Lab. ``directory`` holds its overlay; ``shared`` is the store's."""
+
+    def __init__(self, lab: str, name: str, directory: Path, shared: Path, network: Network,
+                 addresses: dict[str, str]) -> None:
+        self.name = name
+        self.addresses = addresses
+        self.machine = f"asha-{lab}-{name}"
+        self.root = directory / "root"
+        # Told "on" and "off" when the mains switch is used; see Lab._power_changed.
+        self.power_listener: Callable[[Node, str], None] = lambda node, event: None
+        self._directory = directory
+        self._shared = shared
+        self._network = network
+        self._cgroup = cgroup_root() / f"asha-lab-{lab}" / name
+
+    # Being.
+
+    def create(self, image: Path) -> None:
+        """Lay a writable layer over the image. The node is off."""
+        for part in ("upper", "work", "root"):
+            (self._directory / part).mkdir(parents=True, exist_ok=True)
+        options = (
+            f"lowerdir={image},upperdir={self._directory}/upper,workdir={self._directory}/work"
+        )
+        run(["mount", "-t", "overlay", "overlay", "-o", options, str(self.root)])
+        self.write("/etc/hostname", self.name + "\n")
+        self._network.build_node(self.name, self.addresses)
+
+    def remove(self) -> None:
+        """Cut the power and give everything back."""
+        self.crash()
+        remove_cgroup(self._cgroup)
+        if os.path.ismount(self.root):
+            run(["umount", "--lazy", str(self.root)])
+
+    # Power.
+
+    @property
+    def init(self) -> int:
+        """The node's PID 1 as the host numbers it; 0 when the node is off."""
+        try:
+            pid, started = map(int, (self._directory / "init").read_text().split())
+        except (OSError, ValueError):
+            return 0
+        return pid if start_time(pid) == started else 0
+
+    @property
+    def is_up(self) -> bool:
+        return self.init != 0
+
+    def boot(self, wait: bool = True) -> None:
+        """Switch the node on; with ``wait``, until its systemd has finished."""
+        if self.is_up:
+            raise LabError(f"{self.name} is on already")
+        self._network.reset_node(self.name, self.addresses)
+        for nic in self.addresses:
+            self._network.plug(self.name, nic)
+        self._cgroup.mkdir(parents=True, exist_ok=True)
+        with (self._directory / "console").open("ab") as console:
+            nspawn = subprocess.Popen(
+                [
+                    "sh", "-c", ENTER_CGROUP, "sh", str(self._cgroup),
+                    "systemd-nspawn",
+                    "--quiet",
+                    "--register=no",
+                    "--keep-unit",
+                    "--boot",
+                    "--console=passive",
+                    f"--directory={self.root}",
+                    f"--machine={self.machine}",
+                    f"--hostname={self.name}",
+                    f"--network-namespace-path={self._network.path(self.name)}",
+                    "--capability=all",
+                    "--resolv-conf=off",
+                    "--bind=/dev/loop-control",
+                    f"--bind={self._shared}:/srv/lab-shared",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                env={"PATH": PATH, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                start_new_session=True,
+            )
+        self._nspawn = nspawn  # kept, so that its end is reaped
+        children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
+
+        def has_init() -> bool:
+            if nspawn.poll() is not None:
+                raise LabError(f"{self.name} did not start: {self.console()[-400:]}")
+            found = children.read_text().split()
+            if not found or Path(f"/proc/{found[0]}/comm").read_text().strip() != "systemd":
+                return False
+            pid = int(found[0])
+            (self._directory / "init").write_text(f"{pid} {start_time(pid)}")
+            return True
+
+        wait_for(has_init, f"the start of {self.name}", timeout=BOOT_SECONDS)
+        self._make_loop_nodes()
+        self.power_listener(self, "on")
+        if wait:
+            self.wait_booted()
+
+    def wait_booted(self) -> None:
+        def up() -> bool:
+            if not self.is_up:
+                raise LabError(f"{self.name} went off while booting: {self.console()[-400:]}")
+            said = self.run("systemctl", "is-system-running", check=False)
+            return said.out.strip() in ("running", "degraded")
+
+        wait_for(up, f"the boot of {self.name}", timeout=BOOT_SECONDS, every=0.2)
+
+    def crash(self) -> None:
+        """As if the power failed: every process gone at once, both cables dead."""
+        for nic in self.addresses:
+            if os.path.exists(self._network.path(self.name)):
+                self._network.unplug(self.name, nic)
+        if self._cgroup.is_dir():
+            (self._cgroup / "cgroup.kill").write_text("1")
+            wait_for(self._nothing_runs, f"the end of {self.name}'s processes")
+        self._reap()
+        self.power_listener(self, "off")
+
+    def shut_down(self, warm: bool = False) -> None:
+        """Switch off in an orderly way (systemctl poweroff).
+
+        ``warm``: as before a reboot, what the USB sockets feed stays powered.
+        """
+        self.run("systemctl", "poweroff", "--no-block", check=False)
+        wait_for(lambda: not self.is_up, f"{self.name} to switch itself off", timeout=90)
+        wait_for(self._nothing_runs, f"the end of {self.name}'s processes")
+        self._reap()
+        if not warm:
+            self.power_listener(self, "off")
+
+    def reboot(self) -> None:
+        self.shut_down(warm=True)
+        self.boot()
+
+    def freeze(self) -> None:
+        """Stop every process of the node, as a hung kernel would look."""
+        (self._cgroup / "cgroup.freeze").write_text("1")
+
+    def thaw(self) -> None:
+        (self._cgroup / "cgroup.freeze").write_text("0")
+
+    # Cables: eth0 is the LAN, eth1 the cluster link.
+
+    def cut(self, nic: str) -> None:
+        self._network.unplug(self.name, nic)
+
+    def restore(self, nic: str) -> None:
+        self._network.plug(self.name, nic)
+
+    # Doing something in it.
+
+    def command(self, *argv: str, env: Mapping[str, str] | None = None) -> list[str]:
+        """The host's command line that runs this one in the node."""
+        init = self.init
+        if not init:
+            raise LabError(f"{self.name} is off")
+        settings = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb", **(env or {})}
+        return [
+            "nsenter", f"--target={init}", "--mount", "--uts", "--ipc", "--net", "--pid",
+            "--cgroup", "--root", "--wd", "--",
+            "env", "-i", *(f"{key}={value}" for key, value in settings.items()), *argv,
+        ]
+
+    def run(
+        self,
+        *argv: str,
+        timeout: float = 60.0,
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+    ) -> Result:
+        """Run a program in the node. CommandFailed on a non-zero code with ``check``."""
+        done = run(
+            self.command(*argv, env=env), timeout=timeout, check=False, stdin=stdin, where=self.name
+        )
+        result = Result(argv, done.code, done.out, done.err)
+        if check and not result.ok:
+            raise CommandFailed(result, self.name)
+        return result
+
+    def start(self, *argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a program in the node and return at once; the caller ends it."""
+        return subprocess.Popen(
+            self.command(*argv, env=env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def path(self, inside: str) -> Path:
+        """A file of the node as the host sees it: of the running node if it is on."""
+        base = Path(f"/proc/{self.init}/root") if self.is_up else self.root
+        return base / inside.lstrip("/")
+
+    def write(self, inside: str, text: str, mode: int = 0o644) -> None:
+        place = self.path(inside)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+        place.chmod(mode)
+
+    def pids(self, comm: str) -> list[int]:
+        """The host's pids of the node's processes of that name, zombies left out."""
+        found = []
+        for procs in self._cgroup.rglob("cgroup.procs"):
+            for word in procs.read_text().split():
+                try:
+                    name = Path(f"/proc/{word}/comm").read_text().strip()
+                except OSError:
+                    continue
+                if name == comm and start_time(int(word)):
+                    found.append(int(word))
+        return sorted(found)
+
+    def kill(self, comm: str, signal_number: int = signal.SIGKILL) -> list[int]:
+        """Signal every process of that name in the node; LabError if there is none."""
+        pids = self.pids(comm)
+        if not pids:
+            raise LabError(f"no {comm} runs on {self.name}")
+        for pid in pids:
+            os.kill(pid, signal_number)
+        return pids
+
+    def console(self) -> str:
+        """What the node printed while it booted."""
+        try:
+            return (self._directory / "console").read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def install(self, make: Path) -> None:
+        """The agents and the library of this checkout, before the first boot."""
+        run(["make", "--silent", f"--directory={make}", "install", f"DESTDIR={self.root}"])
+        run(
+            ["chroot", str(self.root), "/usr/bin/python3", "-m", "compileall", "-q",
+             "/usr/lib/python3/dist-packages/asha"]
+        )
+
+    def _make_loop_nodes(self) -> None:
+        for number in range(LOOP_NODES):
+            place = self.path(f"/dev/loop{number}")
+            if not place.exists():
+                os.mknod(place, stat.S_IFBLK | 0o660, os.makedev(7, number))
+
+    def _nothing_runs(self) -> bool:
+        return not any(p.read_text().split() for p in self._cgroup.rglob("cgroup.procs"))
+
+    def _reap(self) -> None:
+        nspawn = getattr(self, "_nspawn", None)
+        if nspawn is not None:
+            nspawn.wait(timeout=30)
+        (self._directory / "init").unlink(missing_ok=True)
+
+
+def remove_cgroup(top: Path) -> None:
+    """Remove an empty cgroup tree, leaves first."""
+    if top.is_dir():
+        for folder, _, _ in os.walk(top, topdown=False):
+            os.rmdir(folder)
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    run(["cp", "--sparse=always", str(source), str(target)])

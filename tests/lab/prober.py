@@ -1,0 +1,135 @@
+"""A telephone that never stops asking: OPTIONS every 50 ms, answers with their times.
+
+Run in the switchboard's namespace it sees what phones see. The clock is
+CLOCK_MONOTONIC, which all processes of the machine share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.lab.host import LabError, wait_for
+from tests.lab.lab import REPOSITORY, VIRTUAL_ADDRESS, Lab
+
+PERIOD = 0.05  # seconds between two questions
+PORT = 5060
+
+OPTIONS = (
+    "OPTIONS sip:{target} SIP/2.0\r\n"
+    "Via: SIP/2.0/UDP {own}:{port};branch=z9hG4bK-{number};rport\r\n"
+    "From: <sip:prober@{own}>;tag={number}\r\n"
+    "To: <sip:{target}>\r\n"
+    "Call-ID: {number}@prober\r\n"
+    "CSeq: 1 OPTIONS\r\n"
+    "Contact: <sip:prober@{own}:{port}>\r\n"
+    "Max-Forwards: 70\r\n"
+    "Content-Length: 0\r\n\r\n"
+)
+
+
+class Prober:
+    """``with Prober(lab) as prober:`` asks all the while."""
+
+    def __init__(self, lab: Lab, target: str = VIRTUAL_ADDRESS) -> None:
+        self._lab = lab
+        self._target = target
+        self._log = lab.directory / "prober.log"
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Prober:
+        self._log.unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            [
+                "ip", "netns", "exec", self._lab.network.switchboard,
+                sys.executable, "-m", "tests.lab.prober", self._target, str(self._log),
+            ],
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        wait_for(self._log.exists, "the prober's start", timeout=20)
+        return self
+
+    def __exit__(self, *rest: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def answers(self, since: float = 0.0) -> list[float]:
+        """Times of the answers after ``since`` (time.monotonic)."""
+        # A line still being written lacks its end mark.
+        times = [float(line[:-1]) for line in self._log.read_text().split() if line[-1] == "Z"]
+        return [moment for moment in times if moment > since]
+
+    def wait_answering(self, since: float, timeout: float = 120.0, steady: float = 1.0) -> None:
+        """Until answers come for ``steady`` seconds on end after ``since``."""
+
+        def steadily() -> bool:
+            now = time.monotonic()
+            recent = [t for t in self.answers(max(since, now - steady)) if t <= now]
+            return now - since >= steady and len(recent) >= 0.8 * steady / PERIOD
+
+        wait_for(steadily, f"SIP answers from {self._target}", timeout=timeout, every=0.1)
+
+    def outage(self, since: float, until: float | None = None) -> float:
+        """The longest silence, in seconds, in the time since ``since``.
+
+        Up to ``until`` (now): a telephone that is still not answered counts.
+        """
+        end = until if until is not None else time.monotonic()
+        moments = [since, *(t for t in self.answers(since) if t <= end), end]
+        if len(moments) == 2:
+            raise LabError(f"{self._target} did not answer once in {end - since:.1f} s")
+        return max(later - earlier for earlier, later in itertools.pairwise(moments))
+
+
+def probe(target: str, log: Path) -> None:
+    """Ask for ever; write the time of each answer."""
+    plug = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    plug.bind(("0.0.0.0", 0))
+    plug.setblocking(False)
+    port = plug.getsockname()[1]
+    number = 0
+    due = time.monotonic()
+    with log.open("w", buffering=1) as out:
+        while True:
+            now = time.monotonic()
+            if now >= due:
+                number += 1
+                due = max(due + PERIOD, now)
+                text = OPTIONS.format(target=target, own="192.168.1.1", port=port, number=number)
+                try:
+                    plug.sendto(text.encode(), (target, PORT))
+                except OSError:
+                    pass  # nobody has the address just now: an unanswered question
+            ready, _, _ = select.select([plug], [], [], max(0.0, due - time.monotonic()))
+            if not ready:
+                continue
+            try:
+                data = plug.recv(4096)
+            except OSError:
+                continue  # an ICMP error of an earlier question
+            if data.startswith(b"SIP/2.0 "):
+                out.write(f"{time.monotonic():.4f}Z\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target")
+    parser.add_argument("log", type=Path)
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    probe(options.target, options.log)
+
+
+if __name__ == "__main__":
+    main()
