@@ -99,11 +99,14 @@ def play(cluster: Cluster, prober: Prober, fault: Fault) -> Report:
             f"Pacemaker to notice: {fault.title}", timeout=90,
         )
     else:
+        moves = fault.expected == MOVES
         wait_for(
-            lambda: not is_same(cluster, before, pids),
+            lambda: has_moved(cluster, before) if moves else not is_same(cluster, before, pids),
             f"the cluster to act: {fault.title}", timeout=150,
         )
-    prober.wait_answering(begun, timeout=150)
+        # Before any undo: the cluster must get there without help.
+        cluster.wait_ready()
+    prober.wait_answering(time.monotonic(), timeout=150)
     outage = prober.outage(begun)
     line_during = cluster.lab.line_switch.line_goes_to()
     fault.undo(cluster)
@@ -132,6 +135,11 @@ def wait_for_audit(cluster: Cluster) -> None:
         wait_for(lambda: not cluster.audit(), "the invariants", timeout=15)
     except LabError:
         pass
+
+
+def has_moved(cluster: Cluster, before: str) -> bool:
+    """Whether Asterisk runs on another node."""
+    return cluster.state().active not in ("", before)
 
 
 def is_same(cluster: Cluster, node: str, pids: list[int]) -> bool:

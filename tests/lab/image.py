@@ -32,7 +32,8 @@ PACKAGES = (
 # In neither bookworm nor trixie; bullseye's installs and runs on both.
 ASTERISK_RELEASE = "bullseye"
 ASTERISK_PACKAGES = (
-    "asterisk asterisk-modules asterisk-config asterisk-mysql asterisk-core-sounds-en-gsm"
+    "asterisk asterisk-modules asterisk-config asterisk-voicemail asterisk-mysql "
+    "asterisk-core-sounds-en-gsm"
 ).split()
 
 APT_OPTIONS = (

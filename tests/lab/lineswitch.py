@@ -489,6 +489,8 @@ def start_line_switch(
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        # It outlives its parent: whoever reads the parent's output must see its end.
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
         text=True,
     )

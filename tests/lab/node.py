@@ -55,7 +55,6 @@ class Node:
     def remove(self) -> None:
         """Cut the power and give everything back."""
         self.crash()
-        remove_cgroup(self._cgroup)
         if os.path.ismount(self.root):
             run(["umount", "--lazy", str(self.root)])
 
@@ -280,6 +279,9 @@ class Node:
         nspawn = getattr(self, "_nspawn", None)
         if nspawn is not None:
             nspawn.wait(timeout=30)
+        # Not to be used again: in a cgroup that was once killed, kernels of 6.x
+        # kill what systemd starts later.
+        remove_cgroup(self._cgroup)
         (self._directory / "init").unlink(missing_ok=True)
 
 

@@ -1,0 +1,512 @@
+"""asterisk-health: Asterisk runs once, and answers, or Pacemaker is told why not.
+
+One agent starts, stops and watches it, so that a failed question restarts Asterisk
+and not a bystander. How Asterisk is looked at and asked is in asha/asterisk; here is
+what is made of it.
+
+The rule of monitor: what takes the phones' service away is a failure, after it was
+seen twice within the action; what does not (a debugger at work, a lost control path,
+a slow disk) is reported and left running, because a restart ends every call.
+"""
+
+from __future__ import annotations
+
+import os
+
+from asha.asterisk import control
+from asha.asterisk.ami import Credentials
+from asha.asterisk.probes import (
+    HUNG,
+    REFUSED,
+    ControlSocket,
+    ManagerInterface,
+    SipOptions,
+    ask,
+)
+from asha.asterisk.proc import BLOCKED, ENDED, STOPPED, TRACED, Endpoint, Proc
+from asha.asterisk.wire import Silent, hold, is_address
+from asha.ocf import (
+    Agent,
+    AgentError,
+    BadConfig,
+    BadHere,
+    Choice,
+    Degraded,
+    Duration,
+    Exit,
+    Failed,
+    Integer,
+    NotInstalled,
+    NotRunning,
+    Path,
+    String,
+    action,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asha.asterisk.probes import Probe
+    from asha.asterisk.proc import Process, Task
+    from asha.asterisk.unit import Launcher
+    from asha.ocf import Deadline
+
+# Seconds that a bad sign must last before it counts.
+CONFIRM = 1.0
+
+# Seconds between two looks at an Asterisk that starts or ends: short beside the
+# 0.25 s that it takes to end and the 0.7 s to start.
+LOOK_EVERY = 0.02
+
+# Seconds of one wait for the end of loading, after which is looked whether the
+# process still lives.
+LOADING_LOOK = 1.0
+
+# Seconds for SIP to bind its port after all modules are loaded.
+BIND_SECONDS = 5.0
+
+# Seconds for the greeting of an Asterisk that is to be stopped, and the grace of
+# one that a monitor has found hung: neither will end on its own, and every second
+# is one without telephones.
+GREETING_SECONDS = 1.0
+HUNG_GRACE = 1.0
+
+# Seconds of a stop that are kept for systemd, after the last kill.
+SETTLE_SECONDS = 2.0
+
+# More addresses than that are not asked.
+SIP_ADDRESSES_MOST = 8
+
+
+class NotBound(Failed):
+    """Asterisk listens on no SIP port: its configuration rather than a hang."""
+
+
+class AsteriskHealth(Agent):
+    """Runs one Asterisk, and sees when it hangs.
+
+    Starts Asterisk through its systemd unit where there is one, or else directly,
+    and returns when all modules are loaded and it answers. Stops it in the ordinary
+    way (calls are ended, CDRs written, AstDB saved), kills what hangs, and says so
+    honestly when something cannot be killed. One Asterisk per node: any other with
+    the same binary is stopped with it.
+
+    monitor at depth 0 (OCF_CHECK_LEVEL=0) catches: a dead Asterisk, a zombie, a
+    process stopped by a signal, a control socket that is silent. At depth 10 also:
+    AMI that is silent at its greeting or login, and SIP that does not answer OPTIONS
+    at each UDP or TCP address it is bound to; every response counts, also a 404.
+
+    Reported as degraded and left running: a debugger or core dumper at work, a
+    thread that waits for a disk, a control socket or AMI that is gone while SIP
+    answers (see when_lost), a missing pid file, an AMI user that is not accepted,
+    packets lost to a firewall rule on the node itself.
+
+    Asterisk logs each look at its control socket at verbose 3 ("Remote UNIX
+    connection"): hideconnect = yes in asterisk.conf keeps that quiet, and
+    displayconnects = no in manager.conf the same for AMI.
+    """
+
+    name = "asterisk-health"
+
+    unit = String(
+        "systemd unit",
+        "Unit that starts Asterisk, or none to start it directly. Where systemd is not "
+        "PID 1 or has no such unit, Asterisk is started directly too. While the cluster "
+        "manages it, a drop-in in /run switches off the unit's own Restart=. Disable the "
+        "unit, so that it does not start at boot.",
+        default="asterisk.service",
+    )
+    binary = Path(
+        "Asterisk's program",
+        "The program, to start it directly and to find every process of it.",
+        default="/usr/sbin/asterisk",
+    )
+    user = String("User", "Whom Asterisk runs as when it is started directly.", default="asterisk")
+    group = String(
+        "Group", "As what group Asterisk runs when it is started directly.", default="asterisk"
+    )
+    run_directory = Path(
+        "Run directory",
+        "Where Asterisk keeps its pid file and its control socket: astrundir of asterisk.conf.",
+        default="/run/asterisk",
+    )
+    sip_port = Integer(
+        "SIP port",
+        "UDP and TCP port on which Asterisk takes SIP; 0 for a PBX without SIP. Catches a SIP "
+        "stack that hangs or is gone while the rest of Asterisk lives.",
+        default=5060,
+        most=65535,
+    )
+    sip_address = String(
+        "SIP address",
+        "Address to ask by SIP OPTIONS over UDP, or auto for all that Asterisk is bound to.",
+        default="auto",
+    )
+    ami_port = Integer(
+        "AMI port",
+        "TCP port of the Asterisk Manager Interface; 0 to leave it alone. One that is switched "
+        "off in manager.conf is noticed at start and not missed. Catches hung manager threads.",
+        default=5038,
+        most=65535,
+    )
+    ami_secret_file = Path(
+        "AMI user and secret",
+        "File with the lines user=NAME and secret=WORD, which only root can read. Without the "
+        "file AMI is asked for its greeting only, without a login.",
+        default="/etc/asha/ami.secret",
+    )
+    probe_timeout = Duration(
+        "Patience of one question",
+        "How long each part may take to answer. One that is silent is asked a second time "
+        "before it counts as hung.",
+        default="3s",
+    )
+    stop_grace = Duration(
+        "Grace of a stop",
+        "How long Asterisk may take to end its calls and itself before it is killed. One that "
+        "is found hung gets less.",
+        default="5s",
+    )
+    when_lost = Choice(
+        "When a control path is lost",
+        "What a control socket or AMI that is gone means while SIP answers: degraded leaves "
+        "Asterisk running and reports it, failed restarts it, which ends all calls.",
+        choices=("degraded", "failed"),
+        default="degraded",
+    )
+
+    proc = Proc()
+
+    def validate(self, level: int) -> None:
+        if "/" in self.unit or not (self.unit == "none" or self.unit.endswith(".service")):
+            raise BadConfig(f'parameter unit="{self.unit}": must be none or NAME.service')
+        if self.sip_address != "auto" and not is_address(self.sip_address):
+            raise BadConfig(
+                f'parameter sip_address="{self.sip_address}": must be auto or an IP address'
+            )
+        if level < 10:
+            return
+        if not os.access(self.binary, os.X_OK):
+            raise NotInstalled(f"{self.binary} is absent: install Asterisk, or set binary")
+        self._launcher().validate()
+        try:
+            Credentials.read(self.ami_secret_file)
+        except BadHere as problem:
+            self.warn(problem.reason)  # the phones work without
+
+    # Watching
+
+    @action(timeout=20, interval=5, depth=0)
+    @action(timeout=20, interval=15, depth=10)
+    def monitor(self) -> Exit:
+        process, remarks = self._find()
+        if self.is_probe:
+            return Exit.SUCCESS
+        remarks += self._look_at_tasks(process)
+        probes: list[Probe] = [ControlSocket(self.run_directory, process)]
+        if self.check_level >= 10:
+            more, lost = self._deep_probes(process)
+            probes += more
+            remarks += lost
+        remarks += self._ask(process, probes)
+        self._forget("hung")
+        if remarks:
+            raise Degraded("; ".join(remarks))
+        return Exit.SUCCESS
+
+    def _find(self) -> tuple[Process, list[str]]:
+        """The running Asterisk, and what is odd about it. Raises NotRunning, Failed."""
+        pid_file = f"{self.run_directory}/asterisk.pid"
+        process = self.proc.from_pid_file(pid_file, self.binary)
+        if process is not None and not process.gone:
+            if process.state in ENDED:
+                from asha.asterisk.ending import survivors
+
+                raise Failed(f"Asterisk has died but does not end: {survivors([process])}")
+            return process, []
+        daemons = self.proc.daemons(self.binary)
+        if daemons:
+            return daemons[0], [f"{pid_file} does not name the Asterisk that runs, {daemons[0]}"]
+        if os.path.exists(pid_file):
+            # Asterisk removes it when it ends in the ordinary way.
+            raise NotRunning(f"Asterisk is dead: it crashed or was killed and left {pid_file}")
+        raise NotRunning("Asterisk is not running")
+
+    def _look_at_tasks(self, process: Process) -> list[str]:
+        """Raises Failed for a stopped process, Degraded for one under a debugger."""
+        odd = process.tasks_in(STOPPED, TRACED, BLOCKED)
+        if not odd:
+            return []
+        self._excuse_debugger(odd)
+        confirm = self.deadline.within(CONFIRM)
+        if any(task.state == STOPPED for task in odd):
+            if not confirm.poll(lambda: not process.tasks_in(STOPPED), every=CONFIRM / 10):
+                self._condemn(process, f"{process} is stopped by a signal (SIGSTOP or SIGTSTP)")
+            return []
+        # Tasks come and go in D: only one that has not run at all in between hangs.
+        before = {task.tid: task.switches for task in odd}
+
+        def standing_still() -> list[Task]:
+            now = process.tasks_in(BLOCKED)
+            return [task for task in now if before.get(task.tid) == task.switches]
+
+        if confirm.poll(lambda: not standing_still(), every=CONFIRM / 10):
+            return []
+        return [
+            f"{task} has waited {CONFIRM:.0f} s in the kernel ({task.where}): look at the disks"
+            for task in standing_still()[:3]
+        ]
+
+    def _excuse_debugger(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            if task.state == TRACED:
+                tracer = self.proc.process(task.tracer)
+                raise Degraded(
+                    f"a debugger, {tracer or 'unknown'}, has halted {task} of Asterisk, "
+                    "which is not judged until that is over"
+                )
+
+    def _deep_probes(self, process: Process) -> tuple[list[Probe], list[str]]:
+        """Whom to ask at depth 10, and what is amiss without asking."""
+        probes: list[Probe] = []
+        remarks: list[str] = []
+        if self.ami_port:
+            who = None
+            try:
+                who = Credentials.read(self.ami_secret_file)
+            except BadHere as problem:
+                remarks.append(problem.reason)
+            listening = process.listening(self.ami_port, ("tcp",))
+            if listening:
+                probes.append(ManagerInterface(listening[0], process, who))
+            elif self._read_state("ami") == process.identity:
+                reason = f"AMI no longer listens on TCP port {self.ami_port}"
+                remarks.append(self._lost(f"{reason}: see manager.conf"))
+        if self.sip_port:
+            probes += [SipOptions(one, process) for one in self._sip_endpoints(process)]
+        return probes, remarks
+
+    def _sip_endpoints(self, process: Process) -> list[Endpoint]:
+        """Where to send OPTIONS. Raises NotBound when there is nowhere."""
+        if self.sip_address != "auto":
+            return [Endpoint("udp", self.sip_address, self.sip_port, 0, "")]
+        found: list[Endpoint] = []
+
+        def bound() -> bool:
+            found[:] = [
+                one
+                for one in process.listening(self.sip_port, ("udp", "tcp"))
+                # A link-local address cannot be asked without naming an interface.
+                if not one.address.startswith("fe80:")
+            ]
+            return bool(found)
+
+        # Not at once: a reload can close and open the sockets.
+        if not self.deadline.within(CONFIRM).poll(bound):
+            self._reconsider(process)
+            raise NotBound(
+                f"Asterisk has no SIP socket on port {self.sip_port}: see its pjsip.conf or "
+                "sip.conf, and sip_port of this resource (0 if this PBX has no SIP)"
+            )
+        return found[:SIP_ADDRESSES_MOST]
+
+    def _ask(self, process: Process, probes: list[Probe]) -> list[str]:
+        """Raises Failed when a part hangs; returns what is only worth a remark."""
+        verdicts = ask(probes, self.deadline, self.probe_timeout)
+        bad = [verdict for verdict in verdicts if not verdict.healthy]
+        if not bad:
+            return []
+        self._reconsider(process)
+        grave = [
+            verdict.reason
+            for verdict in bad
+            if verdict.finding == HUNG or (verdict.finding == REFUSED and verdict.probe.vital)
+        ]
+        if grave:
+            self._condemn(process, "; ".join(grave))
+        if len(bad) == len(verdicts):
+            self._need_witness(process, bad[0].reason)
+        return [
+            self._lost(verdict.reason) if verdict.finding == REFUSED else verdict.reason
+            for verdict in bad
+        ]
+
+    def _need_witness(self, process: Process, reason: str) -> None:
+        """Nobody hangs and nobody has answered: does any part of it live?"""
+        others, _ = self._deep_probes(process)
+        verdicts = ask(others, self.deadline, self.probe_timeout)
+        if not any(verdict.healthy for verdict in verdicts):
+            reasons = [reason, *(verdict.reason for verdict in verdicts)]
+            self._condemn(process, "; ".join(reasons))
+
+    def _lost(self, reason: str) -> str:
+        if self.when_lost == "failed":
+            raise Failed(reason)
+        return f"{reason}; restart Asterisk when the calls allow it"
+
+    def _reconsider(self, process: Process) -> None:
+        """Before a verdict: is there another cause than a hang? Raises what it is."""
+        if process.gone:
+            raise Failed(f"{process} has died while it was looked at")
+        if process.is_dumping_core:
+            raise Failed(f"{process} has crashed and is writing its core dump")
+        self._excuse_debugger(process.tasks_in(TRACED))
+
+    def _condemn(self, process: Process, reason: str) -> None:
+        """The one place where Asterisk is found hung."""
+        # Spares stop the grace that a hung process would only waste.
+        self._write_state("hung", process.identity)
+        raise Failed(reason)
+
+    # Starting
+
+    @action(timeout=60)
+    def start(self) -> None:
+        launcher = self._launcher()
+        if self.proc.daemons(self.binary):
+            self.warn("an Asterisk that does not work is stopped first")
+            self._end(launcher)
+        warning = launcher.warning()
+        if warning:
+            self.warn(warning)
+        launcher.launch()
+        launcher.while_it_loads()
+        process = self._await_loaded(launcher, self.deadline)
+        binding = self.deadline.within(BIND_SECONDS)
+        while True:
+            try:
+                self._look_once(process)
+                return
+            except NotBound:
+                if binding.expired:
+                    raise
+            except Failed as problem:
+                if process.gone:
+                    raise self._early_death(launcher) or problem from None
+                # As long as the action may last: at this moment all phones register.
+                if self.deadline.expired:
+                    raise
+
+    def adopt(self) -> bool:
+        launcher = self._launcher()
+        launcher.while_it_loads()
+        try:
+            half = self.deadline.within(self.deadline.remaining() / 2)
+            process = self._await_loaded(launcher, half)
+            self._look_once(process)
+        except AgentError as problem:
+            self.warn(f"the Asterisk that runs already is replaced: {problem.reason}")
+            return False
+        if not launcher.owns(process):
+            # Ending it would end its calls; the next restart puts that right.
+            self.warn(f"{process} was started by hand and not by {self.unit}: left running")
+        return True
+
+    def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
+        """Until all modules are loaded. Raises Failed with the reason of an early death."""
+        path = f"{self.run_directory}/{control.SOCKET_NAME}"
+        while True:
+            process = self._present()
+            if process is None:
+                death = self._early_death(launcher)
+                if death is not None:
+                    raise death
+            else:
+                try:
+                    hold(control.wait_fully_booted(path, deadline.within(LOADING_LOOK)))
+                    return process
+                except (Silent, OSError):
+                    pass  # not that far yet
+            deadline.require("Asterisk was loading its modules; does one of them wait for DNS?")
+            deadline.pause(LOOK_EVERY)
+
+    @staticmethod
+    def _early_death(launcher: Launcher) -> Failed | None:
+        reason = launcher.verdict_on_death()
+        return None if reason is None else Failed(f"Asterisk ended while it started: {reason}")
+
+    def _present(self) -> Process | None:
+        try:
+            return self._find()[0]
+        except AgentError:
+            return None
+
+    def _look_once(self, process: Process) -> None:
+        """As at depth 10, and remember what is there to be missed later. Raises Failed."""
+        probes, remarks = self._deep_probes(process)
+        if any(isinstance(probe, ManagerInterface) for probe in probes):
+            self._write_state("ami", process.identity)
+        elif self.ami_port:
+            remarks.append(f"AMI is not watched: nothing listens on TCP port {self.ami_port}")
+        remarks += self._ask(process, probes)
+        self._forget("hung")
+        for remark in remarks:
+            self.warn(remark)
+
+    # Stopping
+
+    @action(timeout=30)
+    def stop(self) -> None:
+        launcher = self._launcher()
+        self._end(launcher)
+        self._forget("ami")
+        self._forget("hung")
+
+    def _end(self, launcher: Launcher) -> None:
+        """Until nothing of Asterisk lives, nor anything that would start it again."""
+        from asha.asterisk.ending import Ending
+
+        ending = Ending(self.proc, self.binary, launcher, self.deadline)
+        grace = self._grace()
+        if grace:
+            ending.ask(grace)
+        ending.force(SETTLE_SECONDS)
+        launcher.settle()
+        # A start that a killed action had asked for may have come in between.
+        ending.force(0)
+
+    def _grace(self) -> float:
+        """Seconds that Asterisk is given to end by itself."""
+        process = self._present()
+        if process is None:
+            return 0.0
+        if process.tasks_in(STOPPED, TRACED):
+            return 0.0  # it will not even see the signal
+        if self._read_state("hung") == process.identity:
+            return HUNG_GRACE
+        path = f"{self.run_directory}/{control.SOCKET_NAME}"
+        try:
+            hold(control.greet(path, self.deadline.within(GREETING_SECONDS)))
+        except Silent:
+            return 0.0
+        except OSError:
+            pass  # the socket is gone; Asterisk itself may be well
+        return self.stop_grace
+
+    # What else it needs
+
+    def _launcher(self) -> Launcher:
+        from asha.asterisk.unit import Direct, SystemdUnit, has_unit
+
+        if self.unit != "none" and has_unit(self.unit):
+            return SystemdUnit(self, self.proc, self.unit)
+        return Direct(self, self.proc, self.binary, self.user, self.group)
+
+    def _read_state(self, kind: str) -> str:
+        try:
+            with open(self.state_path(kind), encoding="ascii") as file:
+                return file.read()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def _write_state(self, kind: str, text: str) -> None:
+        try:
+            with open(self.state_path(kind), "w", encoding="ascii") as file:
+                file.write(text)
+        except OSError as problem:
+            self.warn(f"cannot write {self.state_path(kind)}: {problem.strerror}")
+
+    def _forget(self, kind: str) -> None:
+        try:
+            os.unlink(self.state_path(kind))
+        except OSError:
+            pass

@@ -1,0 +1,346 @@
+"""Asterisk as the kernel sees it: which processes, their tasks, their sockets.
+
+Source: proc(5). Everything is read anew at each call, and whatever ends between
+two reads counts as ended. Only processes of our own PID namespace count: on a
+host of containers /proc also shows theirs.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# States of a task. TRACED is a debugger or core dumper at work, STOPPED a signal.
+BLOCKED = "D"
+STOPPED = "T"
+TRACED = "t"
+ENDED = ("Z", "X")
+
+DELETED = " (deleted)"
+
+# Letters of asterisk's options that take an argument, and those that make it a
+# console on a running Asterisk (main/asterisk.c, getopt_settings).
+WITH_ARGUMENT = "CeGLMsUXx"
+CONSOLE = "rRx"
+# Print something and end.
+SHORT_LIVED = "hV"
+
+# Shells that start Asterisk again when it ends.
+WRAPPER = "safe_asterisk"
+
+TCP_LISTENING = "0A"
+WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class Task:
+    """One thread of a process, at the moment of the look."""
+
+    __slots__ = ("folder", "name", "state", "tid")
+
+    def __init__(self, folder: str, tid: int, name: str, state: str) -> None:
+        self.folder = folder
+        self.tid = tid
+        self.name = name
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"thread {self.tid} ({self.name})"
+
+    @property
+    def where(self) -> str:
+        """The kernel function in which it waits, or "unknown"."""
+        text = _read(f"{self.folder}/wchan").decode("ascii", "replace").strip()
+        return text if text not in ("", "0") else "unknown"
+
+    @property
+    def switches(self) -> str:
+        """Grows whenever the task runs: two equal ones, and it stood still."""
+        return " ".join(
+            value for key, value in _status(self.folder).items() if key.endswith("ctxt_switches")
+        )
+
+    @property
+    def tracer(self) -> int:
+        """PID of the debugger that holds it, or 0."""
+        text = _status(self.folder).get("TracerPid", "0")
+        return int(text) if text.isdecimal() else 0
+
+
+class Endpoint:
+    """A socket on which Asterisk takes what comes: where, and what waits unread."""
+
+    __slots__ = ("address", "bound", "inode", "port", "protocol", "queue")
+
+    def __init__(self, protocol: str, bound: str, port: int, queue: int, inode: str) -> None:
+        self.protocol = protocol
+        self.bound = bound
+        self.address = WILDCARD.get(bound, bound)
+        self.port = port
+        self.queue = queue
+        self.inode = inode
+
+    def __str__(self) -> str:
+        return f"{self.protocol.upper()} {self.address} port {self.port}"
+
+
+class Process:
+    """A process that is told apart from a later one with the same number."""
+
+    __slots__ = ("folder", "name", "parent", "pid", "root", "started")
+
+    def __init__(self, root: str, pid: int, stat: tuple[str, str, int, str]) -> None:
+        self.root = root
+        self.pid = pid
+        self.folder = f"{root}/{pid}"
+        self.name, _, self.parent, self.started = stat
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.pid})"
+
+    @property
+    def identity(self) -> str:
+        return f"{self.pid} {self.started}"
+
+    @property
+    def state(self) -> str:
+        """That of the leader; "X" when the process is gone."""
+        stat = _stat(self.folder)
+        return stat[1] if stat and stat[3] == self.started else ENDED[1]
+
+    @property
+    def gone(self) -> bool:
+        """Nothing of it can run any more. An unreaped leader alone is gone."""
+        state = self.state
+        if state not in ENDED:
+            return False
+        return state == ENDED[1] or not self.living_tasks()
+
+    def tasks(self) -> list[Task]:
+        """All of its threads as they are now."""
+        found = []
+        folder = f"{self.folder}/task"
+        for entry in _listdir(folder):
+            place = f"{folder}/{entry}"
+            stat = _stat(place)
+            if stat:
+                found.append(Task(place, int(entry), stat[0], stat[1]))
+        return found
+
+    def living_tasks(self) -> list[Task]:
+        return [task for task in self.tasks() if task.state not in ENDED]
+
+    def tasks_in(self, *states: str) -> list[Task]:
+        return [task for task in self.tasks() if task.state in states]
+
+    @property
+    def is_dumping_core(self) -> bool:
+        return _status(self.folder).get("CoreDumping") == "1"
+
+    def is_in_unit(self, unit: str) -> bool:
+        """Is it in the control group of this systemd unit, or below it?
+
+        True for cgroup v1, v2 and both together: each line of the file ends in a
+        path, and systemd names the directory after the unit.
+        """
+        text = _read(f"{self.folder}/cgroup").decode("utf-8", "replace")
+        return any(unit in line.split("/") for line in text.splitlines())
+
+    def listening(self, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
+        """Its own sockets that are bound to ``port``; protocols are tcp and udp."""
+        found: dict[str, Endpoint] = {}
+        for protocol in protocols:
+            for endpoint in self._bound(port, protocol):
+                found.setdefault(endpoint.inode, endpoint)
+        if not found:
+            return []
+        own = self._socket_inodes(set(found))
+        return [endpoint for endpoint in found.values() if endpoint.inode in own]
+
+    def _bound(self, port: int, protocol: str) -> Iterator[Endpoint]:
+        mark = f":{port:04X} ".encode()
+        for suffix in ("", "6"):
+            table = _read(f"{self.folder}/net/{protocol}{suffix}")
+            for line in table.split(b"\n")[1:]:
+                if mark not in line:
+                    continue
+                fields = line.decode("ascii", "replace").split()
+                local, state, queues, inode = fields[1], fields[3], fields[4], fields[9]
+                address, _, number = local.rpartition(":")
+                if int(number, 16) != port:
+                    continue
+                if protocol == "tcp" and state != TCP_LISTENING:
+                    continue
+                queue = int(queues.partition(":")[2], 16)
+                yield Endpoint(protocol, _address(address), port, queue, inode)
+
+    def _socket_inodes(self, wanted: set[str]) -> set[str]:
+        """Those of ``wanted`` that are open here."""
+        folder = f"{self.folder}/fd"
+        open_here = set()
+        for entry in _listdir(folder):
+            try:
+                target = os.readlink(f"{folder}/{entry}")
+            except OSError:
+                continue
+            if target.startswith("socket:[") and target[8:-1] in wanted:
+                open_here.add(target[8:-1])
+                if len(open_here) == len(wanted):
+                    break
+        return open_here
+
+
+class Proc:
+    """All processes. ``root`` is where the proc file system is."""
+
+    def __init__(self, root: str = "/proc") -> None:
+        self.root = root
+
+    def process(self, pid: int) -> Process | None:
+        """The process with this number, be it Asterisk or not."""
+        stat = _stat(f"{self.root}/{pid}")
+        return Process(self.root, pid, stat) if stat else None
+
+    def from_pid_file(self, path: str, binary: str) -> Process | None:
+        """The Asterisk that the file names; None for another program's number."""
+        text = _read(path).strip()
+        if not text.isdigit():
+            return None
+        process = self.process(int(text))
+        if process is None:
+            return None
+        program = self._program(process.pid)
+        # The leader of a dead process has no program left, only its name.
+        name = os.path.basename(program) if program else process.name
+        return process if name == os.path.basename(binary) else None
+
+    def daemons(self, binary: str) -> list[Process]:
+        """Every Asterisk that runs this program, its consoles left out."""
+        program = os.path.realpath(binary)
+        found = []
+        for process in self._all():
+            if self._program(process.pid) == program:
+                if not self._is_console(process.pid):
+                    found.append(process)
+            elif process.name == os.path.basename(program) and process.state in ENDED:
+                # Killed, and perhaps held by a thread that does not end.
+                found.append(process)
+        return [process for process in found if not process.gone]
+
+    def wrappers(self) -> list[Process]:
+        """The shells that would start Asterisk again."""
+        return [process for process in self._all() if process.name == WRAPPER]
+
+    def members(self, unit: str) -> list[Process]:
+        """Everything in the control group of a systemd unit."""
+        return [process for process in self._all() if process.is_in_unit(unit)]
+
+    def descendants(self, ancestors: list[Process]) -> list[Process]:
+        """Children, their children and so on, without the ancestors."""
+        everything = list(self._all())
+        family = {process.pid for process in ancestors}
+        found: list[Process] = []
+        while True:
+            new = [one for one in everything if one.parent in family and one.pid not in family]
+            if not new:
+                return found
+            found += new
+            family |= {process.pid for process in new}
+
+    def _all(self) -> Iterator[Process]:
+        space = self._namespace("self")
+        for entry in _listdir(self.root):
+            if entry.isdecimal():
+                process = self.process(int(entry))
+                if process is not None and self._namespace(entry) in (space, ""):
+                    yield process
+
+    def _namespace(self, pid: str) -> str:
+        """The PID namespace; "" where we may not look, or the process is dead."""
+        try:
+            return os.readlink(f"{self.root}/{pid}/ns/pid")
+        except OSError:
+            return ""
+
+    def _program(self, pid: int) -> str:
+        """The program's path, also of one that an upgrade has replaced."""
+        try:
+            path = os.readlink(f"{self.root}/{pid}/exe")
+        except OSError:
+            return ""
+        return path[: -len(DELETED)] if path.endswith(DELETED) else path
+
+    def _is_console(self, pid: int) -> bool:
+        words = _read(f"{self.root}/{pid}/cmdline").decode("utf-8", "replace").split("\0")
+        if os.path.basename(words[0]).startswith("r"):
+            return True  # rasterisk is a link to asterisk
+        skip = False
+        for word in words[1:]:
+            if skip or not word.startswith("-"):
+                skip = False
+                continue
+            for position, letter in enumerate(word[1:], 2):
+                if letter in CONSOLE or letter in SHORT_LIVED:
+                    return True
+                if letter in WITH_ARGUMENT:
+                    skip = position == len(word)
+                    break
+        return False
+
+
+def _read(path: str) -> bytes:
+    """A whole file of proc, "" where there is none any more.
+
+    By hand: open() costs three times as much, and one look reads a hundred files.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        parts = []
+        while part := os.read(file, 65536):
+            parts.append(part)
+        return b"".join(parts)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
+
+
+def _stat(folder: str) -> tuple[str, str, int, str] | None:
+    """Name, state, parent and start time (in ticks since boot) of a task."""
+    text = _read(f"{folder}/stat").decode("utf-8", "replace")
+    # The name is in parentheses and may itself contain any character.
+    name, bracket, rest = text.partition("(")[2].rpartition(")")
+    fields = rest.split(None, 20)
+    if not bracket or len(fields) < 20:
+        return None
+    return name, fields[0], int(fields[1]), fields[19]
+
+
+def _status(folder: str) -> dict[str, str]:
+    text = _read(f"{folder}/status").decode("utf-8", "replace")
+    pairs = [line.split(":", 1) for line in text.splitlines() if ":" in line]
+    return {key: value.strip() for key, value in pairs}
+
+
+def _listdir(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def _address(text: str) -> str:
+    """The kernel prints each 32-bit word of an address in the host's byte order."""
+    import sys
+    from _socket import AF_INET, AF_INET6, inet_ntop
+
+    words = [bytes.fromhex(text[start : start + 8]) for start in range(0, len(text), 8)]
+    if sys.byteorder == "little":
+        words = [word[::-1] for word in words]
+    packed = b"".join(words)
+    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)

@@ -1,0 +1,316 @@
+"""Fakes for tests: an Asterisk that answers or falls silent part by part, and a /proc.
+
+FakeAsterisk has a control socket, AMI and SIP (UDP and TCP) on loopback. It can be
+served by a thread of the test, or run as a process of its own, from a copy of the
+Python interpreter under the name of the binary that the agent looks for.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+# Parts that can be silenced. "loading" holds back the word that all modules are
+# loaded, "term" makes a process ignore SIGTERM.
+CONTROL = "control"
+AMI = "ami"
+SIP = "sip"
+LOADING = "loading"
+TERM = "term"
+
+USER = "asha"
+SECRET = "geheim"
+
+# Seconds between two looks at what is to be silent.
+TICK = 0.02
+
+
+class FakeAsterisk:
+    """The sockets. ``silence(part)`` and ``speak(part)`` change it while it serves.
+
+    A silent part neither accepts nor reads, as if its thread were stuck. ``ports``
+    are those of AMI and SIP, 0 for any.
+    """
+
+    def __init__(
+        self, folder: Path, pid: int | None = None, ports: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.folder = folder
+        self.pid = pid or os.getpid()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.control_path = folder / "asterisk.ctl"
+        self.control_path.unlink(missing_ok=True)
+        self._control = socket.socket(socket.AF_UNIX)
+        self._control.bind(str(self.control_path))
+        ami_port, sip_port = ports
+        self._ami = _bound(socket.SOCK_STREAM, ami_port)
+        self._sip = _bound(socket.SOCK_DGRAM, sip_port)
+        self.ami_port = self._ami.getsockname()[1]
+        self.sip_port = self._sip.getsockname()[1]
+        self._sip_tcp = _bound(socket.SOCK_STREAM, self.sip_port)
+        for listener in (self._control, self._ami, self._sip_tcp):
+            listener.listen(2)
+        (folder / "asterisk.pid").write_text(f"{self.pid}\n")
+        self._parts = {self._control: CONTROL, self._ami: AMI, self._sip: SIP, self._sip_tcp: SIP}
+        self._callers: dict[socket.socket, tuple[str, bytes]] = {}
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self.serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        what: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._ending.set()
+        self._thread.join(timeout=5)
+        self.close()
+
+    def silence(self, part: str) -> None:
+        (self.folder / f"silent-{part}").touch()
+        time.sleep(3 * TICK)  # until serve() has seen it
+
+    def speak(self, part: str) -> None:
+        (self.folder / f"silent-{part}").unlink(missing_ok=True)
+
+    def close_part(self, part: str) -> None:
+        """As if Asterisk had closed the socket: refused from now on."""
+        for listener, name in list(self._parts.items()):
+            if name == part:
+                del self._parts[listener]
+                listener.close()
+
+    def close(self) -> None:
+        for one in (*self._parts, *self._callers):
+            one.close()
+
+    def serve(self) -> None:
+        while not self._ending.is_set():
+            parts = {one: part for one, part in self._parts.items() if not self._silent(part)}
+            callers = [one for one, (part, _) in self._callers.items() if not self._silent(part)]
+            ready, _, _ = select.select([*parts, *callers], [], [], TICK)
+            for one in ready:
+                if one is self._sip:
+                    request, address = one.recvfrom(65536)
+                    one.sendto(_sip_response(request), address)
+                elif one in parts:
+                    self._greet(one.accept()[0], parts[one])
+                else:
+                    self._hear(one)
+            self._let_go_loaded()
+
+    def _silent(self, part: str) -> bool:
+        return (self.folder / f"silent-{part}").exists()
+
+    def _greet(self, caller: socket.socket, part: str) -> None:
+        self._callers[caller] = (part, b"")
+        if part == CONTROL:
+            caller.sendall(f"host/{self.pid}/16.28.0\n".encode())
+        elif part == AMI:
+            caller.sendall(b"Asterisk Call Manager/5.0.4\r\n")
+
+    def _hear(self, caller: socket.socket) -> None:
+        part, heard = self._callers[caller]
+        try:
+            data = caller.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            del self._callers[caller]
+            caller.close()
+            return
+        heard += data
+        if part == AMI:
+            while b"\r\n\r\n" in heard:
+                block, _, heard = heard.partition(b"\r\n\r\n")
+                caller.sendall(_ami_response(block.decode()))
+        elif part == SIP and b"\r\n\r\n" in heard:
+            caller.sendall(_sip_response(heard))
+            heard = b""
+        self._callers[caller] = (part, heard)
+
+    def _let_go_loaded(self) -> None:
+        if self._silent(LOADING):
+            return
+        for caller, (part, heard) in self._callers.items():
+            if part == CONTROL and heard == b"core waitfullybooted\0":
+                caller.sendall(b"Asterisk has fully booted.\n")
+                self._callers[caller] = (part, b"")
+
+
+def free_ports() -> tuple[int, int]:
+    """Two that were free a moment ago, for AMI and SIP."""
+    with _bound(socket.SOCK_STREAM, 0) as one, _bound(socket.SOCK_STREAM, 0) as other:
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def _bound(kind: int, port: int) -> socket.socket:
+    one = socket.socket(type=kind)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(("127.0.0.1", port))
+    return one
+
+
+def _ami_response(block: str) -> bytes:
+    fields = dict(line.split(": ", 1) for line in block.split("\r\n") if ": " in line)
+    identity = fields.get("ActionID", "")
+    event = "Event: SuccessfulAuth\r\nActionID: none\r\n\r\n"
+    if fields.get("Action") == "Login":
+        accepted = (fields.get("Username"), fields.get("Secret")) == (USER, SECRET)
+        word = "Success" if accepted else "Error"
+        return f"{event}Response: {word}\r\nActionID: {identity}\r\n\r\n".encode()
+    return f"Response: Error\r\nActionID: {identity}\r\nMessage: No such channel\r\n\r\n".encode()
+
+
+def _sip_response(request: bytes) -> bytes:
+    lines = request.decode().split("\r\n")
+    kept = [
+        line for line in lines if line.split(":")[0] in ("Via", "From", "To", "Call-ID", "CSeq")
+    ]
+    return "\r\n".join(("SIP/2.0 404 Not Found", *kept, "Content-Length: 0", "", "")).encode()
+
+
+class FakeProcess:
+    """A FakeAsterisk as a process of its own, run from ``binary``."""
+
+    def __init__(self, binary: Path, folder: Path, ports: tuple[int, int]) -> None:
+        root = Path(__file__).parents[2]
+        code = (
+            f"import sys; sys.path.insert(0, {str(root)!r})\n"
+            "from asha.asterisk.testing import run_fake\n"
+            f"run_fake({str(folder)!r}, {ports!r})"
+        )
+        self.popen = subprocess.Popen([str(binary), "-I", "-c", code])
+        self.pid = self.popen.pid
+
+    @staticmethod
+    def make_binary(folder: Path) -> Path:
+        """A program named asterisk whose processes are told from all others."""
+        binary = folder / "asterisk"
+        shutil.copy(os.path.realpath(sys.executable), binary)
+        return binary
+
+    def end(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+
+def run_fake(folder: str, ports: tuple[int, int]) -> None:
+    """Be a fake Asterisk until SIGTERM, which cleans up as the true one does."""
+    where = Path(folder)
+
+    def end(*_: object) -> None:
+        if (where / f"silent-{TERM}").exists():
+            return
+        for name in ("asterisk.pid", "asterisk.ctl"):
+            (where / name).unlink(missing_ok=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    FakeAsterisk(where, ports=ports).serve()
+
+
+class FakeProc:
+    """A directory that reads like /proc, for states that a test cannot make for real."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.add(os.getpid(), "pytest")
+        (root / "self").symlink_to(str(os.getpid()))
+
+    def add(
+        self,
+        pid: int,
+        name: str,
+        state: str = "S",
+        *,
+        exe: str = "",
+        argv: tuple[str, ...] = (),
+        parent: int = 1,
+        started: int = 100,
+        cgroup: str = "/",
+        space: str = "pid:[1]",
+    ) -> None:
+        folder = self.root / str(pid)
+        (folder / "ns").mkdir(parents=True, exist_ok=True)
+        (folder / "fd").mkdir(exist_ok=True)
+        (folder / "net").mkdir(exist_ok=True)
+        _link(folder / "ns/pid", space)
+        if exe:
+            _link(folder / "exe", exe)
+        (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in argv))
+        (folder / "cgroup").write_text(f"0::{cgroup}\n")
+        self._stat(folder, pid, name, state, parent, started)
+        (folder / "status").write_text(f"Name:\t{name}\nCoreDumping:\t0\n")
+        self.task(pid, pid, state, name=name, parent=parent, started=started)
+
+    def task(
+        self,
+        pid: int,
+        tid: int,
+        state: str,
+        *,
+        name: str = "asterisk",
+        parent: int = 1,
+        started: int = 100,
+        switches: int = 5,
+        tracer: int = 0,
+        where: str = "io_schedule",
+    ) -> None:
+        """Add a thread, or change its state. The leader's is the process's own too."""
+        folder = self.root / str(pid) / "task" / str(tid)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._stat(folder, tid, name, state, parent, started)
+        if tid == pid:
+            self._stat(self.root / str(pid), pid, name, state, parent, started)
+        (folder / "wchan").write_text(where)
+        (folder / "status").write_text(
+            f"Name:\t{name}\nTracerPid:\t{tracer}\n"
+            f"voluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t1\n"
+        )
+
+    def socket(
+        self, pid: int, protocol: str, local: str, *, queue: int = 0, state: str = "07"
+    ) -> None:
+        """An open socket; ``local`` as the kernel prints it, 0100007F:13C4."""
+        folder = self.root / str(pid)
+        table = folder / "net" / protocol
+        inode = 7000 + len(list((folder / "fd").iterdir()))
+        if not table.exists():
+            table.write_text("  sl  local_address rem_address   st tx_queue:rx_queue ...\n")
+        line = (
+            f"   0: {local} 00000000:0000 {state} 00000000:{queue:08X} "
+            f"00:00000000 00000000   102        0 {inode} 2 0 0\n"
+        )
+        table.write_text(table.read_text() + line)
+        _link(folder / "fd" / str(inode), f"socket:[{inode}]")
+
+    def remove(self, pid: int) -> None:
+        shutil.rmtree(self.root / str(pid))
+
+    @staticmethod
+    def _stat(folder: Path, pid: int, name: str, state: str, parent: int, started: int) -> None:
+        rest = " ".join(["0"] * 17)
+        (folder / "stat").write_text(f"{pid} ({name}) {state} {parent} {rest} {started} 0 0\n")
+
+
+def _link(path: Path, target: str) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)

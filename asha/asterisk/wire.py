@@ -1,0 +1,197 @@
+"""Conversations with Asterisk, several side by side, none able to hang us.
+
+A conversation is a generator that reads from top to bottom as if it blocked. It
+yields a Wait where it would, and side_by_side() resumes it when the socket is
+ready (True) or its time is over (False). No threads: those cannot be ended, and
+a monitor has no time for them.
+
+    def banner(path, deadline):
+        with Line(AF_UNIX, SOCK_STREAM, deadline) as line:
+            yield from line.connect(path)
+            return (yield from line.read_until(b"\\n"))
+"""
+
+from __future__ import annotations
+
+import select
+
+# Not socket: that module brings in enum and selectors, 5 ms of the 20 that a
+# monitor may cost, for constants as enums and file objects that are not used here.
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    SO_ERROR,
+    SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOL_SOCKET,
+    inet_pton,
+)
+from _socket import socket as Socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from typing import Any, Self, TypeVar
+
+    from asha.ocf.deadline import Deadline
+
+    T = TypeVar("T")
+    Conversation = Generator["Wait", bool, T]
+
+POLLIN = select.POLLIN
+POLLOUT = select.POLLOUT
+
+# Seconds between two tries to get into the full queue of a Unix socket, for
+# which the kernel cannot make us wait.
+QUEUE_RETRY = 0.05
+
+# The longest answer that is read; what comes is a banner, a few headers or a
+# small listing.
+ANSWER_MOST = 1 << 20
+
+
+class Silent(Exception):
+    """No answer in time. The message says which."""
+
+
+class NotConnected(Silent):
+    """Not even the kernel, which accepts connections for Asterisk, has answered."""
+
+
+class Wait:
+    """What a conversation waits for: a socket (-1: only time) until ``deadline``."""
+
+    __slots__ = ("deadline", "events", "socket")
+
+    def __init__(self, socket: int, events: int, deadline: Deadline) -> None:
+        self.socket = socket
+        self.events = events
+        self.deadline = deadline
+
+
+class Line:
+    """One connection of its own, all of whose waits end at ``deadline``.
+
+    OSError where the kernel says no, Silent where nothing comes.
+    """
+
+    def __init__(self, family: int, kind: int, deadline: Deadline) -> None:
+        self.socket = Socket(family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC)
+        self.stream = kind != SOCK_DGRAM
+        self.deadline = deadline
+        self.received = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def connect(self, address: Any) -> Conversation[None]:
+        while True:
+            try:
+                self.socket.connect(address)
+                return
+            except BlockingIOError as problem:
+                from errno import EINPROGRESS
+
+                if problem.errno == EINPROGRESS:
+                    break
+            # A Unix socket whose queue is full: nobody accepts.
+            yield Wait(-1, 0, self.deadline.within(QUEUE_RETRY))
+            if self.deadline.expired:
+                raise NotConnected("connection")
+        if not (yield Wait(self.socket.fileno(), POLLOUT, self.deadline)):
+            raise NotConnected("connection")
+        error = self.socket.getsockopt(SOL_SOCKET, SO_ERROR)
+        if error:
+            from os import strerror
+
+            raise OSError(error, strerror(error))
+
+    def send(self, data: bytes) -> Conversation[None]:
+        while data:
+            try:
+                data = data[self.socket.send(data) :]
+            except BlockingIOError:
+                if not (yield Wait(self.socket.fileno(), POLLOUT, self.deadline)):
+                    raise Silent("readiness to read") from None
+
+    def receive(self, deadline: Deadline | None = None) -> Conversation[bytes | None]:
+        """What came next, or None if nothing came until ``deadline``.
+
+        ConnectionResetError when the other side has closed a stream.
+        """
+        while True:
+            try:
+                data = self.socket.recv(65536)
+            except BlockingIOError:
+                if not (yield Wait(self.socket.fileno(), POLLIN, deadline or self.deadline)):
+                    return None
+                continue
+            if not data and self.stream:
+                raise ConnectionResetError("closed the connection without an answer")
+            return data
+
+    def read_until(self, mark: bytes, what: str) -> Conversation[bytes]:
+        """A stream's text up to and with ``mark``; Silent(``what``) without one."""
+        while mark not in self.received:
+            data = yield from self.receive()
+            if data is None or len(self.received) > ANSWER_MOST:
+                raise Silent(what)
+            self.received += data
+        text, mark, self.received = self.received.partition(mark)
+        return text + mark
+
+
+def side_by_side(conversations: Sequence[Conversation[T]]) -> list[T]:
+    """Hold all at once; their results in the order given.
+
+    Raises what the first failing one raises, so a conversation that may fail
+    without ending the others catches its own errors.
+    """
+    results: dict[int, T] = {}
+    waits: dict[int, Wait] = {}
+
+    def go_on(number: int, ready: bool | None) -> None:
+        try:
+            waits[number] = conversations[number].send(ready)  # type: ignore[arg-type]
+        except StopIteration as end:
+            waits.pop(number, None)
+            results[number] = end.value
+
+    try:
+        for number in range(len(conversations)):
+            go_on(number, None)
+        while waits:
+            poller = select.poll()
+            for wait in waits.values():
+                if wait.socket >= 0:
+                    poller.register(wait.socket, wait.events)
+            seconds = min(wait.deadline.remaining() for wait in waits.values())
+            # Rounded up: a poll that ends a moment early would only be repeated.
+            ready = {socket for socket, _ in poller.poll(int(seconds * 1000) + 1)}
+            for number, wait in list(waits.items()):
+                if wait.socket in ready:
+                    go_on(number, True)
+                elif wait.deadline.expired:
+                    go_on(number, False)
+    finally:
+        for conversation in conversations:
+            conversation.close()
+    return [results[number] for number in range(len(conversations))]
+
+
+def is_address(text: str) -> bool:
+    """Is it an IPv4 or IPv6 address in digits?"""
+    try:
+        inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except OSError:
+        return False
+    return True
+
+
+def hold(conversation: Conversation[T]) -> T:
+    """Hold one conversation to its end."""
+    return side_by_side([conversation])[0]

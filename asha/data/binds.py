@@ -1,0 +1,94 @@
+"""Our binds: what they are, what we remember of them, which of them exist.
+
+The mount table is the truth. The state file says what should be there, so that
+monitor and stop need no parameter and do not touch the store.
+"""
+
+from __future__ import annotations
+
+import os
+
+from asha.data.mountinfo import escape, unescape, visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from asha.data.mountinfo import Mount
+
+
+class Bind:
+    """A directory of the store (``device``, ``root`` in it) shown at ``point``."""
+
+    __slots__ = ("device", "point", "root")
+
+    def __init__(self, device: str, root: str, point: str) -> None:
+        self.device = device
+        self.root = root
+        self.point = point
+
+    @classmethod
+    def from_line(cls, line: str) -> Bind:
+        """Read a line. Raises ValueError."""
+        device, root, point = (unescape(field) for field in line.split(" "))
+        return cls(device, root, point)
+
+    def to_line(self) -> str:
+        return " ".join((self.device, escape(self.root), escape(self.point)))
+
+    def is_made(self, mounts: Iterable[Mount]) -> bool:
+        """Whether a program that uses the point meets this directory."""
+        top = visible(mounts, self.point)
+        return top is not None and self.is_mount(top)
+
+    def is_mount(self, mount: Mount) -> bool:
+        return (mount.point, mount.device, mount.root) == (self.point, self.device, self.root)
+
+
+def save(path: str, binds: Sequence[Bind]) -> None:
+    """Remember the binds, all or nothing. Raises OSError."""
+    fresh = path + ".new"
+    with open(fresh, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(bind.to_line() + "\n" for bind in binds)
+    os.replace(fresh, path)
+
+
+def load(path: str) -> list[Bind]:
+    """What was remembered; nothing where the file is absent or damaged."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            return [Bind.from_line(line) for line in file.read().split("\n") if line]
+    except (OSError, ValueError):
+        return []
+
+
+def ours(
+    mounts: Sequence[Mount],
+    remembered: Sequence[Bind],
+    points: Collection[str] | None,
+    store: Mount | None,
+) -> list[Mount]:
+    """Every mount that this resource made, also those it forgot.
+
+    ``points`` are the parameter's paths, None when the parameter is bad: then all
+    that the store shows under its own name counts. Without the store (gone, or
+    its parameter bad) a mount on one of the paths is ours when its disk is a
+    foreign one and calls the directory by the same name, as nothing else does.
+    """
+    by_id = {mount.id: mount for mount in mounts}
+
+    def is_ours(mount: Mount) -> bool:
+        if any(bind.point == mount.point and bind.device == mount.device for bind in remembered):
+            return True
+        if store is not None:
+            if mount.device != store.device or mount.point == store.point:
+                return False
+            if points is None:
+                return mount.root == store.root.rstrip("/") + mount.point
+            return mount.point in points
+        if points is None or mount.point not in points:
+            return False
+        under = by_id.get(mount.parent)
+        return mount.root == mount.point and under is not None and under.device != mount.device
+
+    return [mount for mount in mounts if is_ours(mount)]

@@ -1,0 +1,154 @@
+"""Work that may never come back, done in a forked child that can be abandoned.
+
+A process that touches a stalled disk sleeps in the kernel, where not even SIGKILL
+ends it. A fork of ourselves costs a millisecond, a program ten, and it needs no
+import: that is why this is not the runner's work.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from asha.ocf.results import AgentError, Exit, Failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asha.ocf.deadline import Deadline
+
+# How long a killed child may take to be gone before it counts as stuck.
+REAP_SECONDS = 0.3
+
+# poll() takes no more than 2**31 ms.
+WAIT_MOST = 3600.0
+
+
+class NoAnswer(Failed):
+    """The child did not end in time. ``stuck`` when it survived even SIGKILL."""
+
+    def __init__(self, reason: str, pid: int, stuck: bool) -> None:
+        super().__init__(reason)
+        self.pid = pid
+        self.stuck = stuck
+
+
+def in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
+    """Call ``work`` in a child and return its text.
+
+    An AgentError of the work is raised here as it was, any other error as Failed.
+    Raises NoAnswer when the deadline passes; the child has been killed by then.
+    ``doing`` is what it was at, for the reason.
+
+    The child keeps the action's lock, so that the next action waits for it.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(reader)
+            _answer(work, writer)
+        finally:
+            os._exit(0)  # nothing may bring a second agent to life
+    os.close(writer)
+    patience = deadline.remaining()
+    try:
+        answer = _read_all(reader, deadline)
+        ended = answer is not None and _ended(pid, deadline.remaining(WAIT_MOST))
+    except BaseException:
+        _kill(pid)
+        raise
+    finally:
+        os.close(reader)
+    if answer is None or not ended:
+        _kill(pid)
+        stuck = not _ended(pid, REAP_SECONDS)
+        where = " and cannot be killed: the disk is stalled" if stuck else ""
+        raise NoAnswer(f"{doing} did not end within {patience:.1f} s{where}", pid, stuck)
+    code, _, text = answer.partition("\n")
+    if not code:
+        raise Failed(f"{doing} ended without an answer: somebody killed it")
+    if code != "ok":
+        kinds = {kind.code: kind for kind in AgentError.__subclasses__()}
+        raise kinds[Exit(int(code))](text)
+    return text
+
+
+def _answer(work: Callable[[], str], writer: int) -> None:
+    try:
+        # Whoever reads our output must not wait for a child that hangs.
+        null = os.open("/dev/null", os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        answer = "ok\n" + work()
+    except AgentError as problem:
+        answer = f"{problem.code:d}\n{problem.reason}"
+    except BaseException as problem:
+        answer = f"{Exit.ERR_GENERIC:d}\n{problem!r}"
+    with open(writer, "w", encoding="utf-8", errors="surrogateescape") as pipe:
+        pipe.write(answer)
+
+
+def _read_all(reader: int, deadline: Deadline) -> str | None:
+    """All that comes until the other end closes; None when time is over."""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    parts: list[bytes] = []
+    while True:
+        if not poll.poll(deadline.remaining(WAIT_MOST) * 1000):
+            return None
+        part = os.read(reader, 65536)
+        if not part:
+            return b"".join(parts).decode("utf-8", "surrogateescape")
+        parts.append(part)
+
+
+def _kill(pid: int) -> None:
+    import signal  # late: it brings in enum, a tenth of a monitor's time
+
+    os.kill(pid, signal.SIGKILL)
+
+
+def _ended(pid: int, seconds: float) -> bool:
+    """Wait for a child's end and reap it. False when it has not come by then."""
+    handle = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return False
+    finally:
+        os.close(handle)
+    os.waitpid(pid, 0)
+    return True
+
+
+def is_alive(pid: int, started: str) -> bool:
+    """Whether that very process (by its start time) still runs.
+
+    A zombie does not, unless one of its threads is left: one that hangs in the
+    kernel outlives its process so, and holds what the process held.
+    """
+    about = stat_of(pid)
+    if about is None or about[19] != started:
+        return False
+    return about[0] not in "ZX" or int(about[17]) > 1
+
+
+def start_time(pid: int) -> str:
+    """When it began, in clock ticks since boot; "" when it is gone."""
+    about = stat_of(pid)
+    return about[19] if about else ""
+
+
+def stat_of(process: int | str) -> list[str] | None:
+    """The fields of /proc/PID/stat after the name: state, parent, ...; see proc(5).
+
+    None when it is gone. A thread is "PID/task/TID".
+    """
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(") ")[2].split()
+    except OSError:
+        return None

@@ -1,0 +1,196 @@
+"""Which processes keep a mount busy, read from /proc as fuser(1) does.
+
+The links under /proc tell the path also of a file that a service with a mount
+namespace of its own holds open (PrivateTmp= and the like make one).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from asha.data import mountinfo
+from asha.data.child import is_alive, stat_of
+from asha.data.paths import is_inside
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from asha.data.mountinfo import Mount
+
+# <linux/sched.h>
+PF_KTHREAD = 0x00200000
+
+DELETED = " (deleted)"
+
+
+class Holder:
+    """One process. ``started`` tells it from a later one with the same pid."""
+
+    __slots__ = ("name", "pid", "point", "protected", "started")
+
+    def __init__(self, pid: int, started: str, protected: bool, point: str, name: str) -> None:
+        self.pid = pid
+        self.started = started
+        self.protected = protected
+        self.point = point
+        self.name = name
+
+    def __str__(self) -> str:
+        threads = (stat_of(f"{self.pid}/task/{one}") for one in _list(f"/proc/{self.pid}/task"))
+        # D is a sleep in the kernel that no signal ends: mostly a stalled disk.
+        hangs = any(about is not None and about[0] == "D" for about in threads)
+        waits = ", waiting for the disk" if hangs else ""
+        return f"{self.point} is held by {self.name} (pid {self.pid}{waits})"
+
+    def to_line(self) -> str:
+        """For the way from the child that found it."""
+        return f"{self.pid} {self.started} {self.protected:d}\t{self.point}\t{self.name}"
+
+    @classmethod
+    def from_line(cls, line: str) -> Holder:
+        numbers, point, name = line.split("\t", 2)
+        pid, started, protected = numbers.split(" ")
+        return cls(int(pid), started, protected == "1", point, name)
+
+    @property
+    def is_gone(self) -> bool:
+        return not is_alive(self.pid, self.started)
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal this very process; that it is gone is no error."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except OSError:
+            return
+        try:
+            # The handle is of some process with this pid; only now see of which.
+            if not self.is_gone:
+                signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(handle)
+
+
+def find(points: Sequence[str], thorough: bool = False) -> list[Holder]:
+    """Who uses something on the mounts at these points.
+
+    A thorough search also reads memory maps and what single threads hold. It
+    costs ten times more, and a process that hangs can make it hang, so it is for
+    when the plain one found nothing.
+
+    To be called in a child: what the searching process holds does not count.
+    """
+    # What was opened before the mount has the same name and another device.
+    devices = {point: os.stat(point).st_dev for point in points}
+    family = _family()
+    found = []
+    for pid in _pids():
+        if pid == os.getpid():
+            continue
+        for path in _handles(pid, thorough):
+            point = _on_which(path, devices)
+            if point:
+                holder = _describe(pid, point, family)
+                if holder is not None:
+                    found.append(holder)
+                break
+    return found
+
+
+def other_namespaces(removed: Sequence[Mount]) -> list[str]:
+    """Processes, by name, whose own mount namespace still shows what we unmounted.
+
+    A namespace that was cut off from ours (a container) keeps its copy, and with
+    it the disk. One process is named for each.
+    """
+    seen = {_link("/proc/self/ns/mnt"), ""}
+    names = []
+    for pid in _pids():
+        namespace = _link(f"/proc/{pid}/ns/mnt")
+        if namespace in seen:
+            continue
+        seen.add(namespace)
+        try:
+            mounts = mountinfo.read(f"/proc/{pid}/mountinfo")
+        except OSError:
+            continue  # it ended meanwhile
+        if any(
+            mount.device == gone.device and is_inside(mount.root, gone.root)
+            for mount in mounts
+            for gone in removed
+        ):
+            names.append(f"{_name(pid)} (pid {pid})")
+    return names
+
+
+def _on_which(path: str, devices: Mapping[str, int]) -> str:
+    """The mount point that a link under /proc leads to, or ""."""
+    target = _link(path).removesuffix(DELETED)
+    for point, device in devices.items():
+        if is_inside(target, point):
+            try:
+                if os.stat(path).st_dev == device:
+                    return point
+            except OSError:
+                continue  # closed meanwhile
+    return ""
+
+
+def _handles(pid: int, thorough: bool) -> Iterator[str]:
+    """The links under /proc to all that a process holds."""
+    tasks = [f"/proc/{pid}"]
+    if thorough:
+        tasks += [f"/proc/{pid}/task/{task}" for task in _list(f"/proc/{pid}/task")]
+    for task in tasks:
+        yield from (f"{task}/cwd", f"{task}/root", f"{task}/exe")
+        yield from (f"{task}/fd/{name}" for name in _list(f"{task}/fd"))
+    if thorough:
+        yield from (f"/proc/{pid}/map_files/{name}" for name in _list(f"/proc/{pid}/map_files"))
+
+
+def _describe(pid: int, point: str, family: Collection[int]) -> Holder | None:
+    about = stat_of(pid)
+    if about is None:
+        return None
+    is_kernel = bool(int(about[6]) & PF_KTHREAD)
+    return Holder(pid, about[19], pid in family or is_kernel, point, _name(pid))
+
+
+def _family() -> set[int]:
+    """Who must not be killed: ourselves, those who started us, and init."""
+    family = {1}
+    pid = os.getpid()
+    while pid and pid not in family:
+        family.add(pid)
+        about = stat_of(pid)
+        pid = int(about[1]) if about else 0
+    return family
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return " ".join(file.read().split()) or "?"
+    except OSError:
+        return "?"
+
+
+def _list(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""

@@ -1,0 +1,51 @@
+"""Node attributes that tell people something, sent only when it changes.
+
+The cluster forgets them when the node leaves it. What was sent is remembered in
+a file of the resource, so that a monitor every few seconds costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asha.ocf.agent import Agent
+
+
+def tell(agent: Agent, name: str, state: str, text: str) -> None:
+    """Set the attribute to ``text``, unless ``state`` is what it told last."""
+    memory = agent.state_path(name)
+    if _last(memory) == state:
+        return
+    if not agent.set_node_attribute(name, text):
+        return  # it has warned, and the next monitor tries again
+    try:
+        with open(memory, "w", encoding="utf-8") as file:
+            file.write(state)
+    except OSError as problem:
+        agent.warn(f"cannot remember that {name} was sent: {problem.strerror}")
+
+
+def withdraw(agent: Agent, name: str) -> None:
+    """Remove the attribute if it says something, and forget what was told."""
+    memory = agent.state_path(name)
+    if _last(memory) not in ("", "ok"):
+        agent.clear_node_attribute(name)
+    forget(agent, name)
+
+
+def forget(agent: Agent, name: str) -> None:
+    """Send it again next time, whatever it is: the cluster may have lost it."""
+    from contextlib import suppress  # late: not for a monitor
+
+    with suppress(OSError):
+        os.unlink(agent.state_path(name))
+
+
+def _last(memory: str) -> str:
+    try:
+        with open(memory, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,104 @@
+"""Whether the PBX's SQLite databases are whole.
+
+Checked after the mounts and at the path that the programs use, opened for
+writing, as the database's owner:
+
+* After a crash a database is whole only together with its journal. Reading
+  without writing, SQLite either refuses (rollback journal) or, told to ignore the
+  journal, calls corrupt what is not. Rolling back is what Asterisk or the panel
+  would do a second later.
+* A journal names others by their full path; found at any other place than where
+  the programs see them, they would count as absent, and be thrown away.
+* The file's contents are the panel's, so root does not interpret them. And what
+  SQLite creates belongs to whom it must.
+"""
+
+from __future__ import annotations
+
+import os
+
+from asha.data.child import in_child
+from asha.ocf.results import AgentError, Failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from asha.ocf.deadline import Deadline
+
+# Which files in which directories are databases. sark.db and its copies; AstDB.
+PLACES = {
+    "/opt/sark/db": (".db", ".sqlite3"),
+    "/var/lib/asterisk": ("astdb.sqlite3",),
+}
+
+
+class Corrupt(Failed):
+    """SQLite says that the database is damaged."""
+
+
+def databases(points: Collection[str], deadline: Deadline) -> list[str]:
+    """The databases in those of our places that are mounted at these points."""
+    places = [place for place in PLACES if os.path.realpath(place) in points]
+
+    def work() -> str:
+        return "\n".join(
+            f"{place}/{name}"
+            for place in places
+            for name in sorted(os.listdir(place))
+            if name.endswith(PLACES[place])
+        )
+
+    found = in_child(work, deadline, "looking for databases") if places else ""
+    return [path for path in found.split("\n") if path]
+
+
+def check(path: str, deadline: Deadline) -> None:
+    """Let SQLite look through the database.
+
+    Raises Corrupt, or another AgentError when it could not find out: no time,
+    locked by a program, a disk error.
+    """
+    import sqlite3
+
+    def work() -> str:
+        _become_owner(path)
+        uri = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        try:
+            link = sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=deadline.remaining())
+            # One complaint is enough, and there can be thousands.
+            return str(link.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except sqlite3.OperationalError as problem:
+            raise Failed(str(problem)) from None
+        except sqlite3.DatabaseError as problem:
+            return str(problem)
+
+    verdict = in_child(work, deadline, f"checking {path}")
+    if verdict != "ok":
+        raise Corrupt(f"{path} is corrupt ({verdict.splitlines()[-1]}): restore it from a backup")
+
+
+def check_all(points: Collection[str], deadline: Deadline) -> tuple[list[str], list[str]]:
+    """What is corrupt, and what could not be checked, each as a reason."""
+    corrupt: list[str] = []
+    unknown: list[str] = []
+    try:
+        paths = databases(points, deadline)
+    except AgentError as problem:
+        return corrupt, [f"no database was checked: {problem.reason}"]
+    for path in paths:
+        try:
+            check(path, deadline)
+        except Corrupt as problem:
+            corrupt.append(problem.reason)
+        except AgentError as problem:
+            unknown.append(f"{path} was not checked: {problem.reason}")
+    return corrupt, unknown
+
+
+def _become_owner(path: str) -> None:
+    about = os.stat(path)
+    if os.geteuid() == 0 and about.st_uid != 0:
+        os.setgroups([])
+        os.setgid(about.st_gid)
+        os.setuid(about.st_uid)

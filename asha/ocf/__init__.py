@@ -1,0 +1,49 @@
+"""What a resource agent is: parameters, actions, results, one deadline.
+
+Knows nothing of telephony. Importing it has no side effect, and brings in only
+what every action needs; metadata, the runner and notifications come when used.
+"""
+
+from asha.ocf.agent import Agent, Context, action, main
+from asha.ocf.deadline import Deadline
+from asha.ocf.params import Boolean, Choice, Duration, Integer, Path, String
+from asha.ocf.results import (
+    AgentError,
+    BadConfig,
+    BadHere,
+    Degraded,
+    DegradedPromoted,
+    Exit,
+    Expired,
+    Failed,
+    FailedPromoted,
+    NoPermission,
+    NotInstalled,
+    NotRunning,
+)
+
+__all__ = [
+    "Agent",
+    "AgentError",
+    "BadConfig",
+    "BadHere",
+    "Boolean",
+    "Choice",
+    "Context",
+    "Deadline",
+    "Degraded",
+    "DegradedPromoted",
+    "Duration",
+    "Exit",
+    "Expired",
+    "Failed",
+    "FailedPromoted",
+    "Integer",
+    "NoPermission",
+    "NotInstalled",
+    "NotRunning",
+    "Path",
+    "String",
+    "action",
+    "main",
+]

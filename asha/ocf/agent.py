@@ -1,0 +1,560 @@
+"""A class is an agent: parameters and actions declared, the rest done here.
+
+    class Dummy(Agent):
+        '''A resource that does nothing.
+
+        The rest of the docstring is the long description.
+        '''
+        name = "dummy"
+        file = Path("Where the state is kept", default="/run/dummy")
+
+        @action(timeout=20)
+        def start(self) -> None: ...
+        @action(timeout=20)
+        def stop(self) -> None: ...
+        @action(timeout=20, interval=10, depth=0)
+        def monitor(self) -> Exit: ...
+
+    sys.exit(main(Dummy))
+
+Behaviour is that of the OCF Resource Agent API 1.1 as Pacemaker uses it. Nothing
+here knows telephony, and nothing is imported that a monitor does not need.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import syslog
+import time
+
+from asha.ocf.deadline import Deadline
+from asha.ocf.params import Parameter
+from asha.ocf.results import (
+    AgentError,
+    BadConfig,
+    Degraded,
+    DegradedPromoted,
+    Exit,
+    Failed,
+    NotRunning,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import ClassVar, TextIO, TypeVar
+
+    from asha.ocf.notify import Notification
+    from asha.ocf.runner import Completed, Runner
+
+    Method = TypeVar("Method", bound=Callable[..., object])
+
+# Where agents keep what they must remember until the next boot; a tmpfs that
+# the package resource-agents makes.
+STATE_DIRECTORY = "/run/resource-agents"
+
+# We must end before Pacemaker kills us, so that the reason is ours: a tenth of
+# the action's timeout, at most two seconds, is kept back.
+RESERVE_SHARE = 0.1
+RESERVE_MOST = 2.0
+
+# Seconds an action gets when neither Pacemaker nor the class says: what
+# Pacemaker itself gives an operation without a timeout.
+UNDECLARED_TIMEOUT = 20
+# Seconds for actions that only print.
+PLAIN_TIMEOUT = 5
+
+# Actions that change something. They exclude one another per resource.
+TAKING = frozenset(("start", "promote"))
+GIVING_UP = frozenset(("stop", "demote"))
+CHANGING = TAKING | GIVING_UP
+PLAIN = frozenset(("meta-data", "usage", "help"))
+
+UNPROMOTED = (Exit.SUCCESS, Exit.DEGRADED)
+PROMOTED = (Exit.RUNNING_PROMOTED, Exit.DEGRADED_PROMOTED)
+RUNNING = UNPROMOTED + PROMOTED
+# A monitor that says "not installed" or "cannot be configured like this" says
+# also that nothing can have been started.
+STOPPED = (Exit.NOT_RUNNING, Exit.ERR_INSTALLED, Exit.ERR_CONFIGURED)
+
+
+class ActionSpec:
+    """One advertised operation: times in seconds."""
+
+    def __init__(
+        self,
+        name: str,
+        timeout: int,
+        interval: int | None = None,
+        depth: int | None = None,
+        role: str | None = None,
+    ) -> None:
+        self.name = name
+        self.timeout = timeout
+        self.interval = interval
+        self.depth = depth
+        self.role = role
+
+
+def action(
+    *,
+    timeout: int,
+    interval: int | None = None,
+    depth: int | None = None,
+    role: str | None = None,
+) -> Callable[[Method], Method]:
+    """Declare a method an action of the agent. Stack it for several monitors."""
+
+    def mark(method: Method) -> Method:
+        specs = getattr(method, "ocf_actions", ())
+        name = method.__name__.replace("_", "-")
+        spec = ActionSpec(name, timeout, interval, depth, role)
+        method.ocf_actions = (spec, *specs)  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+class Context:
+    """What an agent takes from outside; a test gives its own.
+
+    ``runner`` is made when first used: importing subprocess costs a monitor a
+    quarter of its time.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        runner: Runner | None = None,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+        use_syslog: bool = False,
+    ) -> None:
+        self.environ = dict(os.environ if environ is None else environ)
+        self.clock = clock
+        self.sleep = sleep
+        self.runner = runner
+        self.out = out if out is not None else sys.stdout
+        self.err = err if err is not None else sys.stderr
+        self.use_syslog = use_syslog
+
+
+class Agent:
+    """Base of all agents. Subclasses declare parameters and actions."""
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1.0"
+    parameters: ClassVar[dict[str, Parameter]]
+    actions: ClassVar[tuple[ActionSpec, ...]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.parameters = {}
+        specs: dict[str, tuple[ActionSpec, ...]] = {}
+        for klass in reversed(cls.__mro__):
+            for attribute, value in vars(klass).items():
+                if isinstance(value, Parameter):
+                    if hasattr(Agent, attribute):
+                        raise TypeError(f"{cls.__name__}: {attribute} cannot be a parameter")
+                    cls.parameters[attribute] = value
+                elif getattr(value, "ocf_actions", None):
+                    specs[attribute] = value.ocf_actions
+        cls.actions = tuple(spec for some in specs.values() for spec in some)
+        names = {spec.name for spec in cls.actions}
+        wanted = {"start", "stop", "monitor"}
+        if names & {"promote", "demote"}:
+            wanted |= {"promote", "demote"}
+        if wanted - names:
+            raise TypeError(f"{cls.__name__} lacks {', '.join(sorted(wanted - names))}")
+        for name in names:
+            if not hasattr(cls, _performer(name)):
+                raise TypeError(f"{cls.__name__}: {name} is not an action of an agent")
+        if not cls.parameters:
+            # The metadata schema of OCF 1.1 wants at least one.
+            raise TypeError(f"{cls.__name__} declares no parameter")
+
+    def __init__(self, action_name: str, context: Context) -> None:
+        self.action_name = action_name
+        self.context = context
+        self.environ = context.environ
+        self.deadline = Deadline(self._budget(), context.clock, context.sleep)
+        self._lock: int | None = None
+
+    # What every agent may use.
+
+    @property
+    def promotable(self) -> bool:
+        return any(spec.name == "promote" for spec in self.actions)
+
+    @property
+    def instance(self) -> str:
+        """The resource's name in the CIB, with a clone's instance number."""
+        return self.environ.get("OCF_RESOURCE_INSTANCE", "") or self.name
+
+    @property
+    def node(self) -> str:
+        """This node's name as Pacemaker knows it."""
+        return self.environ.get("OCF_RESKEY_CRM_meta_on_node", "") or os.uname().nodename
+
+    @property
+    def check_level(self) -> int:
+        """OCF_CHECK_LEVEL: 0, 10 or 20."""
+        text = self.environ.get("OCF_CHECK_LEVEL", "") or "0"
+        return int(text) if text.isdecimal() else 0
+
+    @property
+    def is_probe(self) -> bool:
+        """Pacemaker asks, once, what runs here: a monitor that is not recurring.
+
+        Pacemaker 2.1 and 3.0 send such a one no interval at all (as the shell
+        agents' ocf-shellfuncs expect), ocf-tester sends 0.
+        """
+        return (
+            self.action_name == "monitor"
+            and self.environ.get("OCF_RESKEY_CRM_meta_interval", "0") == "0"
+        )
+
+    @property
+    def runner(self) -> Runner:
+        if self.context.runner is None:
+            from asha.ocf.runner import Runner
+
+            self.context.runner = Runner(keep_open=() if self._lock is None else (self._lock,))
+        return self.context.runner
+
+    def run(
+        self,
+        *argv: str,
+        cap: float | None = None,
+        stdin: str | None = None,
+        share_lock: bool = True,
+    ) -> Completed:
+        """Run a program under the action's deadline; see Runner.run."""
+        return self.runner.run(argv, self.deadline, cap=cap, stdin=stdin, share_lock=share_lock)
+
+    def state_path(self, kind: str) -> str:
+        """A file of this resource that lives until the next boot."""
+        base = self.environ.get("HA_RSCTMP", "") or STATE_DIRECTORY
+        safe = self.instance.replace("/", "_").replace(":", "_")
+        return f"{base}/{self.name}-{safe}.{kind}"
+
+    def info(self, message: str) -> None:
+        self._say("INFO", syslog.LOG_INFO, message)
+
+    def warn(self, message: str) -> None:
+        self._say("WARNING", syslog.LOG_WARNING, message)
+
+    def error(self, message: str) -> None:
+        self._say("ERROR", syslog.LOG_ERR, message)
+
+    def set_promotion_score(self, score: int) -> None:
+        """How much Pacemaker wants this node promoted. Lost at reboot."""
+        self._tell_cluster(
+            f"promotion score {score}", "crm_attribute", "--promotion", "--update", str(score), "-q"
+        )
+
+    def clear_promotion_score(self) -> None:
+        self._tell_cluster("no promotion score", "crm_attribute", "--promotion", "--delete", "-q")
+
+    def set_node_attribute(self, name: str, value: str) -> bool:
+        """Tell the cluster something of this node. Lost at reboot. False if it was not told."""
+        return self._tell_cluster(
+            f"node attribute {name}={value}", "attrd_updater", "--name", name, "--update", value
+        )
+
+    def clear_node_attribute(self, name: str) -> None:
+        self._tell_cluster(f"no node attribute {name}", "attrd_updater", "--name", name, "--delete")
+
+    def _tell_cluster(self, what: str, *argv: str) -> bool:
+        """Never fails the action, and says nothing in a probe, which only looks."""
+        if self.is_probe:
+            return False
+        try:
+            done = self.run(*argv, cap=5.0)
+        except AgentError as problem:
+            self.warn(f"the cluster was not told: {what} ({problem.reason})")
+            return False
+        if not done.ok:
+            self.warn(f"the cluster was not told: {what} ({done.complaint})")
+        return done.ok
+
+    # What an agent may replace.
+
+    def validate(self, level: int) -> None:
+        """Check the parameters beyond their syntax.
+
+        At level 0 only what is wrong on every node (BadConfig); at level 10
+        also what this node lacks (NotInstalled, NoPermission, BadHere).
+        """
+
+    def adopt(self) -> bool:
+        """At a start, what runs already at the shallowest look: is it as start leaves it?
+
+        May put right what is cheap. False: start() is called all the same.
+        """
+        return True
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+    def monitor(self) -> Exit:
+        raise NotImplementedError
+
+    def promote(self) -> None:
+        raise NotImplementedError
+
+    def demote(self) -> None:
+        raise NotImplementedError
+
+    def notify(self, news: Notification) -> None:
+        """Another instance of the clone does something."""
+
+    # How an action runs.
+
+    def perform(self) -> Exit:
+        """Do the action and return its code; AgentError where it did not go well."""
+        if self.action_name in TAKING:
+            self._check_parameters()  # before the lock: nothing is written for a typing error
+        elif self.action_name in GIVING_UP:
+            self._forgive_parameters()
+        if self.action_name in CHANGING:
+            self._take_lock()
+        return getattr(self, _performer(self.action_name))()  # type: ignore[no-any-return]
+
+    def _perform_start(self) -> Exit:
+        self.validate(10)
+        state = self._observe()
+        if state in UNPROMOTED and self.adopt():
+            self.info("is running already")
+            return Exit.SUCCESS
+        if state in PROMOTED:
+            # Pacemaker takes what a start leaves for unpromoted.
+            return self._perform_demote()
+        self._change(self.start)
+        self._verify(UNPROMOTED, "started")
+        return Exit.SUCCESS
+
+    def _perform_stop(self) -> Exit:
+        # No validation: a stop that fails for a bad parameter gets the node
+        # fenced. Each stop is written to be right from any state.
+        try:
+            self._change(self.stop)
+        except NotRunning as problem:
+            self.info(problem.reason)
+        except BadConfig as problem:
+            # Without even a default to go by. No start accepts that either.
+            self.warn(f"{problem.reason}; nothing can have been started so")
+            return Exit.SUCCESS
+        self._verify(STOPPED, "stopped")
+        return Exit.SUCCESS
+
+    def _perform_monitor(self) -> Exit:
+        code = self.monitor()
+        if not isinstance(code, Exit):
+            raise Failed(f"internal error: monitor returned {code!r}")
+        if code == Exit.NOT_RUNNING:
+            raise NotRunning("is not running")
+        return code
+
+    def _perform_promote(self) -> Exit:
+        state = self._observe()
+        if state == Exit.RUNNING_PROMOTED:
+            self.info("is promoted already")
+            return Exit.SUCCESS
+        if state == Exit.NOT_RUNNING:
+            raise NotRunning("cannot be promoted: it is not running")
+        self._change(self.promote)
+        self._verify(PROMOTED, "promoted")
+        return Exit.SUCCESS
+
+    def _perform_demote(self) -> Exit:
+        self._change(self.demote)
+        if self._verify((*UNPROMOTED, Exit.NOT_RUNNING), "demoted") == Exit.NOT_RUNNING:
+            raise NotRunning("demoted, but it is not running")
+        return Exit.SUCCESS
+
+    def _perform_notify(self) -> Exit:
+        from asha.ocf.notify import Notification
+
+        try:
+            self.notify(Notification(self.environ))
+        except AgentError as problem:
+            self.warn(problem.reason)  # by the OCF rules a notify cannot fail
+        return Exit.SUCCESS
+
+    def _perform_validate_all(self) -> Exit:
+        self._check_parameters()
+        self.validate(self.check_level)
+        return Exit.SUCCESS
+
+    def _check_parameters(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.parse(self.environ)
+
+    def _forgive_parameters(self) -> None:
+        """Let what does not parse read as its default, where it has one."""
+        for parameter in self.parameters.values():
+            try:
+                parameter.parse(self.environ)
+            except BadConfig as problem:
+                if not parameter.required:
+                    self.warn(f"{problem.reason}; goes by the default")
+                    self.environ.pop(f"OCF_RESKEY_{parameter.name}", None)
+
+    def _change(self, work: Callable[[], None]) -> None:
+        """Do the agent's own part. Only a monitor may answer with a warning."""
+        try:
+            work()
+        except (Degraded, DegradedPromoted) as problem:
+            self.warn(problem.reason)
+
+    def _observe(self) -> Exit:
+        """What monitor says at the shallowest depth, an error as its code."""
+        deep = self.environ.pop("OCF_CHECK_LEVEL", None)
+        self._observed = ""
+        try:
+            return self._perform_monitor()
+        except AgentError as problem:
+            self._observed = problem.reason
+            return problem.code
+        finally:
+            if deep is not None:
+                self.environ["OCF_CHECK_LEVEL"] = deep
+
+    def _verify(self, wanted: Sequence[Exit], done: str) -> Exit:
+        state = self._observe()
+        if state not in wanted:
+            why = self._observed or f"its state is {state.name}"
+            raise Failed(f"{done}, but {why}")
+        return state
+
+    def _budget(self) -> float:
+        """The action's own seconds: Pacemaker's timeout less the reserve."""
+        text = self.environ.get("OCF_RESKEY_CRM_meta_timeout", "")
+        if text.isdecimal() and int(text) > 0:
+            total = int(text) / 1000
+        else:
+            total = max(
+                (spec.timeout for spec in self.actions if spec.name == self.action_name),
+                default=UNDECLARED_TIMEOUT,
+            )
+        return total - min(RESERVE_MOST, total * RESERVE_SHARE)
+
+    def _take_lock(self) -> None:
+        """Wait until no earlier changing action of this resource is at work."""
+        from asha.ocf.lock import take
+
+        self._lock = take(
+            self.state_path("lock"),
+            self.deadline,
+            end_leftovers=self.action_name in GIVING_UP,
+            warn=self.warn,
+        )
+
+    def release(self) -> None:
+        """Give up the lock; for tests, which do not end with the action."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _say(self, word: str, priority: int, message: str) -> None:
+        line = f"{self.name}({self.instance}): {message}"
+        try:
+            print(f"{line}" if word == "INFO" else f"{word}: {line}", file=self.context.err)
+            if self.context.use_syslog:
+                syslog.syslog(priority, f"{word}: {line}")
+        except (OSError, ValueError):
+            pass  # a broken log never fails an action
+
+
+def main(
+    agent_class: type[Agent],
+    argv: Sequence[str] | None = None,
+    context: Context | None = None,
+) -> int:
+    """Run the one action that the command line names and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    real = context is None
+    context = context or Context(use_syslog=True)
+    name = arguments[0] if len(arguments) == 1 else "usage"
+    known = {spec.name for spec in agent_class.actions} | {"validate-all"}
+    if name in PLAIN or name not in known:
+        return _plain(agent_class, name, arguments, context)
+    if context.use_syslog:
+        syslog.openlog(agent_class.name, syslog.LOG_PID, syslog.LOG_DAEMON)
+    if real:
+        _settle(name)
+    agent = agent_class(name, context)
+    try:
+        return int(agent.perform())
+    except AgentError as problem:
+        _explain(agent, problem)
+        return int(problem.code)
+    except KeyboardInterrupt:
+        _give_reason(context, f"{name} was interrupted by a signal")
+        return int(Exit.ERR_GENERIC)
+    except Exception as problem:  # a defect of ours: say where, never hide it
+        import traceback
+
+        agent.error(traceback.format_exc())
+        _give_reason(context, f"internal error in {name}: {problem!r}")
+        return int(Exit.ERR_GENERIC)
+    finally:
+        agent.release()
+
+
+def _performer(action_name: str) -> str:
+    return "_perform_" + action_name.replace("-", "_")
+
+
+def _settle(action_name: str) -> None:
+    """Make the process fit for its action."""
+    os.chdir("/")  # or it may hold the very file system that it has to unmount
+    if action_name in CHANGING:
+        import signal
+
+        # Like Ctrl-C, so that the programs it runs are ended with it.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # Inherited as ignored, it would hide how those programs ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _plain(agent_class: type[Agent], name: str, arguments: Sequence[str], context: Context) -> int:
+    if name == "meta-data":
+        from asha.ocf.metadata import render
+
+        print(render(agent_class), end="", file=context.out)
+        return int(Exit.SUCCESS)
+    names = sorted({spec.name for spec in agent_class.actions} | {"meta-data", "validate-all"})
+    usage = f"usage: {agent_class.name} {{{'|'.join(names)}}}"
+    if arguments and arguments[0] in ("usage", "help", "--help", "-h"):
+        print(usage, file=context.out)
+        print(
+            "Pacemaker calls this; see crm ra info ocf:asha:" + agent_class.name, file=context.out
+        )
+        return int(Exit.SUCCESS)
+    print(usage, file=context.err)
+    return int(Exit.ERR_UNIMPLEMENTED)
+
+
+def _explain(agent: Agent, problem: AgentError) -> None:
+    if problem.code == Exit.NOT_RUNNING and agent.is_probe:
+        return  # the ordinary answer of a probe, not news
+    agent.warn(problem.reason) if problem.code in RUNNING else agent.error(problem.reason)
+    _give_reason(agent.context, problem.reason)
+
+
+def _give_reason(context: Context, reason: str) -> None:
+    """One line on stderr that Pacemaker shows beside the failure."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(reason.split()))
+    try:
+        print(f"ocf-exit-reason:{line}", file=context.err)
+    except (OSError, ValueError):
+        pass  # nobody listens; the exit code still tells

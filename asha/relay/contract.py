@@ -1,0 +1,168 @@
+"""What a line relay is: three positions, what a driver must do, and no card at all.
+
+The wiring is that of the Rhino 1SPF (SARK wiki, "V4 High Availability", Handling
+PRI): one node powers the card. ON takes the line to that node; OFF, or no power,
+takes it to the other one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from asha.ocf.results import Failed, NotInstalled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ClassVar, Protocol, TypeVar
+
+    from asha.ocf.deadline import Deadline
+    from asha.ocf.runner import Completed
+
+    Result = TypeVar("Result")
+
+    class Run(Protocol):
+        """Runs a program under the caller's deadline, at most ``cap`` seconds."""
+
+        def __call__(self, *argv: str, cap: float | None = None) -> Completed: ...
+
+
+# A tty that another program (ModemManager at plug-in) holds for a moment, or one
+# garbled answer, is no broken card. Longer than this, and the line is waiting.
+PATIENCE_SECONDS = 4.0
+RETRY_SECONDS = 0.3
+
+
+class Position:
+    """Where a relay is. UNKNOWN is an answer of its own, never taken for OFF.
+
+    There are these three. Not an Enum: see asha.ocf.results.Exit.
+    """
+
+    ON: ClassVar[Position]
+    OFF: ClassVar[Position]
+    UNKNOWN: ClassVar[Position]
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Position.{self.value.upper()}"
+
+
+Position.ON = Position("on")
+Position.OFF = Position("off")
+Position.UNKNOWN = Position("unknown")
+
+
+class Settings:
+    """Which card: the driver's name, its tty, the relay's number on it, and the
+    vendor's program where the driver needs one."""
+
+    def __init__(self, driver: str, device: str, number: int, program: str) -> None:
+        self.driver = driver
+        self.device = device
+        self.number = number
+        self.program = program
+
+
+class Relay:
+    """The contract of every driver."""
+
+    reads_back = False  # whether ``read`` can ever say more than UNKNOWN
+    trouble = ""  # why the last ``read`` said UNKNOWN, in words
+
+    def check(self) -> None:
+        """Raise NotInstalled for what this node lacks. Does not open the tty."""
+        raise NotImplementedError
+
+    def identity(self) -> str:
+        """What tells this plugging-in of the card from the next; "" when absent.
+
+        Does not open the tty.
+        """
+        raise NotImplementedError
+
+    def reset(self, deadline: Deadline) -> None:
+        """Bring the card to a known state, where its kind has such a command.
+
+        Raises Failed when it refuses.
+        """
+
+    def drive(self, wanted: Position, deadline: Deadline) -> Position:
+        """Command ON or OFF and return what is known of it afterwards.
+
+        ``wanted`` when it was read back, UNKNOWN when the card was told and
+        cannot say. Raises Failed when it refuses, contradicts, or should answer
+        and does not; NotInstalled when a program it needs is missing.
+        """
+        raise NotImplementedError
+
+    def read(self, deadline: Deadline) -> Position:
+        """Ask the card where its relay is. Never raises for a card in trouble."""
+        raise NotImplementedError
+
+
+class NoRelay(Relay):
+    """The node without the card: always in order, obeys nothing, knows nothing."""
+
+    def check(self) -> None:
+        pass
+
+    def identity(self) -> str:
+        return "none"
+
+    def drive(self, wanted: Position, deadline: Deadline) -> Position:
+        return Position.UNKNOWN
+
+    def read(self, deadline: Deadline) -> Position:
+        return Position.UNKNOWN
+
+
+class Card(Relay):
+    """A card behind a tty: what all of them share."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def check(self) -> None:
+        try:
+            mode = os.stat(self.device).st_mode
+        except OSError:
+            raise NotInstalled(
+                f"relay card {self.device} is not there: is the USB cable plugged in? "
+                "(dmesg names the tty; /dev/serial/by-id has names that do not change)"
+            ) from None
+        if not stat.S_ISCHR(mode):
+            raise NotInstalled(
+                f"{self.device} is not a serial device: see dmesg for the relay card's tty"
+            )
+
+    def identity(self) -> str:
+        # The kernel removes a tty's node when the plug is pulled and makes a new
+        # one, with a new inode number, when it is back. The card had no power
+        # in between and fell to OFF, which a card without read-back cannot say.
+        try:
+            found = os.stat(self.device)
+        except OSError:
+            return ""
+        return f"{found.st_ino:x}-{found.st_rdev:x}"
+
+    def drive(self, wanted: Position, deadline: Deadline) -> Position:
+        return self.persist(lambda: self.command(wanted, deadline), deadline)
+
+    def command(self, wanted: Position, deadline: Deadline) -> Position:
+        """One try of ``drive``."""
+        raise NotImplementedError
+
+    def persist(self, attempt: Callable[[], Result], deadline: Deadline) -> Result:
+        """Try again until it succeeds, the card is gone, or patience is over."""
+        patience = deadline.within(PATIENCE_SECONDS)
+        while True:
+            try:
+                return attempt()
+            except Failed:
+                if patience.expired or not self.identity():
+                    raise
+            patience.pause(RETRY_SECONDS)

@@ -1,0 +1,21 @@
+"""One whole node, without Pacemaker running, for the tests of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import lab_or_skip
+from tests.lab import Lab, Node
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with lab_or_skip("crm1", cluster=False) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def node(lab: Lab) -> Node:
+    return lab.node("crm1")

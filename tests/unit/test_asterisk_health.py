@@ -1,0 +1,697 @@
+"""The agent as Pacemaker runs it, over a fake Asterisk that is a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from asha.agents import asterisk_health
+from asha.agents.asterisk_health import AsteriskHealth
+from asha.asterisk import ending, probes
+from asha.asterisk.proc import Proc, Process
+from asha.asterisk.testing import (
+    AMI,
+    CONTROL,
+    LOADING,
+    SECRET,
+    SIP,
+    TERM,
+    USER,
+    FakeAsterisk,
+    FakeProc,
+    FakeProcess,
+    free_ports,
+)
+from asha.asterisk.unit import Direct, Launcher
+from asha.ocf import Exit
+from asha.ocf.testing import FakeClock, Outcome, perform
+
+DEEP = 10
+REPOSITORY = Path(asterisk_health.__file__).parents[2]
+
+
+class FakeLauncher(Direct):
+    """Starts a fake Asterisk, with all of its parts speaking."""
+
+    started: ClassVar[list[FakeProcess]]
+    ports: ClassVar[tuple[int, int]]
+    loads: ClassVar[bool] = True
+
+    def validate(self) -> None:
+        pass  # the fake needs no user
+
+    def launch(self) -> None:
+        folder = Path(self.agent.run_directory)  # type: ignore[attr-defined]
+        if self.loads:
+            for flag in folder.glob("silent-*"):
+                flag.unlink()
+        self.started.append(FakeProcess(Path(self.binary), folder, self.ports))
+
+
+class Agent(AsteriskHealth):
+    """The agent, with the fake's launcher."""
+
+    launcher_class: ClassVar[type[FakeLauncher]]
+
+    def _launcher(self) -> Launcher:
+        return self.launcher_class(self, self.proc, self.binary, self.user, self.group)
+
+
+class Pbx:
+    """One node with its own fake Asterisk."""
+
+    def __init__(self, folder: Path, binary: Path) -> None:
+        self.run = folder / "run"
+        self.run.mkdir()
+        self.state = folder / "state"
+        self.secret = folder / "ami.secret"
+        self.binary = binary
+        self.ami_port, self.sip_port = free_ports()
+        self.started: list[FakeProcess] = []
+
+        class Launching(FakeLauncher):
+            started = self.started
+            ports = (self.ami_port, self.sip_port)
+
+        class Acting(Agent):
+            launcher_class = Launching
+
+        self.launcher: type[FakeLauncher] = Launching
+        self.agent: type[Agent] = Acting
+
+    def act(
+        self,
+        action: str,
+        depth: int | None = None,
+        given: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 20,
+        clock: FakeClock | None = None,
+    ) -> Outcome:
+        """Run an action with parameters of a fake, and those ``given``."""
+        parameters = {
+            "unit": "none",
+            "binary": str(self.binary),
+            "run_directory": str(self.run),
+            "sip_port": str(self.sip_port),
+            "ami_port": str(self.ami_port),
+            "ami_secret_file": str(self.secret),
+            "probe_timeout": "500ms",
+            "stop_grace": "2s",
+        }
+        parameters.update(given or {})
+        run: Callable[..., Outcome] = perform
+        return run(
+            self.agent,
+            action,
+            str(self.state),
+            timeout=timeout,
+            check_level=depth,
+            clock=clock,
+            **parameters,
+        )
+
+    def probe(self, given: Mapping[str, str] | None = None) -> Outcome:
+        parameters = {
+            "unit": "none",
+            "binary": str(self.binary),
+            "run_directory": str(self.run),
+        }
+        parameters.update(given or {})
+        run: Callable[..., Outcome] = perform
+        return run(self.agent, "monitor", str(self.state), meta={"interval": ""}, **parameters)
+
+    def start(self) -> FakeProcess:
+        outcome = self.act("start")
+        assert outcome.code == Exit.SUCCESS, outcome.err
+        return self.started[-1]
+
+    def silence(self, part: str) -> None:
+        (self.run / f"silent-{part}").touch()
+        time.sleep(0.1)  # until the fake has seen it
+
+    def alive(self) -> list[int]:
+        return [process.pid for process in Proc().daemons(str(self.binary))]
+
+
+@pytest.fixture(scope="session")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return FakeProcess.make_binary(tmp_path_factory.mktemp("sbin"))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asterisk_health, "CONFIRM", 0.3)
+    monkeypatch.setattr(asterisk_health, "GREETING_SECONDS", 0.5)
+    monkeypatch.setattr(asterisk_health, "HUNG_GRACE", 0.3)
+    monkeypatch.setattr(asterisk_health, "BIND_SECONDS", 0.5)
+    monkeypatch.setattr(probes, "SECOND_TRY_AFTER", 0.01)
+
+
+@pytest.fixture
+def pbx(tmp_path: Path, binary: Path) -> Iterator[Pbx]:
+    scene = Pbx(tmp_path, binary)
+    yield scene
+    for process in scene.started:
+        process.end()
+
+
+# Life
+
+
+def test_whole_life(pbx: Pbx) -> None:
+    assert pbx.probe().code == Exit.NOT_RUNNING
+    first = pbx.start()
+    assert pbx.alive() == [first.pid]
+    assert pbx.probe().code == Exit.SUCCESS
+    assert pbx.act("monitor", 0).code == Exit.SUCCESS
+    assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
+    assert pbx.start() is first
+    assert pbx.act("stop").code == Exit.SUCCESS
+    assert pbx.alive() == []
+    assert first.popen.wait() == 0  # it was asked, not killed
+    assert pbx.act("stop").code == Exit.SUCCESS
+    gone = pbx.act("monitor", 0)
+    assert gone.code == Exit.NOT_RUNNING
+    assert gone.reason == "Asterisk is not running"
+
+
+def test_probe_changes_nothing(pbx: Pbx) -> None:
+    for _ in range(2):
+        before = sorted(pbx.run.rglob("*"))
+        pbx.probe()
+        assert sorted(pbx.run.rglob("*")) == before
+        assert not pbx.state.exists()
+        # And once more with one that runs.
+        pbx.started.append(FakeProcess(pbx.binary, pbx.run, (pbx.ami_port, pbx.sip_port)))
+        end = time.monotonic() + 10
+        while not (pbx.run / "asterisk.pid").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+
+
+def test_probe_where_nothing_is_installed(pbx: Pbx) -> None:
+    outcome = pbx.probe({"binary": "/nonexistent/asterisk"})
+    assert outcome.code == Exit.NOT_RUNNING
+
+
+def test_start_where_nothing_is_installed(pbx: Pbx) -> None:
+    outcome = pbx.act("start", given={"binary": "/nonexistent/asterisk"})
+    assert outcome.code == Exit.ERR_INSTALLED
+    assert "/nonexistent/asterisk" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"unit": "asterisk"},
+        {"unit": "../asterisk.service"},
+        {"sip_address": "pbx.example.org"},
+        {"sip_port": "70000"},
+        {"run_directory": "run/asterisk"},
+        {"probe_timeout": "soon"},
+        {"when_lost": "perhaps"},
+    ],
+)
+def test_bad_parameter(pbx: Pbx, parameters: dict[str, str]) -> None:
+    outcome = pbx.act("start", given=parameters)
+    assert outcome.code == Exit.ERR_CONFIGURED
+    (name,) = parameters
+    assert name in outcome.reason
+    assert pbx.started == []
+    assert pbx.act("stop", given=parameters).code == Exit.SUCCESS
+
+
+# Dead
+
+
+def test_killed_asterisk(pbx: Pbx) -> None:
+    pbx.start().end()
+    outcome = pbx.act("monitor", 0)
+    assert outcome.code == Exit.NOT_RUNNING
+    assert "crashed or was killed" in outcome.reason
+    assert pbx.act("stop").code == Exit.SUCCESS
+    pbx.start()
+
+
+def test_stopped_by_a_signal(pbx: Pbx) -> None:
+    process = pbx.start()
+    os.kill(process.pid, signal.SIGSTOP)
+    outcome = pbx.act("monitor", 0)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "stopped by a signal (SIGSTOP" in outcome.reason
+    began = time.monotonic()
+    assert pbx.act("stop").code == Exit.SUCCESS
+    assert time.monotonic() - began < 1.5  # no grace for one that cannot use it
+    assert pbx.alive() == []
+
+
+def test_stopped_for_a_moment(pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asterisk_health, "CONFIRM", 10.0)
+    process = pbx.start()
+    os.kill(process.pid, signal.SIGSTOP)
+    timer = threading.Timer(0.3, os.kill, (process.pid, signal.SIGCONT))
+    timer.start()
+    assert pbx.act("monitor", 0).code == Exit.SUCCESS
+    timer.join()
+
+
+# Silent
+
+
+def test_silent_control_socket(pbx: Pbx) -> None:
+    pbx.start()
+    pbx.silence(CONTROL)
+    outcome = pbx.act("monitor", 0)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "control socket" in outcome.reason
+    assert "asked twice" in outcome.reason
+    assert pbx.probe().code == Exit.SUCCESS
+
+
+@pytest.mark.parametrize(("part", "name"), [(AMI, "AMI"), (SIP, "SIP")])
+def test_silent_part_is_seen_at_depth_10_only(pbx: Pbx, part: str, name: str) -> None:
+    pbx.start()
+    pbx.silence(part)
+    assert pbx.act("monitor", 0).code == Exit.SUCCESS
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert outcome.reason.startswith(f"{name} at ")
+
+
+def test_part_that_is_switched_off_is_not_asked(pbx: Pbx) -> None:
+    pbx.start()
+    pbx.silence(AMI)
+    pbx.silence(SIP)
+    assert pbx.act("monitor", DEEP, {"sip_port": "0", "ami_port": "0"}).code == Exit.SUCCESS
+
+
+def test_given_sip_address_is_asked(pbx: Pbx) -> None:
+    pbx.start()
+    assert pbx.act("monitor", DEEP, {"sip_address": "127.0.0.1"}).code == Exit.SUCCESS
+    outcome = pbx.act("monitor", DEEP, {"sip_address": "127.0.0.2"})
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "127.0.0.2" in outcome.reason
+
+
+# Lost, and the phones work
+
+
+def test_removed_control_socket(pbx: Pbx) -> None:
+    pbx.start()
+    (pbx.run / "asterisk.ctl").unlink()
+    for depth in (0, DEEP):
+        outcome = pbx.act("monitor", depth)
+        assert outcome.code == Exit.DEGRADED
+        assert "asterisk.ctl is gone" in outcome.reason
+    assert pbx.act("monitor", 0, {"when_lost": "failed"}).code == Exit.ERR_GENERIC
+    assert pbx.act("monitor", 0, {"sip_port": "0", "ami_port": "0"}).code == Exit.ERR_GENERIC
+
+
+def test_removed_control_socket_and_no_other_sign_of_life(pbx: Pbx) -> None:
+    pbx.start()
+    (pbx.run / "asterisk.ctl").unlink()
+    pbx.silence(SIP)
+    pbx.silence(AMI)
+    outcome = pbx.act("monitor", 0)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "asterisk.ctl is gone" in outcome.reason
+    assert "SIP" in outcome.reason
+
+
+def test_missing_pid_file(pbx: Pbx) -> None:
+    process = pbx.start()
+    (pbx.run / "asterisk.pid").write_text("1")
+    outcome = pbx.act("monitor", 0)
+    assert outcome.code == Exit.DEGRADED
+    assert f"({process.pid})" in outcome.reason
+    assert pbx.probe().code == Exit.SUCCESS
+    assert pbx.act("stop").code == Exit.SUCCESS
+    assert pbx.alive() == []
+
+
+def test_ami_that_was_there_is_missed(tmp_path: Path, pbx: Pbx) -> None:
+    with FakeAsterisk(pbx.run, ports=(pbx.ami_port, pbx.sip_port)) as fake:
+        me = {"binary": os.readlink("/proc/self/exe")}
+        assert pbx.act("start", given=me).code == Exit.SUCCESS
+        assert pbx.started == []  # adopted
+        fake.close_part(AMI)
+        outcome = pbx.act("monitor", DEEP, me)
+        assert outcome.code == Exit.DEGRADED
+        assert "AMI no longer listens" in outcome.reason
+        assert pbx.act("monitor", DEEP, me | {"when_lost": "failed"}).code == Exit.ERR_GENERIC
+
+
+def test_ami_that_was_never_there_is_not_missed(pbx: Pbx) -> None:
+    with FakeAsterisk(pbx.run, ports=(pbx.ami_port, pbx.sip_port)) as fake:
+        me = {"binary": os.readlink("/proc/self/exe")}
+        fake.close_part(AMI)
+        outcome = pbx.act("start", given=me)
+        assert outcome.code == Exit.SUCCESS
+        assert "AMI is not watched" in outcome.err
+        assert pbx.act("monitor", DEEP, me).code == Exit.SUCCESS
+
+
+def test_closed_sip_is_a_failure(pbx: Pbx) -> None:
+    with FakeAsterisk(pbx.run, ports=(pbx.ami_port, pbx.sip_port)) as fake:
+        me = {"binary": os.readlink("/proc/self/exe")}
+        fake.close_part(SIP)
+        outcome = pbx.act("monitor", DEEP, me)
+        assert outcome.code == Exit.ERR_GENERIC
+        assert "no SIP socket" in outcome.reason
+
+
+# The AMI secret
+
+
+def test_ami_secret(pbx: Pbx) -> None:
+    pbx.start()
+    pbx.secret.write_text(f"user={USER}\nsecret={SECRET}\n")
+    pbx.secret.chmod(0o600)
+    assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
+    pbx.secret.write_text(f"user={USER}\nsecret=wrong\n")
+    outcome = pbx.act("monitor", DEEP, {"when_lost": "failed"})
+    assert outcome.code == Exit.DEGRADED
+    assert "does not accept user asha" in outcome.reason
+    pbx.secret.chmod(0o644)
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.DEGRADED
+    assert "chmod 600" in outcome.reason
+    assert "wrong" not in outcome.err
+
+
+# Start
+
+
+def test_start_waits_for_the_end_of_loading(pbx: Pbx) -> None:
+    pbx.launcher.loads = False
+    flag = pbx.run / f"silent-{LOADING}"
+    flag.touch()
+    timer = threading.Timer(1.5, flag.unlink)
+    timer.start()
+    began = time.monotonic()
+    pbx.start()
+    assert time.monotonic() - began > 1.4
+    timer.join()
+
+
+def test_start_that_never_ends_loading(pbx: Pbx) -> None:
+    pbx.launcher.loads = False
+    (pbx.run / f"silent-{LOADING}").touch()
+    outcome = pbx.act("start", timeout=3)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "loading its modules" in outcome.reason
+
+
+def test_start_waits_for_sip(pbx: Pbx) -> None:
+    pbx.launcher.loads = False
+    flag = pbx.run / f"silent-{SIP}"
+    flag.touch()
+    timer = threading.Timer(2.0, flag.unlink)
+    timer.start()
+    pbx.start()
+    assert not flag.exists()
+    timer.join()
+
+
+def test_start_without_sip_says_what_to_set(pbx: Pbx) -> None:
+    began = time.monotonic()
+    outcome = pbx.act("start", given={"sip_port": str(free_ports()[0])})
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "0 if this PBX has no SIP" in outcome.reason
+    assert time.monotonic() - began < 10
+
+
+def test_early_death_is_told(pbx: Pbx) -> None:
+    class Dying(pbx.launcher):  # type: ignore[name-defined, misc]
+        def launch(self) -> None:
+            pass
+
+        def verdict_on_death(self) -> str:
+            return "no such user"
+
+    pbx.agent.launcher_class = Dying
+    outcome = pbx.act("start")
+    assert outcome.code == Exit.ERR_GENERIC
+    assert outcome.reason == "Asterisk ended while it started: no such user"
+
+
+def test_hung_leftover_is_replaced_and_never_doubled(pbx: Pbx) -> None:
+    old = pbx.start()
+    os.kill(old.pid, signal.SIGSTOP)
+    new = pbx.start()
+    assert new is not old
+    assert pbx.alive() == [new.pid]
+
+
+def test_leftover_whose_sip_hangs_is_replaced(pbx: Pbx) -> None:
+    old = pbx.start()
+    pbx.silence(SIP)
+    new = pbx.start()
+    assert new is not old
+    assert pbx.alive() == [new.pid]
+
+
+def test_start_of_a_killed_action_that_still_loads_is_waited_for(pbx: Pbx) -> None:
+    flag = pbx.run / f"silent-{LOADING}"
+    first = pbx.start()
+    flag.touch()
+    timer = threading.Timer(1.0, flag.unlink)
+    timer.start()
+    assert pbx.start() is first
+    timer.join()
+
+
+# Stop
+
+
+def test_stubborn_asterisk_is_killed(pbx: Pbx) -> None:
+    process = pbx.start()
+    pbx.silence(TERM)
+    assert pbx.act("stop").code == Exit.SUCCESS
+    assert process.popen.wait() == -signal.SIGKILL
+
+
+def test_hung_one_gets_less_grace(pbx: Pbx) -> None:
+    pbx.start()
+    pbx.silence(TERM)
+    pbx.silence(SIP)
+    assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
+    began = time.monotonic()
+    assert pbx.act("stop", given={"stop_grace": "8s"}).code == Exit.SUCCESS
+    assert time.monotonic() - began < 4
+
+
+def test_recovered_one_gets_its_grace_again(pbx: Pbx) -> None:
+    pbx.start()
+    pbx.silence(SIP)
+    assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
+    assert list(pbx.state.glob("*.hung"))
+    (pbx.run / f"silent-{SIP}").unlink()
+    assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
+    assert not list(pbx.state.glob("*.hung"))
+
+
+def test_every_other_asterisk_is_stopped_too(pbx: Pbx, tmp_path: Path) -> None:
+    pbx.start()
+    other = FakeProcess(pbx.binary, tmp_path / "other", free_ports())
+    pbx.started.append(other)
+    assert pbx.act("stop").code == Exit.SUCCESS
+    assert pbx.alive() == []
+
+
+def test_children_end_with_it(pbx: Pbx, tmp_path: Path) -> None:
+    process = pbx.start()
+    child = Process("/proc", 0, ("", "", 0, ""))
+
+    class Family(pbx.launcher):  # type: ignore[name-defined, misc]
+        def family(self, daemons: list[Process]) -> list[Process]:
+            return [child]
+
+    with subprocess.Popen(["sleep", "60"]) as agi:
+        found = Proc().process(agi.pid)
+        assert found is not None
+        child = found
+        pbx.agent.launcher_class = Family
+        assert pbx.act("stop").code == Exit.SUCCESS
+        assert agi.wait() in (-signal.SIGTERM, -signal.SIGKILL)
+    assert process.popen.wait() == 0
+
+
+# What only the kernel can show, in a fake /proc
+
+
+class Scene(Pbx):
+    """The sockets of a fake Asterisk, its process only on paper."""
+
+    PID = 50
+
+    def __init__(self, folder: Path, binary: Path) -> None:
+        super().__init__(folder, binary)
+        root = folder / "proc"
+        root.mkdir()
+        self.proc = FakeProc(root)
+        self.proc.add(self.PID, "asterisk", exe=str(binary), argv=("asterisk", "-f"))
+        self.proc.add(77, "gdb")
+        self.agent.proc = Proc(str(root))
+        self.clock = FakeClock()
+
+    def look(self) -> Outcome:
+        return self.act("monitor", 0, {"sip_port": "0", "ami_port": "0"}, clock=self.clock)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, binary: Path) -> Iterator[Scene]:
+    one = Scene(tmp_path, binary)
+    one.state.mkdir()
+    with FakeAsterisk(one.run, pid=one.PID):
+        yield one
+
+
+def test_debugger_is_no_failure(scene: Scene) -> None:
+    scene.proc.task(50, 51, "t", tracer=77)
+    outcome = scene.look()
+    assert outcome.code == Exit.DEGRADED
+    assert "gdb (77)" in outcome.reason
+
+
+def test_thread_in_the_kernel_is_reported(scene: Scene) -> None:
+    scene.proc.task(50, 51, "D", where="jbd2_log_wait_commit")
+    outcome = scene.look()
+    assert outcome.code == Exit.DEGRADED
+    assert "thread 51 (asterisk)" in outcome.reason
+    assert "jbd2_log_wait_commit" in outcome.reason
+
+
+def test_thread_that_reads_a_disk_is_not(scene: Scene) -> None:
+    scene.proc.task(50, 51, "D", switches=1)
+    advance = scene.clock.sleep
+
+    def run_meanwhile(seconds: float) -> None:
+        advance(seconds)
+        scene.proc.task(50, 51, "D", switches=int(scene.clock.now * 1000))
+
+    scene.clock.sleep = run_meanwhile  # type: ignore[method-assign]
+    assert scene.look().code == Exit.SUCCESS
+
+
+def test_one_stopped_thread_among_many(scene: Scene) -> None:
+    scene.proc.task(50, 51, "S")
+    scene.proc.task(50, 52, "T")
+    outcome = scene.look()
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "stopped by a signal" in outcome.reason
+
+
+def test_zombie_that_a_thread_holds(scene: Scene) -> None:
+    scene.proc.task(50, 50, "Z")
+    scene.proc.task(50, 51, "D", name="worker", where="rpc_wait_bit_killable")
+    outcome = scene.look()
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "thread 51 (worker) in state D waits in rpc_wait_bit_killable" in outcome.reason
+
+
+def test_zombie_alone_is_dead(scene: Scene) -> None:
+    scene.proc.task(50, 50, "Z")
+    assert scene.look().code == Exit.NOT_RUNNING
+
+
+def test_crash_with_a_core_is_named(scene: Scene) -> None:
+    (scene.proc.root / "50" / "status").write_text("CoreDumping:\t1\n")
+    (scene.run / "asterisk.ctl").unlink()
+    outcome = scene.look()
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "writing its core dump" in outcome.reason
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What would have been sent: the processes of a fake /proc are others' in truth."""
+    sent: list[tuple[int, int]] = []
+
+    def send(process: Process, number: int) -> None:
+        sent.append((process.pid, number))
+
+    monkeypatch.setattr(ending, "_send", send)
+    return sent
+
+
+def test_stop_that_cannot_kill_says_which_thread(
+    scene: Scene, signals: list[tuple[int, int]]
+) -> None:
+    scene.proc.task(50, 51, "D", name="db_sync", where="jbd2_log_wait_commit")
+    outcome = scene.act("stop", clock=scene.clock)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "thread 51 (db_sync) in state D waits in jbd2_log_wait_commit" in outcome.reason
+    assert "fenced" in outcome.reason
+    assert (50, signal.SIGKILL) in signals
+
+
+def test_wrapper_is_killed_before_asterisk_is_asked(
+    scene: Scene, signals: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.proc.add(49, "safe_asterisk")
+
+    def die(process: Process, number: int) -> None:
+        signals.append((process.pid, number))
+        scene.proc.remove(process.pid)
+
+    monkeypatch.setattr(ending, "_send", die)
+    assert scene.act("stop", clock=scene.clock).code == Exit.SUCCESS
+    assert signals[:2] == [(49, signal.SIGKILL), (50, signal.SIGTERM)]
+
+
+# The cost
+
+
+def test_monitor_imports_nothing_that_it_does_not_need(pbx: Pbx) -> None:
+    pbx.start()
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        "from asha.agents.asterisk_health import AsteriskHealth\n"
+        "from asha.ocf import main\n"
+        "code = main(AsteriskHealth, ['monitor'])\n"
+        "print(code, *sys.modules)"
+    )
+    environ = {
+        "HA_RSCTMP": str(pbx.state),
+        "OCF_RESKEY_CRM_meta_interval": "5000",
+        "OCF_CHECK_LEVEL": "10",
+        "OCF_RESKEY_binary": str(pbx.binary),
+        "OCF_RESKEY_run_directory": str(pbx.run),
+        "OCF_RESKEY_sip_port": str(pbx.sip_port),
+        "OCF_RESKEY_ami_port": str(pbx.ami_port),
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    result, *modules = done.stdout.split()
+    assert result == "0", done.stderr
+    costly = {
+        *("subprocess", "socket", "selectors", "enum", "re", "json", "logging", "signal"),
+        *("pathlib", "dataclasses", "typing", "asyncio", "threading", "traceback"),
+    }
+    # What Python itself has loaded at its start is no matter of ours.
+    bare = subprocess.run(
+        [sys.executable, "-I", "-c", "import sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert costly & set(modules) <= set(bare.stdout.split())
+
+
+def test_metadata_tells_what_each_parameter_is_for() -> None:
+    from asha.ocf.metadata import render
+
+    text = render(AsteriskHealth)
+    for name in AsteriskHealth.parameters:
+        assert f'name="{name}"' in text

@@ -1,0 +1,187 @@
+"""What each probe makes of an answer, of none, and of a refusal."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asha.asterisk import probes
+from asha.asterisk.ami import Credentials
+from asha.asterisk.probes import (
+    HEALTHY,
+    HUNG,
+    REFUSED,
+    UNKNOWN,
+    ControlSocket,
+    ManagerInterface,
+    Probe,
+    SipOptions,
+    Verdict,
+    ask,
+)
+from asha.asterisk.proc import Endpoint, Proc, Process
+from asha.asterisk.testing import AMI, CONTROL, SECRET, SIP, USER, FakeAsterisk
+from asha.asterisk.wire import NotConnected
+from asha.ocf import Deadline
+
+if TYPE_CHECKING:
+    from asha.asterisk.wire import Conversation
+
+ENOUGH = 5.0
+SHORT = 0.2
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "SECOND_TRY_AFTER", 0.01)
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[FakeAsterisk]:
+    with FakeAsterisk(tmp_path / "run") as asterisk:
+        yield asterisk
+
+
+@pytest.fixture
+def me() -> Process:
+    process = Proc().process(os.getpid())
+    assert process is not None
+    return process
+
+
+def all_probes(fake: FakeAsterisk, me: Process) -> list[Probe]:
+    return [
+        ControlSocket(str(fake.folder), me),
+        *(ManagerInterface(one, me, None) for one in me.listening(fake.ami_port, ("tcp",))),
+        *(SipOptions(one, me) for one in me.listening(fake.sip_port, ("udp", "tcp"))),
+    ]
+
+
+def findings(verdicts: list[Verdict]) -> list[str]:
+    return [verdict.finding for verdict in verdicts]
+
+
+def test_all_well(fake: FakeAsterisk, me: Process) -> None:
+    verdicts = ask(all_probes(fake, me), Deadline(ENOUGH), ENOUGH)
+    assert findings(verdicts) == [HEALTHY] * 4
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (CONTROL, [HUNG, HEALTHY, HEALTHY, HEALTHY]),
+        (AMI, [HEALTHY, HUNG, HEALTHY, HEALTHY]),
+        (SIP, [HEALTHY, HEALTHY, HUNG, HUNG]),
+    ],
+)
+def test_silent_part_is_named(
+    fake: FakeAsterisk, me: Process, part: str, expected: list[str]
+) -> None:
+    fake.silence(part)
+    verdicts = ask(all_probes(fake, me), Deadline(ENOUGH), SHORT)
+    assert findings(verdicts) == expected
+    for verdict in verdicts:
+        if verdict.finding == HUNG:
+            assert verdict.probe.name in verdict.reason
+            assert "is silent" in verdict.reason
+            assert "within 0.2 s" in verdict.reason
+            assert verdict.reason.endswith("asked twice")
+
+
+def test_unread_requests_are_told(fake: FakeAsterisk, me: Process) -> None:
+    fake.silence(SIP)
+    (endpoint,) = me.listening(fake.sip_port, ("udp",))
+    (verdict,) = ask([SipOptions(endpoint, me)], Deadline(ENOUGH), SHORT)
+    assert "bytes wait unread" in verdict.reason
+
+
+class Forgetful(Probe):
+    """Answers every second time."""
+
+    name = "test"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def where(self) -> str:
+        return "nowhere"
+
+    def converse(self, deadline: Deadline) -> Conversation[Verdict]:
+        self.asked += 1
+        yield from ()
+        return Verdict(self, HUNG if self.asked == 1 else HEALTHY, "lost")
+
+
+def test_one_lost_answer_is_not_a_hang() -> None:
+    probe = Forgetful()
+    assert findings(ask([probe], Deadline(ENOUGH), SHORT)) == [HEALTHY]
+    assert probe.asked == 2
+
+
+def test_the_healthy_are_not_asked_twice() -> None:
+    well, lost = Forgetful(), Forgetful()
+    well.asked = 1
+    ask([well, lost], Deadline(ENOUGH), SHORT)
+    assert (well.asked, lost.asked) == (2, 2)
+
+
+def test_removed_control_socket_is_refused(fake: FakeAsterisk, me: Process) -> None:
+    fake.control_path.unlink()
+    (verdict,) = ask([ControlSocket(str(fake.folder), me)], Deadline(ENOUGH), ENOUGH)
+    assert verdict.finding == REFUSED
+    assert "gone" in verdict.reason
+
+
+def test_control_socket_of_another_process(fake: FakeAsterisk, me: Process) -> None:
+    fake.pid = 1
+    (verdict,) = ask([ControlSocket(str(fake.folder), me)], Deadline(ENOUGH), ENOUGH)
+    assert verdict.finding == UNKNOWN
+    assert f"Asterisk is process {me.pid}" in verdict.reason
+
+
+def test_closed_ami_is_refused(fake: FakeAsterisk, me: Process) -> None:
+    (endpoint,) = me.listening(fake.ami_port, ("tcp",))
+    fake.close_part(AMI)
+    (verdict,) = ask([ManagerInterface(endpoint, me, None)], Deadline(ENOUGH), ENOUGH)
+    assert verdict.finding == REFUSED
+    assert "nobody listens" in verdict.reason
+
+
+def test_wrong_ami_secret_is_no_hang(fake: FakeAsterisk, me: Process) -> None:
+    (endpoint,) = me.listening(fake.ami_port, ("tcp",))
+    right = ManagerInterface(endpoint, me, Credentials(USER, SECRET))
+    wrong = ManagerInterface(endpoint, me, Credentials(USER, "wrong"))
+    verdicts = ask([right, wrong], Deadline(ENOUGH), ENOUGH)
+    assert findings(verdicts) == [HEALTHY, UNKNOWN]
+    assert "manager.conf" in verdicts[1].reason
+    assert "wrong" not in verdicts[1].reason
+
+
+def test_lost_packets_are_told_from_a_full_queue(me: Process) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        (endpoint,) = me.listening(listener.getsockname()[1], ("tcp",))
+        probe = ManagerInterface(endpoint, me, None)
+        # Nothing can filter loopback in a test, so the silence is given.
+        lost = probe.silence(NotConnected("connection"), "silent")
+        assert lost.finding == UNKNOWN
+        assert "firewall" in lost.reason
+        waiting = socket.create_connection(listener.getsockname())
+        full = probe.silence(NotConnected("connection"), "silent")
+        assert full.finding == HUNG
+        assert full.reason == "silent, 1 connections wait unread"
+        waiting.close()
+
+
+def test_address_that_cannot_be_asked(me: Process) -> None:
+    # A broadcast needs a permission that the probe's socket does not ask for.
+    endpoint = Endpoint("udp", "255.255.255.255", 5060, 0, "")
+    (verdict,) = ask([SipOptions(endpoint, me)], Deadline(ENOUGH), ENOUGH)
+    assert verdict.finding == UNKNOWN
+    assert "cannot be asked" in verdict.reason

@@ -1,0 +1,206 @@
+"""Asterisk in /proc: which processes it is, what its tasks do, where it listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from asha.asterisk.proc import Proc, Process
+from asha.asterisk.testing import FakeProc
+
+BINARY = "/usr/sbin/asterisk"
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeProc:
+    root = tmp_path / "proc"
+    root.mkdir()
+    return FakeProc(root)
+
+
+def proc(fake: FakeProc) -> Proc:
+    return Proc(str(fake.root))
+
+
+def pids(processes: list[Process]) -> list[int]:
+    return sorted(process.pid for process in processes)
+
+
+@pytest.mark.parametrize(
+    ("argv", "daemon"),
+    [
+        (("/usr/sbin/asterisk", "-g", "-f", "-p", "-U", "asterisk"), True),
+        (("/usr/sbin/asterisk", "-fU", "rex"), True),
+        (("asterisk", "-U", "-r"), True),
+        (("asterisk", "-cvvv"), True),
+        (("asterisk", "-C/etc/other.conf"), True),
+        (("asterisk", "-r"), False),
+        (("asterisk", "-vvvr"), False),
+        (("asterisk", "-rx", "core show uptime"), False),
+        (("asterisk", "-R"), False),
+        (("asterisk", "-U", "asterisk", "-x", "help"), False),
+        (("/usr/sbin/rasterisk",), False),
+        (("asterisk", "-V"), False),
+    ],
+)
+def test_daemon_is_told_from_console(fake: FakeProc, argv: tuple[str, ...], daemon: bool) -> None:
+    fake.add(50, "asterisk", exe=BINARY, argv=argv)
+    assert bool(proc(fake).daemons(BINARY)) is daemon
+
+
+def test_daemons(fake: FakeProc) -> None:
+    argv = ("asterisk",)
+    fake.add(50, "asterisk", exe=BINARY, argv=argv)
+    fake.add(51, "asterisk", exe=f"{BINARY} (deleted)", argv=argv)
+    fake.add(52, "asterisk", exe="/opt/other/asterisk", argv=argv)
+    fake.add(53, "asterisk", exe=BINARY, argv=argv, space="pid:[2]")  # a container's
+    fake.add(54, "bash", exe="/bin/bash")
+    fake.add(55, "asterisk", "Z")  # dead, only not reaped
+    fake.add(56, "asterisk", "Z")  # dead, but held by a thread in the kernel
+    fake.task(56, 57, "D")
+    assert pids(proc(fake).daemons(BINARY)) == [50, 51, 56]
+
+
+def test_binary_may_be_a_link(fake: FakeProc, tmp_path: Path) -> None:
+    true = tmp_path / "asterisk-16"
+    true.touch()
+    (tmp_path / "asterisk").symlink_to(true)
+    fake.add(50, "asterisk", exe=str(true), argv=("asterisk",))
+    assert pids(proc(fake).daemons(str(tmp_path / "asterisk"))) == [50]
+
+
+def test_pid_file(fake: FakeProc, tmp_path: Path) -> None:
+    path = tmp_path / "asterisk.pid"
+    look = proc(fake)
+    assert look.from_pid_file(str(path), BINARY) is None
+    fake.add(50, "asterisk", exe=BINARY)
+    fake.add(51, "cron", exe="/usr/sbin/cron")
+    fake.add(52, "asterisk", "Z")
+    for text, pid in (("50\n", 50), ("51\n", None), ("99\n", None), ("", None), ("x", None)):
+        path.write_text(text)
+        found = look.from_pid_file(str(path), BINARY)
+        assert (found.pid if found else None) == pid
+    path.write_text("52")
+    dead = look.from_pid_file(str(path), BINARY)
+    assert dead is not None
+    assert dead.gone
+
+
+def test_gone(fake: FakeProc) -> None:
+    fake.add(50, "asterisk", exe=BINARY, started=100)
+    process = proc(fake).process(50)
+    assert process is not None
+    seen = [process.gone]
+    fake.task(50, 60, "D")
+    fake.task(50, 50, "Z")
+    seen.append(process.gone)  # a thread lives
+    fake.task(50, 60, "Z")
+    seen.append(process.gone)
+    fake.add(50, "asterisk", exe=BINARY, started=200)  # the number, taken by another
+    seen.append(process.gone)
+    fake.remove(50)
+    seen.append(process.gone)
+    assert seen == [False, False, True, True, True]
+
+
+def test_name_with_brackets_and_spaces(fake: FakeProc) -> None:
+    fake.add(50, "a) S 1 (b", "T", parent=7)
+    process = proc(fake).process(50)
+    assert process is not None
+    assert (process.name, process.state, process.parent) == ("a) S 1 (b", "T", 7)
+
+
+def test_unit_members(fake: FakeProc) -> None:
+    fake.add(50, "asterisk", cgroup="/system.slice/asterisk.service")
+    fake.add(51, "astcanary", cgroup="/payload/system.slice/asterisk.service/sub")
+    fake.add(52, "pacemaker-execd", cgroup="/system.slice/pacemaker.service")
+    fake.add(53, "other", cgroup="/system.slice/not-asterisk.service")
+    (fake.root / "50" / "cgroup").write_text(
+        "9:name=systemd:/system.slice/asterisk.service\n4:memory:/\n0::/\n"
+    )
+    assert pids(proc(fake).members("asterisk.service")) == [50, 51]
+
+
+def test_descendants(fake: FakeProc) -> None:
+    fake.add(50, "asterisk")
+    fake.add(51, "sh", parent=50)
+    fake.add(52, "php", parent=51)
+    fake.add(53, "bystander")
+    process = proc(fake).process(50)
+    assert process is not None
+    assert pids(proc(fake).descendants([process])) == [51, 52]
+
+
+def test_tasks(fake: FakeProc) -> None:
+    fake.add(50, "asterisk")
+    fake.task(50, 51, "D", switches=8, where="jbd2_log_wait_commit")
+    fake.task(50, 52, "t", tracer=77)
+    process = proc(fake).process(50)
+    assert process is not None
+    assert sorted(task.tid for task in process.tasks()) == [50, 51, 52]
+    (blocked,) = process.tasks_in("D")
+    assert (str(blocked), blocked.where) == ("thread 51 (asterisk)", "jbd2_log_wait_commit")
+    before = blocked.switches
+    fake.task(50, 51, "D", switches=9)
+    assert blocked.switches != before
+    (traced,) = process.tasks_in("t")
+    assert traced.tracer == 77
+
+
+def test_sockets(fake: FakeProc) -> None:
+    fake.add(50, "asterisk")
+    fake.add(51, "kamailio")
+    fake.socket(50, "udp", "00000000:13C4", queue=1280)
+    fake.socket(50, "udp", "00000000:13C5")
+    fake.socket(50, "udp6", "00000000000000000000000001000000:13C4")
+    fake.socket(50, "tcp", "0100007F:13C4", state="0A")
+    fake.socket(50, "tcp", "0100007F:13C4", state="01")  # a connection, not a listener
+    fake.socket(51, "udp", "0A00000A:13C4")
+    table = fake.root / "50" / "net" / "udp"
+    others = (fake.root / "51" / "net" / "udp").read_text().splitlines()[1]
+    table.write_text(table.read_text() + others.replace(" 7000 ", " 9999 ") + "\n")
+    process = proc(fake).process(50)
+    assert process is not None
+    found = {str(one): one.queue for one in process.listening(5060, ("udp", "tcp"))}
+    assert found == {
+        "UDP 127.0.0.1 port 5060": 1280,
+        "UDP ::1 port 5060": 0,
+        "TCP 127.0.0.1 port 5060": 0,
+    }
+
+
+# The real thing
+
+
+def test_own_sockets_are_found() -> None:
+    me = Proc().process(os.getpid())
+    assert me is not None
+    with socket.socket() as listener, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert [str(one) for one in me.listening(port, ("tcp",))] == [f"TCP 127.0.0.1 port {port}"]
+        udp.bind(("0.0.0.0", 0))
+        port = udp.getsockname()[1]
+        assert [one.bound for one in me.listening(port, ("udp",))] == ["0.0.0.0"]
+    assert me.listening(port, ("udp",)) == []
+
+
+def test_own_child_until_it_is_reaped() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    process = Proc().process(child.pid)
+    assert process is not None
+    seen = [process.gone]
+    me = Proc().process(os.getpid())
+    assert me is not None
+    assert child.pid in pids(Proc().descendants([me]))
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    seen.append(process.gone)  # a zombie alone holds nothing
+    child.wait()
+    seen.append(process.gone)
+    assert seen == [False, True, True]

@@ -1,0 +1,268 @@
+"""Starting by systemd or directly: what is run, and what its words mean."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from asha.agents.asterisk_health import AsteriskHealth
+from asha.asterisk.proc import Proc
+from asha.asterisk.unit import DROP_IN, Direct, SystemdUnit, has_unit, starts_at_boot, telling_line
+from asha.ocf import Context, Deadline, Expired, Failed, NotInstalled
+from asha.ocf.runner import Completed
+from asha.ocf.testing import CallQueue, FakeClock
+
+UNIT = "asterisk.service"
+SHOW = ("systemctl", "show", "-p")
+
+
+class Scene:
+    """A unit, with systemctl in a queue and a clock that only moves when told."""
+
+    def __init__(self, root: Path) -> None:
+        self.queue = CallQueue()
+        self.err = io.StringIO()
+        clock = FakeClock()
+        context = Context(
+            {}, clock=clock, sleep=clock.sleep, runner=self.queue, out=io.StringIO(), err=self.err
+        )
+        self.agent = AsteriskHealth("stop", context)
+        self.unit = SystemdUnit(self.agent, Proc(), UNIT, str(root))
+        self.drop_in = root / "run/systemd/system/asterisk.service.d/50-asha.conf"
+
+    def show(self, names: str, **values: str) -> None:
+        out = "".join(f"{name}={value}\n" for name, value in values.items())
+        self.queue.expect(*SHOW, names, UNIT, out=out)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def test_launch_writes_the_drop_in_and_does_not_wait(scene: Scene) -> None:
+    scene.queue.expect("systemctl", "restart", "--no-block", UNIT)
+    scene.unit.launch()
+    scene.queue.done()
+    assert scene.drop_in.read_text() == DROP_IN
+    assert "Restart=no" in DROP_IN
+    assert "Before=pacemaker.service" in DROP_IN
+
+
+def test_refused_launch_gives_the_first_line(scene: Scene) -> None:
+    scene.queue.expect(
+        "systemctl",
+        "restart",
+        "--no-block",
+        UNIT,
+        code=1,
+        err="Failed to restart asterisk.service: destructive\nSee system logs for details.\n",
+    )
+    with pytest.raises(Failed, match=r"destructive$"):
+        scene.unit.launch()
+
+
+def test_systemd_is_not_reloaded_when_it_knows_the_drop_in(scene: Scene) -> None:
+    scene.show(
+        "DropInPaths,NeedDaemonReload", DropInPaths=str(scene.drop_in), NeedDaemonReload="no"
+    )
+    scene.unit.while_it_loads()
+    scene.queue.done()
+
+
+@pytest.mark.parametrize(("known", "stale"), [(False, "no"), (True, "yes")])
+def test_systemd_is_reloaded_otherwise(scene: Scene, known: bool, stale: str) -> None:
+    paths = f"/etc/other.conf {scene.drop_in if known else ''}"
+    scene.show("DropInPaths,NeedDaemonReload", DropInPaths=paths, NeedDaemonReload=stale)
+    scene.queue.expect("systemctl", "daemon-reload")
+    scene.unit.while_it_loads()
+    scene.queue.done()
+
+
+def test_silent_systemd_does_not_fail_the_start(scene: Scene) -> None:
+    scene.queue.expect(*SHOW, "DropInPaths,NeedDaemonReload", UNIT, raises=Expired("no answer"))
+    scene.unit.while_it_loads()
+    assert "no answer" in scene.err.getvalue()
+
+
+DEATH = "ActiveState,SubState,Result,Job"
+
+
+@pytest.mark.parametrize(
+    ("active", "sub", "job"),
+    [
+        ("inactive", "dead", "12"),
+        ("activating", "start", ""),
+        ("deactivating", "stop-sigterm", "12"),
+        ("active", "running", ""),
+    ],
+)
+def test_a_process_may_yet_come(scene: Scene, active: str, sub: str, job: str) -> None:
+    scene.show(DEATH, ActiveState=active, SubState=sub, Result="success", Job=job)
+    assert scene.unit.verdict_on_death() is None
+
+
+@pytest.mark.parametrize(
+    ("active", "sub"),
+    [
+        ("failed", "failed"),
+        ("inactive", "dead"),
+        ("active", "exited"),
+        ("activating", "auto-restart"),
+    ],
+)
+def test_early_death_quotes_the_journal(scene: Scene, active: str, sub: str) -> None:
+    scene.show(DEATH, ActiveState=active, SubState=sub, Result="exit-code", Job="")
+    scene.show("InvocationID", InvocationID="ab12")
+    scene.queue.expect(
+        *("journalctl", "-q", "-o", "cat", "-n", "50", "_SYSTEMD_INVOCATION_ID=ab12"),
+        out="Asterisk 16\nNo such user 'x'!\n\x1b[1;31mNothing for seeding global EID\n",
+    )
+    assert scene.unit.verdict_on_death() == "asterisk.service: No such user 'x'!"
+
+
+def test_early_death_without_a_word(scene: Scene) -> None:
+    scene.show(DEATH, ActiveState="failed", SubState="failed", Result="core-dump", Job="")
+    scene.show("InvocationID", InvocationID="")
+    scene.queue.expect(
+        "journalctl", "-q", "-o", "cat", "-n", "50", f"--unit={UNIT}", raises=NotInstalled("none")
+    )
+    assert scene.unit.verdict_on_death() == "asterisk.service: result core-dump"
+
+
+def test_unit_at_rest_is_left_alone(scene: Scene) -> None:
+    scene.show("ActiveState,Job", ActiveState="inactive", Job="")
+    scene.unit.settle()
+    scene.queue.done()
+
+
+def test_start_of_a_killed_action_is_taken_back(scene: Scene) -> None:
+    scene.show("ActiveState,Job", ActiveState="inactive", Job="77")
+    scene.queue.expect("systemctl", "stop", "--no-block", UNIT)
+    scene.show("ActiveState,Job", ActiveState="deactivating", Job="78")
+    scene.queue.expect("systemctl", "stop", "--no-block", UNIT)
+    scene.show("ActiveState,Job", ActiveState="failed", Job="")
+    scene.queue.expect("systemctl", "reset-failed", UNIT)
+    scene.unit.settle()
+    scene.queue.done()
+
+
+def test_unit_that_does_not_come_to_rest_fails_the_stop(scene: Scene) -> None:
+    scene.agent.deadline = Deadline(0, FakeClock())
+    scene.show("ActiveState,Job", ActiveState="activating", Job="")
+    with pytest.raises(Failed, match="activating"):
+        scene.unit.settle()
+
+
+def test_silent_systemd_does_not_fail_the_stop(scene: Scene) -> None:
+    scene.queue.expect(*SHOW, "ActiveState,Job", UNIT, raises=Expired("no answer"))
+    scene.unit.settle()
+    assert "no answer" in scene.err.getvalue()
+
+
+# Is there a unit?
+
+
+def test_unit_file_is_found_only_under_systemd(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    folder = tmp_path / "usr/lib/systemd/system"
+    folder.mkdir(parents=True)
+    (folder / UNIT).touch()
+    assert not has_unit(UNIT, root)
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert has_unit(UNIT, root)
+    assert not has_unit("other.service", root)
+
+
+def test_masked_unit_is_no_unit(tmp_path: Path) -> None:
+    for folder in ("usr/lib/systemd/system", "etc/systemd/system", "run/systemd/system"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "usr/lib/systemd/system" / UNIT).touch()
+    (tmp_path / "etc/systemd/system" / UNIT).symlink_to("/dev/null")
+    assert not has_unit(UNIT, str(tmp_path))
+
+
+def test_enabled_unit_is_warned_of(scene: Scene, tmp_path: Path) -> None:
+    assert scene.unit.warning() == ""
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / UNIT).symlink_to("/usr/lib/systemd/system/asterisk.service")
+    assert starts_at_boot(UNIT, str(tmp_path))
+    assert "systemctl disable asterisk.service" in scene.unit.warning()
+
+
+# Without systemd
+
+
+class Starter(CallQueue):
+    """Remembers what a daemon would inherit."""
+
+    environ: Mapping[str, str] | None = None
+    shared = True
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        cap: float | None = None,
+        environ: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        share_lock: bool = True,
+    ) -> Completed:
+        self.environ, self.shared = environ, share_lock
+        return super().run(argv, deadline)
+
+
+def direct(scene: Scene, root: Path, runner: CallQueue) -> Direct:
+    scene.agent.context.runner = runner
+    return Direct(scene.agent, Proc(), "/usr/sbin/asterisk", "asterisk", "phones", str(root))
+
+
+def test_direct_start_gives_asterisk_nothing_of_ours(scene: Scene, tmp_path: Path) -> None:
+    starter = Starter()
+    starter.expect("/usr/sbin/asterisk", "-g", "-U", "asterisk", "-G", "phones")
+    direct(scene, tmp_path, starter).launch()
+    starter.done()
+    assert starter.environ is not None
+    assert set(starter.environ) == {"PATH"}
+    assert not starter.shared
+
+
+def test_direct_start_that_fails_at_once(scene: Scene, tmp_path: Path) -> None:
+    starter = Starter()
+    starter.expect(
+        *("/usr/sbin/asterisk", "-g", "-U", "asterisk", "-G", "phones"),
+        code=1,
+        err="No such user\n",
+    )
+    with pytest.raises(Failed, match="No such user"):
+        direct(scene, tmp_path, starter).launch()
+
+
+def test_direct_death_quotes_the_log(scene: Scene, tmp_path: Path) -> None:
+    starter = Starter()
+    starter.expect("/usr/sbin/asterisk", "-g", "-U", "asterisk", "-G", "phones")
+    launcher = direct(scene, tmp_path, starter)
+    launcher.launch()
+    assert "-f -U asterisk shows why" in (launcher.verdict_on_death() or "")
+    log = tmp_path / "var/log/asterisk/messages"
+    log.parent.mkdir(parents=True)
+    log.write_text("ERROR[1] db.c: cannot open the database\nNOTICE[1] bye\n")
+    assert "cannot open the database" in (launcher.verdict_on_death() or "")
+
+
+def test_missing_user_is_told_before_the_start(scene: Scene, tmp_path: Path) -> None:
+    launcher = Direct(scene.agent, Proc(), "/x", "no-such-user-here", "root", str(tmp_path))
+    with pytest.raises(NotInstalled, match="no-such-user-here"):
+        launcher.validate()
+
+
+def test_telling_line() -> None:
+    assert telling_line([]) == ""
+    assert telling_line(["a", "", "b"]) == "b"
+    assert telling_line(["\x1b[1;31mERROR\x1b[0m[1]: x", "b"]) == "ERROR[1]: x"
+    assert telling_line(["a", "ERROR: chan_x declined to load."]) == "a"

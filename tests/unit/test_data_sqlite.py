@@ -1,0 +1,176 @@
+"""The check of the databases, on real ones as a crash leaves them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asha.data import sqlite
+from asha.ocf import AgentError, Deadline
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
+
+OWNER = 54321
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place for databases that other users reach too; pytest's own is for us alone."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        folder = Path(name, "db")
+        folder.mkdir()
+        monkeypatch.setattr(sqlite, "PLACES", {str(folder): (".db", ".sqlite3")})
+        yield folder
+
+
+def make(path: Path, journal: str = "delete", owner: int | None = None) -> None:
+    """A database whose writer is killed inside a transaction that has reached the disk."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if owner is not None:
+                os.setgid(owner)
+                os.setuid(owner)
+            link = sqlite3.connect(path, isolation_level=None)
+            link.execute(f"PRAGMA journal_mode={journal}")
+            link.execute("PRAGMA cache_size=5")
+            link.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
+            link.execute("CREATE INDEX i ON t (b)")
+            link.execute("BEGIN")
+            link.executemany("INSERT INTO t (b) VALUES (?)", [(f"{n:0500}",) for n in range(300)])
+            link.execute("COMMIT")
+            link.execute("BEGIN")
+            # Longer values move pages, so that half of the change is no database.
+            link.execute("UPDATE t SET b = hex(randomblob(700))")
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def without_journal(path: Path) -> str:
+    """What a check says that reads the file alone."""
+    link = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+    try:
+        return str(link.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.DatabaseError as problem:
+        return str(problem)
+    finally:
+        link.close()
+
+
+def value(path: Path) -> str:
+    link = sqlite3.connect(path)
+    try:
+        return str(link.execute("SELECT b FROM t WHERE a = 7").fetchone()[0])
+    finally:
+        link.close()
+
+
+def test_a_journal_left_by_a_crash_is_rolled_back_and_no_corruption(folder: Path) -> None:
+    path = folder / "sark.db"
+    make(path)
+    assert names(folder) == ["sark.db", "sark.db-journal"]
+    assert without_journal(path) != "ok"
+    sqlite.check(str(path), Deadline(20))
+    assert names(folder) == ["sark.db"]
+    assert value(path) == f"{6:0500}"
+
+
+def test_a_write_ahead_log_left_by_a_crash(folder: Path) -> None:
+    path = folder / "sark.db"
+    make(path, "wal")
+    assert "sark.db-wal" in names(folder)
+    sqlite.check(str(path), Deadline(20))
+    assert value(path) == f"{6:0500}"
+
+
+@as_root
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_the_owner_checks_so_that_nothing_becomes_roots(folder: Path, journal: str) -> None:
+    os.chown(folder, OWNER, OWNER)
+    path = folder / "sark.db"
+    make(path, journal, OWNER)
+    sqlite.check(str(path), Deadline(20))
+    assert {file.stat().st_uid for file in folder.iterdir()} == {OWNER}
+
+
+@as_root
+def test_what_the_owner_may_not_do_is_unknown_and_no_corruption(folder: Path) -> None:
+    path = folder / "sark.db"
+    make(path)
+    os.chown(path, OWNER, OWNER)
+    with pytest.raises(AgentError) as caught:
+        sqlite.check(str(path), Deadline(20))
+    assert not isinstance(caught.value, sqlite.Corrupt)
+
+
+@pytest.mark.parametrize("damage", ["head", "page"])
+def test_corrupt(folder: Path, damage: str) -> None:
+    path = folder / "sark.db"
+    make(path)
+    sqlite.check(str(path), Deadline(20))
+    data = bytearray(path.read_bytes())
+    start = 0 if damage == "head" else 4096 * 3
+    data[start : start + 4096] = b"\xa5" * 4096
+    path.write_bytes(data)
+    with pytest.raises(sqlite.Corrupt, match=r"sark\.db is corrupt \(.+\): restore it"):
+        sqlite.check(str(path), Deadline(20))
+
+
+def test_an_empty_file_is_a_new_database(folder: Path) -> None:
+    (folder / "sark.db").write_bytes(b"")
+    sqlite.check(str(folder / "sark.db"), Deadline(20))
+
+
+def test_a_locked_database_is_unknown(folder: Path) -> None:
+    path = folder / "sark.db"
+    make(path)
+    link = sqlite3.connect(path, isolation_level=None)
+    link.execute("BEGIN EXCLUSIVE")
+    try:
+        corrupt, unknown = sqlite.check_all([str(folder)], Deadline(0.3))
+    finally:
+        link.close()
+    assert corrupt == []
+    assert len(unknown) == 1
+    assert unknown[0].startswith(f"{path} was not checked: ")
+
+
+def test_a_path_with_the_characters_of_a_uri(folder: Path) -> None:
+    path = folder / "a%41?mode=memory#x.db"
+    make(path)
+    assert sqlite.check_all([str(folder)], Deadline(20)) == ([], [])
+    assert names(folder) == [path.name], "rolled back"
+
+
+def test_all_of_one_place_and_no_other(folder: Path) -> None:
+    for name in ("sark.db", "sark.last.db", "astdb.sqlite3"):
+        (folder / name).write_bytes(b"not a database, " * 300)
+    (folder / "schema.sql").write_bytes(b"not a database, " * 300)
+    corrupt, unknown = sqlite.check_all([str(folder), str(folder.parent)], Deadline(20))
+    assert unknown == []
+    assert [reason.split(" ")[0] for reason in corrupt] == [
+        str(folder / name) for name in ("astdb.sqlite3", "sark.db", "sark.last.db")
+    ]
+    assert sqlite.check_all([str(folder.parent)], Deadline(20)) == ([], [])
+
+
+def test_no_time_left_is_unknown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(folder / "sark.db")
+    monkeypatch.setattr(sqlite, "_become_owner", lambda path: time.sleep(1000))
+    corrupt, unknown = sqlite.check_all([str(folder)], Deadline(0.3))
+    assert corrupt == []
+    assert "sark.db was not checked: " in unknown[0]
+    assert "did not end within" in unknown[0]

@@ -1,0 +1,534 @@
+"""sark-data on real mounts: real disks that fill, freeze and break, real kills.
+
+Each test runs again in a mount namespace of its own, by itself: this host's mounts
+are never touched, and all that a test mounts is gone with it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from asha.data import mountinfo
+from asha.data.child import stat_of
+from asha.ocf import Deadline, Exit
+
+REPOSITORY = Path(__file__).parents[2]
+PYTHON = "/usr/bin/python3"
+INSIDE = "ASHA_TEST_IN_NAMESPACE"
+UNSHARE = ["unshare", "--mount", "--propagation", "private"]
+
+# How often start and stop are killed half way.
+KILLS = 50
+
+AGENT = f"""#!{PYTHON} -I
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from asha.agents.sark_data import SarkData
+from asha.ocf import main
+sys.exit(main(SarkData))
+"""
+
+# Stands in for Pacemaker's program of that name.
+ATTRD_UPDATER = """#!/bin/sh
+echo "$@" >> "$HA_RSCTMP/attributes"
+"""
+
+NAMES = ("etc/asterisk", "var/lib/asterisk", "var/spool/asterisk", "opt/sark/db")
+
+
+def cannot_run() -> str:
+    if os.geteuid() != 0:
+        return "needs root: it mounts"
+    if not os.access(PYTHON, os.X_OK):
+        return f"needs {PYTHON}"
+    for program in ("unshare", "mkfs.ext4", "fsfreeze", "losetup"):
+        if shutil.which(program) is None:
+            return f"needs the program {program}"
+    if subprocess.run([*UNSHARE, "true"], capture_output=True).returncode:
+        return "needs the right to make a mount namespace"
+    if subprocess.run(["losetup", "--find"], capture_output=True).returncode:
+        return "needs a loop device"
+    return ""
+
+
+pytestmark = pytest.mark.skipif(bool(cannot_run()), reason=cannot_run() or "-")
+
+
+def run(*argv: str) -> None:
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+
+
+class Site:
+    """A node in a mount namespace: a store on a loop device, and the agent's program."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.drbd = folder / "drbd"
+        self.run_directory = folder / "run"
+        self.agent = folder / "sark-data"
+        self.points = [str(folder / "node" / name) for name in NAMES]
+        for directory in (self.drbd, self.run_directory, *map(Path, self.points)):
+            directory.mkdir(parents=True)
+        for name, text in (("sark-data", AGENT), ("attrd_updater", ATTRD_UPDATER)):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        image = folder / "store.img"
+        with image.open("wb") as file:
+            file.truncate(32 << 20)
+        run("mkfs.ext4", "-q", "-F", str(image))
+        run("mount", "-o", "loop,errors=remount-ro", str(image), str(self.drbd))
+        for point in self.points:
+            Path(f"{self.drbd}{point}").mkdir(parents=True)
+        self.parameters = {"data_root": str(self.drbd), "paths": " ".join(self.points)}
+
+    def environ(self, meta: str, **parameters: str) -> dict[str, str]:
+        given = {**self.parameters, **parameters}
+        return {
+            "PATH": f"{self.folder}:{os.environ['PATH']}",
+            "HA_RSCTMP": str(self.run_directory),
+            "OCF_RESOURCE_INSTANCE": "p_data",
+            "OCF_RESKEY_CRM_meta_timeout": "20000",
+            "OCF_RESKEY_CRM_meta_interval": meta,
+            "OCF_RESKEY_CRM_meta_on_node": "crm1",
+            **{f"OCF_RESKEY_{name}": value for name, value in given.items()},
+        }
+
+    def begin(self, action: str, interval: str = "0", **parameters: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(self.agent), action],
+            env=self.environ(interval, **parameters),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def do(self, action: str, interval: str = "0", **parameters: str) -> tuple[int, str]:
+        """The exit code, and everything that the agent said."""
+        process = self.begin(action, interval, **parameters)
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said
+
+    def must(self, action: str, code: Exit = Exit.SUCCESS, interval: str = "0") -> str:
+        got, said = self.do(action, interval)
+        assert got == code, said
+        return said
+
+    def monitor(self, **parameters: str) -> tuple[int, str]:
+        """As Pacemaker repeats it: the code and the reason."""
+        code, said = self.do("monitor", "10000", **parameters)
+        reasons = [line for line in said.splitlines() if line.startswith("ocf-exit-reason:")]
+        return code, reasons[0].partition(":")[2] if reasons else ""
+
+    def bound(self) -> list[str]:
+        return [mount.point for mount in mountinfo.read() if mount.point in self.points]
+
+    def attributes(self) -> list[str]:
+        file = self.run_directory / "attributes"
+        return file.read_text().splitlines() if file.exists() else []
+
+    @property
+    def loop(self) -> str:
+        """The name of the store's block device."""
+        store = mountinfo.visible(mountinfo.read(), str(self.drbd))
+        assert store is not None
+        return store.source.rpartition("/")[2]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    assert INSIDE in os.environ
+    site = Site(tmp_path)
+    yield site
+    site.do("stop")
+
+
+@pytest.fixture
+def started(site: Site) -> Site:
+    site.must("start")
+    assert site.bound() == site.points
+    return site
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Runs Python code that prints a line when it is ready, and waits."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(code: str, *before: str, cwd: str = "/") -> subprocess.Popen[str]:
+        ready = f"import os, signal, time\n{code}\nprint(flush=True)\ntime.sleep(1000)"
+        process = subprocess.Popen(
+            [*before, PYTHON, "-c", ready],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+        )
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture
+def frozen(started: Site, start: Start) -> Iterator[Site]:
+    """The store takes no writes, and who tries sleeps in the kernel.
+
+    Thawed before ``start`` waits for the end of its processes, and also when this
+    process is killed: its guard then reads the end of the pipe.
+    """
+    thaw = f"read line; fsfreeze --unfreeze {started.drbd}"
+    guard = subprocess.Popen(["sh", "-c", thaw], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert guard.stdin is not None
+    try:
+        run("fsfreeze", "--freeze", str(started.drbd))
+        yield started
+    finally:
+        guard.stdin.close()
+        guard.wait()
+
+
+def inside_life(site: Site) -> None:
+    assert site.do("monitor")[0] == Exit.NOT_RUNNING
+    for _ in range(2):
+        site.must("start")
+        assert site.bound() == site.points
+    Path(site.points[0], "sip.conf").write_text("x")
+    assert Path(f"{site.drbd}{site.points[0]}", "sip.conf").read_text() == "x"
+    assert site.monitor() == (Exit.SUCCESS, "")
+    assert site.attributes() == ["--name asha-data-space --update ok"]
+    for _ in range(2):
+        site.must("stop")
+        assert site.bound() == []
+    assert os.listdir(site.points[0]) == []
+    run("umount", str(site.drbd))
+    assert site.do("monitor")[0] == Exit.NOT_RUNNING
+
+
+def inside_the_store_can_be_unmounted_after_a_stop(started: Site) -> None:
+    """What the Filesystem resource does next; nothing of ours is left on it."""
+    started.monitor()
+    started.must("stop")
+    run("umount", str(started.drbd))
+
+
+# Disks.
+
+
+def inside_full_for_users_while_root_still_writes(started: Site) -> None:
+    with Path(started.drbd, "filler").open("wb") as filler:
+        subprocess.run(
+            ["setpriv", "--reuid=65534", "--clear-groups", "cat", "/dev/zero"],
+            stdout=filler,
+            stderr=subprocess.DEVNULL,
+        )
+    Path(started.drbd, "by-root").write_bytes(b"x" * 65536)
+    code, reason = started.monitor()
+    assert code == Exit.DEGRADED
+    assert reason.startswith(f"full: {started.drbd} has ")
+    assert started.attributes()[-1].startswith("--name asha-data-space --update full: ")
+    os.unlink(started.drbd / "filler")
+    assert started.monitor() == (Exit.SUCCESS, "")
+    assert started.attributes()[-1] == "--name asha-data-space --update ok"
+
+
+@pytest.mark.parametrize("before", [False, True])
+def inside_full_to_the_last_block(started: Site, before: bool) -> None:
+    if before:
+        assert started.monitor() == (Exit.SUCCESS, "")
+    subprocess.run(
+        ["sh", "-c", f"cat /dev/zero > {started.drbd}/filler"], stderr=subprocess.DEVNULL
+    )
+    for _ in range(2):
+        code, reason = started.monitor()
+        assert code == Exit.DEGRADED
+        assert reason.startswith(f"full: {started.drbd} has 0 kB free")
+
+
+def inside_low(started: Site) -> None:
+    started.monitor()
+    Path(started.drbd, "filler").write_bytes(b"x" * (16 << 20))
+    assert started.monitor(low_space="50") == (Exit.SUCCESS, "")
+    assert started.attributes()[-1].startswith("--name asha-data-space --update low: ")
+    told = len(started.attributes())
+    started.monitor(low_space="50")
+    assert len(started.attributes()) == told
+    started.must("stop")
+    assert started.attributes()[told:] == ["--name asha-data-space --delete"]
+
+
+def inside_remounted_read_only(started: Site) -> None:
+    run("mount", "-o", "remount,ro", str(started.drbd))
+    code, reason = started.monitor()
+    assert code == Exit.ERR_GENERIC
+    assert reason.startswith("read-only: ")
+    started.must("stop")
+
+
+def inside_read_only_by_an_error_of_the_disk(started: Site) -> None:
+    trigger = Path(f"/sys/fs/ext4/{started.loop}/trigger_fs_error")
+    if not trigger.exists():
+        pytest.skip("this kernel cannot be told to find an error")
+    trigger.write_text("sark-data's test")
+    code, reason = started.monitor()
+    assert code == Exit.ERR_GENERIC
+    assert reason.startswith("read-only: ")
+    started.must("stop")
+
+
+def inside_stalled(frozen: Site) -> None:
+    before = time.monotonic()
+    code, reason = frozen.monitor(write_timeout="500ms")
+    assert code == Exit.ERR_GENERIC
+    assert reason.startswith(f"stalled: a write to {frozen.drbd} did not return within 0.5 s")
+    assert time.monotonic() - before < 10
+
+    pid, started = (frozen.run_directory / "sark-data-p_data.stuck").read_text().split(" ")
+    code, reason = frozen.monitor(write_timeout="15s")
+    assert code == Exit.ERR_GENERIC
+    assert reason.startswith("stalled: a write to ")
+    assert f"(pid {pid})" in reason, "at once, and with no second child"
+    assert time.monotonic() - before < 10
+
+    run("fsfreeze", "--unfreeze", str(frozen.drbd))
+
+    def gone() -> bool:
+        about = stat_of(int(pid))
+        return about is None or about[19] != started or about[0] == "Z"
+
+    assert Deadline(20).poll(gone)
+    assert frozen.monitor() == (Exit.SUCCESS, "")
+
+
+def inside_stalled_and_stopped(frozen: Site) -> None:
+    """Nothing that a stop does needs the disk."""
+    frozen.monitor(write_timeout="300ms")
+    frozen.must("stop")
+    assert frozen.bound() == []
+
+
+def inside_stalled_and_held(frozen: Site, start: Start) -> None:
+    """A writer that no signal ends: the stop says who, and does not lie."""
+    file = frozen.points[0] + "/sip.conf"
+    holder = start(
+        f"import threading\n"
+        f"fd = os.open({frozen.points[0]!r}, os.O_RDONLY)\n"
+        f"threading.Thread(target=lambda: open({file!r}, 'w'), daemon=True).start()\n"
+    )
+    code, said = frozen.do("stop", CRM_meta_timeout="4000")
+    assert code == Exit.ERR_GENERIC, said
+    assert f"{frozen.points[0]} is held by " in said
+    assert f"(pid {holder.pid}, waiting for the disk)" in said.splitlines()[-1]
+    assert said.count("sends it") == 2, "once each"
+    assert frozen.bound() == frozen.points[:1]
+    run("fsfreeze", "--unfreeze", str(frozen.drbd))
+    frozen.must("stop")
+    assert frozen.bound() == []
+
+
+# Holders.
+
+HELD_BY = {
+    "cwd": "os.chdir({point!r})",
+    "descriptor": "f = open({point!r} + '/file')",
+    "deleted": "f = open({point!r} + '/file'); os.unlink(f.name)",
+    "map": "import mmap; f = os.open({point!r} + '/file', os.O_RDONLY);"
+    " m = mmap.mmap(f, 0, prot=mmap.PROT_READ); os.closerange(3, 99)",
+    "root": "os.chroot({point!r})",
+    "stubborn": "os.chdir({point!r}); signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "family": "os.chdir({point!r})\nfor _ in range(3): os.fork() or time.sleep(1000)",
+}
+
+
+@pytest.mark.parametrize("how", HELD_BY)
+def inside_held(started: Site, start: Start, how: str) -> None:
+    point = started.points[1]
+    Path(point, "file").write_bytes(b"x" * 5000)
+    holder = start(HELD_BY[how].format(point=point))
+
+    code, said = started.do("stop", force_unmount="false")
+    assert code == Exit.ERR_GENERIC
+    assert f"{point} is held by python3 (pid {holder.pid})" in said
+    assert holder.poll() is None
+
+    said = started.must("stop")
+    assert f"{point} is held by python3 (pid {holder.pid}): sends it SIGTERM" in said
+    assert holder.wait(timeout=20) == -(signal.SIGKILL if how == "stubborn" else signal.SIGTERM)
+    assert started.bound() == []
+
+
+def inside_held_before_the_mount_is_not_held(site: Site, start: Start) -> None:
+    Path(site.points[0], "old").write_text("below the mount")
+    bystander = start(f"f = open({site.points[0] + '/old'!r})")
+    site.must("start")
+    holder = start("", cwd=site.points[0])
+    said = site.must("stop")
+    assert f"(pid {holder.pid})" in said
+    assert f"(pid {bystander.pid})" not in said
+    assert bystander.poll() is None
+
+
+# Other mount namespaces.
+
+
+@pytest.fixture
+def shared(site: Site) -> Site:
+    """As systemd has it: what the node mounts is passed on."""
+    run("mount", "--make-rshared", "/")
+    return site
+
+
+SERVICE = ("unshare", "--mount", "--propagation", "slave")
+CONTAINER = ("unshare", "--mount", "--propagation", "private")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def inside_a_service_with_a_namespace_sees_and_lets_go(
+    shared: Site, start: Start, when: str
+) -> None:
+    if when == "after":
+        shared.must("start")
+    service = start("", *SERVICE)
+    if when == "before":
+        shared.must("start")
+    table = f"/proc/{service.pid}/mountinfo"
+    assert [m.point for m in mountinfo.read(table) if m.point in shared.points] == shared.points
+    shared.must("stop")
+    assert [m.point for m in mountinfo.read(table) if m.point in shared.points] == []
+    assert service.poll() is None
+
+
+def inside_a_file_that_a_service_holds(shared: Site, start: Start) -> None:
+    shared.must("start")
+    Path(shared.points[0], "file").write_text("x")
+    service = start(f"f = open({shared.points[0] + '/file'!r})", *SERVICE)
+    said = shared.must("stop")
+    assert f"{shared.points[0]} is held by python3 (pid {service.pid})" in said
+    assert service.wait(timeout=20) == -signal.SIGTERM
+
+
+def inside_a_container_that_keeps_its_copy_is_named(started: Site, start: Start) -> None:
+    container = start("", *CONTAINER)
+    said = started.must("stop")
+    assert f"python3 (pid {container.pid}) still has the store in its own mount namespace" in said
+    assert started.bound() == []
+
+
+def inside_what_is_mounted_in_the_store_later_does_not_show(shared: Site) -> None:
+    shared.must("start")
+    inner = Path(shared.points[0], "inner")
+    inner.mkdir()
+    run("mount", "-t", "tmpfs", "tmpfs", f"{shared.drbd}{inner}")
+    assert [mount.point for mount in mountinfo.read()].count(str(inner)) == 0
+    shared.must("stop")
+
+
+# Databases, at the path where the programs see them.
+
+
+def inside_a_database_with_a_journal_is_rolled_back_by_its_owner(site: Site) -> None:
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/opt")
+    crashed, stored = Path("/opt/crashed"), Path(f"{site.drbd}/opt/sark/db")
+    for folder in (Path("/opt/sark/db"), crashed, stored):
+        folder.mkdir(parents=True)
+    for folder in (crashed, stored):
+        os.chown(folder, 65534, 65534)
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        link = sqlite3.connect(crashed / "sark.db", isolation_level=None)
+        link.execute("PRAGMA cache_size=5")
+        link.execute("CREATE TABLE t (b)")
+        link.execute("BEGIN")
+        link.executemany("INSERT INTO t VALUES (?)", [("x" * 500,) for _ in range(300)])
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert sorted(os.listdir(crashed)) == ["sark.db", "sark.db-journal"]
+    for name in os.listdir(crashed):
+        shutil.copy(crashed / name, stored)
+        os.chown(stored / name, 65534, 65534)
+    code, said = site.do("start", paths="/opt/sark/db")
+    assert code == Exit.SUCCESS
+    assert "WARNING" not in said
+    assert os.listdir("/opt/sark/db") == ["sark.db"]
+    assert os.stat("/opt/sark/db/sark.db").st_uid == 65534
+    assert site.do("stop", paths="/opt/sark/db")[0] == Exit.SUCCESS
+
+
+# Kills.
+
+
+def kill_half_way(site: Site, action: str, takes: float, dice: random.Random) -> None:
+    """SIGKILL to the agent, or to all of its children too, as Pacemaker does."""
+    process = site.begin(action)
+    time.sleep(dice.uniform(0, takes))
+    with_children = dice.random() < 0.5
+    (os.killpg if with_children else os.kill)(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
+def duration(site: Site, action: str) -> float:
+    before = time.monotonic()
+    site.must(action)
+    return time.monotonic() - before
+
+
+@pytest.mark.parametrize("action", ["start", "stop"])
+def inside_killed(site: Site, action: str) -> None:
+    seed = random.randrange(1 << 30)
+    dice = random.Random(seed)
+    takes = {"start": duration(site, "start"), "stop": duration(site, "stop")}
+    seen = set()
+    for turn in range(KILLS):
+        told = f"seed {seed}, turn {turn}"
+        site.must("start" if action == "stop" else "stop")
+        kill_half_way(site, action, takes[action], dice)
+        # A child that outlived its agent is still at work; the next action waits.
+        following = dice.choice(["start", "stop"])
+        code, said = site.do("monitor")
+        assert code in (Exit.SUCCESS, Exit.ERR_GENERIC, Exit.NOT_RUNNING), f"{told}: {said}"
+        seen.add(code)
+        code, said = site.do(following)
+        assert code == Exit.SUCCESS, f"{told}: {following}: {said}"
+        wanted = site.points if following == "start" else []
+        assert site.bound() == wanted, f"{told}: {following}"
+        code, said = site.do("monitor")
+        assert code == (Exit.SUCCESS if wanted else Exit.NOT_RUNNING), f"{told}: {said}"
+    assert len(seen) > 1, "the kills came at moments that differ"
+
+
+@pytest.mark.parametrize("name", [name for name in globals() if name.startswith("inside_")])
+def test_in_a_mount_namespace(name: str) -> None:
+    options = ["-q", "-rs", "-p", "no:cacheprovider", "-o", "python_functions=inside_*"]
+    outer = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    done = subprocess.run(
+        [*UNSHARE, sys.executable, "-m", "pytest", *options, f"{Path(__file__)}::{name}"],
+        cwd=REPOSITORY,
+        env={**outer, INSIDE: "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        pytest.fail(done.stdout, pytrace=False)
+    if " passed" not in done.stdout:
+        pytest.skip(done.stdout.strip().splitlines()[-2])
