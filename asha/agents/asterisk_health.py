@@ -61,7 +61,7 @@ LOOK_EVERY = 0.02
 # process still lives.
 LOADING_LOOK = 1.0
 
-# Seconds for SIP to bind its port after all modules are loaded.
+# Seconds without any SIP socket that are no failure yet.
 BIND_SECONDS = 5.0
 
 # Seconds for the greeting of an Asterisk that is to be stopped, and the grace of
@@ -102,7 +102,10 @@ class AsteriskHealth(Agent):
 
     Asterisk logs each look at its control socket at verbose 3 ("Remote UNIX
     connection"): hideconnect = yes in asterisk.conf keeps that quiet, and
-    displayconnects = no in manager.conf the same for AMI.
+    displayconnects = no in manager.conf the same for AMI. PJSIP logs each OPTIONS from
+    an address without an endpoint ("No matching endpoint found"): an endpoint of its
+    own with type=identify and match=127.0.0.1 keeps that quiet, and lets the question
+    reach the dialplan.
     """
 
     name = "asterisk-health"
@@ -166,6 +169,18 @@ class AsteriskHealth(Agent):
         "is found hung gets less.",
         default="5s",
     )
+    database_socket = Path(
+        "Database's socket",
+        "Unix socket of the database for call records. The modules in cdr_modules connect to "
+        "it when Asterisk loads them, which here is before the database is up: they are "
+        "reloaded once, by the first monitor at depth 10 that finds the database answering.",
+        default="/run/mysqld/mysqld.sock",
+    )
+    cdr_modules = String(
+        "Modules that write call records to the database",
+        "Words separated by blanks, or none.",
+        default="cdr_mysql.so cdr_adaptive_odbc.so",
+    )
     when_lost = Choice(
         "When a control path is lost",
         "What a control socket or AMI that is gone means while SIP answers: degraded leaves "
@@ -183,6 +198,11 @@ class AsteriskHealth(Agent):
             raise BadConfig(
                 f'parameter sip_address="{self.sip_address}": must be auto or an IP address'
             )
+        for module in self._cdr_modules():
+            from asha.asterisk.records import is_module
+
+            if not is_module(module):
+                raise BadConfig(f'parameter cdr_modules: "{module}" must be none or NAME.so ...')
         if level < 10:
             return
         if not os.access(self.binary, os.X_OK):
@@ -209,9 +229,30 @@ class AsteriskHealth(Agent):
             remarks += lost
         remarks += self._ask(process, probes)
         self._forget("hung")
+        if self.check_level >= 10 and self._read_state("records") == process.identity:
+            self._connect_records()
         if remarks:
             raise Degraded("; ".join(remarks))
         return Exit.SUCCESS
+
+    def _connect_records(self) -> None:
+        """Let the back ends of call records see a database that came after them."""
+        from asha.asterisk import records
+
+        try:
+            if not records.database_is_up(self.database_socket, self.deadline):
+                return
+            said = records.reload_modules(self.run_directory, self._cdr_modules(), self.deadline)
+        except (Silent, OSError) as problem:
+            # Tried again by the next monitor; calls do not depend on it.
+            self.warn(f"call records do not reach the database yet: {problem}")
+            return
+        self._forget("records")
+        for line in said:
+            self.info(f"the database is up: {line}")
+
+    def _cdr_modules(self) -> list[str]:
+        return [] if self.cdr_modules == "none" else self.cdr_modules.split()
 
     def _find(self) -> tuple[Process, list[str]]:
         """The running Asterisk, and what is odd about it. Raises NotRunning, Failed."""
@@ -300,8 +341,8 @@ class AsteriskHealth(Agent):
             ]
             return bool(found)
 
-        # Not at once: a reload can close and open the sockets.
-        if not self.deadline.within(CONFIRM).poll(bound):
+        # Not at once: "core restart now" closes them until the modules are loaded.
+        if not self.deadline.within(BIND_SECONDS).poll(bound):
             self._reconsider(process)
             raise NotBound(
                 f"Asterisk has no SIP socket on port {self.sip_port}: see its pjsip.conf or "
@@ -371,14 +412,12 @@ class AsteriskHealth(Agent):
         launcher.launch()
         launcher.while_it_loads()
         process = self._await_loaded(launcher, self.deadline)
-        binding = self.deadline.within(BIND_SECONDS)
         while True:
             try:
                 self._look_once(process)
                 return
             except NotBound:
-                if binding.expired:
-                    raise
+                raise
             except Failed as problem:
                 if process.gone:
                     raise self._early_death(launcher) or problem from None
@@ -439,6 +478,9 @@ class AsteriskHealth(Agent):
             remarks.append(f"AMI is not watched: nothing listens on TCP port {self.ami_port}")
         remarks += self._ask(process, probes)
         self._forget("hung")
+        if self._cdr_modules():
+            # Even where the database answers now: it may have come a moment too late.
+            self._write_state("records", process.identity)
         for remark in remarks:
             self.warn(remark)
 
@@ -448,8 +490,8 @@ class AsteriskHealth(Agent):
     def stop(self) -> None:
         launcher = self._launcher()
         self._end(launcher)
-        self._forget("ami")
-        self._forget("hung")
+        for kind in ("ami", "hung", "records"):
+            self._forget(kind)
 
     def _end(self, launcher: Launcher) -> None:
         """Until nothing of Asterisk lives, nor anything that would start it again."""

@@ -40,6 +40,16 @@ def wait_fully_booted(path: str, deadline: Deadline) -> Conversation[None]:
         yield from line.read_until(b"fully booted", "end of loading")
 
 
+def command(path: str, text: str, deadline: Deadline) -> Conversation[str]:
+    """Give a command; return the first line of its answer."""
+    with Line(AF_UNIX, SOCK_STREAM, deadline) as line:
+        yield from line.connect(path)
+        yield from _greeting(line)
+        yield from line.send(text.encode() + b"\0")
+        answer = yield from line.read_until(b"\n", f"answer to {text}")
+        return answer.decode("utf-8", "replace").strip()
+
+
 def _greeting(line: Line) -> Conversation[str]:
     text = yield from line.read_until(b"\n", "greeting")
     return text.decode("utf-8", "replace").strip()

@@ -52,11 +52,11 @@ class Ending:
         SIGTERM is its ordinary stop: calls are hung up (BYE), CDRs written, the AstDB
         saved, in half of the time of "core stop now" (measured on 16.28).
         """
+        known = self.left()  # before the signal: an ending process is harder to tell
         for wrapper in self.proc.wrappers():
             _send(wrapper, SIGKILL)  # or it starts the next one
         for daemon in self.proc.daemons(self.binary):
             _send(daemon, SIGTERM)
-        known = self.left()
 
         def ended() -> bool:
             return all(one.gone for one in known)

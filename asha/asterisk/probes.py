@@ -28,9 +28,9 @@ REFUSED = "refused"
 # Nothing is known, because our question could not be put: for a reason on our side.
 UNKNOWN = "unknown"
 
-# Seconds before one that did not answer well is asked again: a reload closes and
-# opens sockets within that time.
-SECOND_TRY_AFTER = 0.3
+# Seconds before one that refused is asked again: Asterisk closes and opens its
+# sockets when it restarts itself.
+SECOND_TRY_AFTER = 1.0
 
 
 class Verdict:
@@ -194,7 +194,8 @@ def ask(probes: Sequence[Probe], deadline: Deadline, patience: float) -> list[Ve
         number for number, verdict in enumerate(verdicts) if verdict.finding in (HUNG, REFUSED)
     ]
     if doubtful:
-        deadline.pause(SECOND_TRY_AFTER)
+        if any(verdict.finding == REFUSED for verdict in verdicts):
+            deadline.pause(SECOND_TRY_AFTER)
         again = _round([probes[number] for number in doubtful], deadline, patience)
         for number, verdict in zip(doubtful, again, strict=True):
             if verdict.finding == HUNG and verdicts[number].finding == HUNG:

@@ -54,7 +54,9 @@ def _ask_by_datagram(line: Line, request: bytes, branch: str) -> Conversation[st
 
 
 def _request(endpoint: Endpoint, host: str, port: int, branch: str) -> bytes:
-    there = _host(endpoint.address)
+    # With a user, which Asterisk looks up: the answer then goes through the dialplan's
+    # lock too, that a hung realtime or reload holds (res_pjsip, options handler).
+    there = "asha@" + _host(endpoint.address)
     here = _host(host)
     tag = os.urandom(4).hex()
     return (

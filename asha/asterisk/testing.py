@@ -39,10 +39,11 @@ TICK = 0.02
 
 
 class FakeAsterisk:
-    """The sockets. ``silence(part)`` and ``speak(part)`` change it while it serves.
+    """The sockets. ``ports`` are those of AMI and SIP, 0 for any.
 
-    A silent part neither accepts nor reads, as if its thread were stuck. ``ports``
-    are those of AMI and SIP, 0 for any.
+    Changed while it serves by files in its folder, also from another process:
+    silent-PART neither accepts nor reads, as if its thread were stuck; closed-PART
+    closes its sockets for good.
     """
 
     def __init__(
@@ -91,11 +92,8 @@ class FakeAsterisk:
         (self.folder / f"silent-{part}").unlink(missing_ok=True)
 
     def close_part(self, part: str) -> None:
-        """As if Asterisk had closed the socket: refused from now on."""
-        for listener, name in list(self._parts.items()):
-            if name == part:
-                del self._parts[listener]
-                listener.close()
+        (self.folder / f"closed-{part}").touch()
+        time.sleep(3 * TICK)
 
     def close(self) -> None:
         for one in (*self._parts, *self._callers):
@@ -103,6 +101,10 @@ class FakeAsterisk:
 
     def serve(self) -> None:
         while not self._ending.is_set():
+            for listener, part in list(self._parts.items()):
+                if (self.folder / f"closed-{part}").exists():
+                    del self._parts[listener]
+                    listener.close()
             parts = {one: part for one, part in self._parts.items() if not self._silent(part)}
             callers = [one for one, (part, _) in self._callers.items() if not self._silent(part)]
             ready, _, _ = select.select([*parts, *callers], [], [], TICK)

@@ -139,7 +139,8 @@ PROMOTABLE_STEPS = (
     ("promote", False, 0),
     ("stop", False, 0),
     ("monitor", True, 7),
-    ("demote", False, 7),
+    # It is not promoted, and that is what a demote is for.
+    ("demote", False, 0),
 )
 
 

@@ -44,15 +44,15 @@ class FakeLauncher(Direct):
 
     started: ClassVar[list[FakeProcess]]
     ports: ClassVar[tuple[int, int]]
-    loads: ClassVar[bool] = True
+    clears: ClassVar[bool] = True
 
     def validate(self) -> None:
         pass  # the fake needs no user
 
     def launch(self) -> None:
         folder = Path(self.agent.run_directory)  # type: ignore[attr-defined]
-        if self.loads:
-            for flag in folder.glob("silent-*"):
+        if self.clears:
+            for flag in (*folder.glob("silent-*"), *folder.glob("closed-*")):
                 flag.unlink()
         self.started.append(FakeProcess(Path(self.binary), folder, self.ports))
 
@@ -109,6 +109,8 @@ class Pbx:
             "stop_grace": "2s",
         }
         parameters.update(given or {})
+        # A stop ends every process of the binary: never that of another program.
+        assert parameters["binary"] in (str(self.binary), "/nonexistent/asterisk")
         run: Callable[..., Outcome] = perform
         return run(
             self.agent,
@@ -138,6 +140,10 @@ class Pbx:
     def silence(self, part: str) -> None:
         (self.run / f"silent-{part}").touch()
         time.sleep(0.1)  # until the fake has seen it
+
+    def close(self, part: str) -> None:
+        (self.run / f"closed-{part}").touch()
+        time.sleep(0.1)
 
     def alive(self) -> list[int]:
         return [process.pid for process in Proc().daemons(str(self.binary))]
@@ -338,35 +344,31 @@ def test_missing_pid_file(pbx: Pbx) -> None:
     assert pbx.alive() == []
 
 
-def test_ami_that_was_there_is_missed(tmp_path: Path, pbx: Pbx) -> None:
-    with FakeAsterisk(pbx.run, ports=(pbx.ami_port, pbx.sip_port)) as fake:
-        me = {"binary": os.readlink("/proc/self/exe")}
-        assert pbx.act("start", given=me).code == Exit.SUCCESS
-        assert pbx.started == []  # adopted
-        fake.close_part(AMI)
-        outcome = pbx.act("monitor", DEEP, me)
-        assert outcome.code == Exit.DEGRADED
-        assert "AMI no longer listens" in outcome.reason
-        assert pbx.act("monitor", DEEP, me | {"when_lost": "failed"}).code == Exit.ERR_GENERIC
+def test_ami_that_was_there_is_missed(pbx: Pbx) -> None:
+    pbx.start()
+    pbx.close(AMI)
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.DEGRADED
+    assert "AMI no longer listens" in outcome.reason
+    assert pbx.act("monitor", DEEP, {"when_lost": "failed"}).code == Exit.ERR_GENERIC
 
 
 def test_ami_that_was_never_there_is_not_missed(pbx: Pbx) -> None:
-    with FakeAsterisk(pbx.run, ports=(pbx.ami_port, pbx.sip_port)) as fake:
-        me = {"binary": os.readlink("/proc/self/exe")}
-        fake.close_part(AMI)
-        outcome = pbx.act("start", given=me)
-        assert outcome.code == Exit.SUCCESS
-        assert "AMI is not watched" in outcome.err
-        assert pbx.act("monitor", DEEP, me).code == Exit.SUCCESS
+    pbx.launcher.clears = False
+    (pbx.run / f"closed-{AMI}").touch()
+    outcome = pbx.act("start")
+    assert outcome.code == Exit.SUCCESS
+    assert "AMI is not watched" in outcome.err
+    assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
 
 
 def test_closed_sip_is_a_failure(pbx: Pbx) -> None:
-    with FakeAsterisk(pbx.run, ports=(pbx.ami_port, pbx.sip_port)) as fake:
-        me = {"binary": os.readlink("/proc/self/exe")}
-        fake.close_part(SIP)
-        outcome = pbx.act("monitor", DEEP, me)
-        assert outcome.code == Exit.ERR_GENERIC
-        assert "no SIP socket" in outcome.reason
+    pbx.start()
+    pbx.close(SIP)
+    assert pbx.act("monitor", 0).code == Exit.SUCCESS
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "no SIP socket" in outcome.reason
 
 
 # The AMI secret
@@ -392,7 +394,7 @@ def test_ami_secret(pbx: Pbx) -> None:
 
 
 def test_start_waits_for_the_end_of_loading(pbx: Pbx) -> None:
-    pbx.launcher.loads = False
+    pbx.launcher.clears = False
     flag = pbx.run / f"silent-{LOADING}"
     flag.touch()
     timer = threading.Timer(1.5, flag.unlink)
@@ -404,7 +406,7 @@ def test_start_waits_for_the_end_of_loading(pbx: Pbx) -> None:
 
 
 def test_start_that_never_ends_loading(pbx: Pbx) -> None:
-    pbx.launcher.loads = False
+    pbx.launcher.clears = False
     (pbx.run / f"silent-{LOADING}").touch()
     outcome = pbx.act("start", timeout=3)
     assert outcome.code == Exit.ERR_GENERIC
@@ -412,7 +414,7 @@ def test_start_that_never_ends_loading(pbx: Pbx) -> None:
 
 
 def test_start_waits_for_sip(pbx: Pbx) -> None:
-    pbx.launcher.loads = False
+    pbx.launcher.clears = False
     flag = pbx.run / f"silent-{SIP}"
     flag.touch()
     timer = threading.Timer(2.0, flag.unlink)

@@ -62,7 +62,8 @@ def test_daemons(fake: FakeProc) -> None:
     fake.add(55, "asterisk", "Z")  # dead, only not reaped
     fake.add(56, "asterisk", "Z")  # dead, but held by a thread in the kernel
     fake.task(56, 57, "D")
-    assert pids(proc(fake).daemons(BINARY)) == [50, 51, 56]
+    fake.add(58, "asterisk", "R")  # ending: its memory and so its program are gone
+    assert pids(proc(fake).daemons(BINARY)) == [50, 51, 56, 58]
 
 
 def test_binary_may_be_a_link(fake: FakeProc, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Call records and a database that is up only after Asterisk.
+
+Asterisk's database back ends connect, and learn the columns of their table, when
+the module is loaded. One that found no database then loses every record, even when
+the database is up later, until the module is reloaded (cdr_mysql.c,
+my_load_config(); seen with 16.28). Here the telephones start first, so somebody must.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_UNIX, SOCK_STREAM
+
+from asha.asterisk import control
+from asha.asterisk.wire import Line, Silent, hold
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asha.asterisk.wire import Conversation
+    from asha.ocf.deadline import Deadline
+
+# Seconds for one module to reload: it connects to the database in that time.
+RELOAD_SECONDS = 5.0
+
+
+def database_is_up(path: str, deadline: Deadline) -> bool:
+    """Whether somebody takes connections at the database's Unix socket."""
+    try:
+        hold(_connect(path, deadline))
+    except (OSError, Silent):
+        return False
+    return True
+
+
+def reload_modules(run_directory: str, modules: Sequence[str], deadline: Deadline) -> list[str]:
+    """Reload each; what Asterisk said, an unknown module left out.
+
+    Raises Silent when a reload takes longer than RELOAD_SECONDS, OSError when the
+    control socket is gone.
+    """
+    said = []
+    for module in modules:
+        answer = hold(
+            control.command(
+                f"{run_directory}/{control.SOCKET_NAME}",
+                f"module reload {module}",
+                deadline.within(RELOAD_SECONDS),
+            )
+        )
+        if "No such module" not in answer:
+            said.append(answer)
+    return said
+
+
+def is_module(name: str) -> bool:
+    """Whether this can only be a module's name on Asterisk's command line."""
+    return name.endswith(".so") and name[:-3].replace("_", "").isalnum()
+
+
+def _connect(path: str, deadline: Deadline) -> Conversation[None]:
+    with Line(AF_UNIX, SOCK_STREAM, deadline) as line:
+        yield from line.connect(path)
