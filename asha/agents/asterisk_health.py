@@ -73,6 +73,8 @@ HUNG_GRACE = 1.0
 # Seconds of a stop that are kept for systemd, after the last kill.
 SETTLE_SECONDS = 2.0
 
+IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
+
 # More addresses than that are not asked.
 SIP_ADDRESSES_MOST = 8
 
@@ -281,7 +283,7 @@ class AsteriskHealth(Agent):
         confirm = self.deadline.within(CONFIRM)
         if any(task.state == STOPPED for task in odd):
             if not confirm.poll(lambda: not process.tasks_in(STOPPED), every=CONFIRM / 10):
-                self._condemn(process, f"{process} is stopped by a signal (SIGSTOP or SIGTSTP)")
+                self._condemn(process, f"{process} {IS_STOPPED}")
             return []
         # Tasks come and go in D: only one that has not run at all in between hangs.
         before = {task.tid: task.switches for task in odd}
@@ -391,6 +393,8 @@ class AsteriskHealth(Agent):
         if process.is_dumping_core:
             raise Failed(f"{process} has crashed and is writing its core dump")
         self._excuse_debugger(process.tasks_in(TRACED))
+        if process.tasks_in(STOPPED):
+            self._condemn(process, f"{process} {IS_STOPPED}")
 
     def _condemn(self, process: Process, reason: str) -> None:
         """The one place where Asterisk is found hung."""

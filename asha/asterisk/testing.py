@@ -8,6 +8,7 @@ Python interpreter under the name of the binary that the agent looks for.
 from __future__ import annotations
 
 import os
+import random
 import select
 import shutil
 import signal
@@ -39,7 +40,7 @@ TICK = 0.02
 
 
 class FakeAsterisk:
-    """The sockets. ``ports`` are those of AMI and SIP, 0 for any.
+    """The sockets. ``ports`` are those of AMI and SIP.
 
     Changed while it serves by files in its folder, also from another process:
     silent-PART neither accepts nor reads, as if its thread were stuck; closed-PART
@@ -47,7 +48,7 @@ class FakeAsterisk:
     """
 
     def __init__(
-        self, folder: Path, pid: int | None = None, ports: tuple[int, int] = (0, 0)
+        self, folder: Path, pid: int | None = None, ports: tuple[int, int] | None = None
     ) -> None:
         self.folder = folder
         self.pid = pid or os.getpid()
@@ -56,11 +57,9 @@ class FakeAsterisk:
         self.control_path.unlink(missing_ok=True)
         self._control = socket.socket(socket.AF_UNIX)
         self._control.bind(str(self.control_path))
-        ami_port, sip_port = ports
-        self._ami = _bound(socket.SOCK_STREAM, ami_port)
-        self._sip = _bound(socket.SOCK_DGRAM, sip_port)
-        self.ami_port = self._ami.getsockname()[1]
-        self.sip_port = self._sip.getsockname()[1]
+        self.ami_port, self.sip_port = ports or free_ports()
+        self._ami = _bound(socket.SOCK_STREAM, self.ami_port)
+        self._sip = _bound(socket.SOCK_DGRAM, self.sip_port)
         self._sip_tcp = _bound(socket.SOCK_STREAM, self.sip_port)
         for listener in (self._control, self._ami, self._sip_tcp):
             listener.listen(2)
@@ -158,9 +157,21 @@ class FakeAsterisk:
 
 
 def free_ports() -> tuple[int, int]:
-    """Two that were free a moment ago, for AMI and SIP."""
-    with _bound(socket.SOCK_STREAM, 0) as one, _bound(socket.SOCK_STREAM, 0) as other:
-        return one.getsockname()[1], other.getsockname()[1]
+    """Two that are free for UDP and TCP, for AMI and SIP.
+
+    Below those that the kernel gives to whoever connects, or one could be taken
+    before it is bound.
+    """
+    found: list[int] = []
+    for port in random.sample(range(15000, 30000), 1000):
+        try:
+            with _bound(socket.SOCK_STREAM, port), _bound(socket.SOCK_DGRAM, port):
+                found.append(port)
+        except OSError:
+            continue
+        if len(found) == 2:
+            return found[0], found[1]
+    raise AssertionError("no free ports")
 
 
 def _bound(kind: int, port: int) -> socket.socket:

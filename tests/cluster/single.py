@@ -32,8 +32,9 @@ def environment(
         "OCF_RA_VERSION_MINOR": "1",
         "OCF_RESKEY_CRM_meta_timeout": str(int(timeout * 1000)),
         "OCF_RESKEY_CRM_meta_on_node": "crm1",
-        "OCF_RESKEY_CRM_meta_interval": "0" if probe else "10000",
     }
+    if not probe:  # Pacemaker leaves it out of a probe's environment
+        given["OCF_RESKEY_CRM_meta_interval"] = "10000"
     given.update({f"OCF_RESKEY_{key}": value for key, value in (parameters or {}).items()})
     if check_level:
         given["OCF_CHECK_LEVEL"] = str(check_level)

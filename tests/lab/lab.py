@@ -136,6 +136,9 @@ class Lab:
             # The card's vendor program, or what stands in for it here.
             shutil.copy(FILES / "rhinofailover", node.root / "usr/local/bin/rhinofailover")
             (node.root / "usr/local/bin/rhinofailover").chmod(0o755)
+            if node.name == CARD_NODE:
+                node.write("/etc/asha/asha.conf", "RHINOSPF=YES\nRHINOUSB=/dev/ttyUSB0\n")
+                run(["systemctl", f"--root={node.root}", "enable", "asha-relay-park"])
             if self._cluster:
                 self._configure_cluster(node, key)
         self._start_line_switch()

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -237,3 +238,33 @@ def test_children_inherit_what_is_kept_open(tmp_path: Path) -> None:
         assert not holder.run(look, Deadline(30), share_lock=False).ok
     finally:
         os.close(descriptor)
+
+
+def test_a_daemon_inherits_nothing_that_we_inherited(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "other", os.O_CREAT | os.O_RDWR)
+    os.set_inheritable(descriptor, True)  # as Pacemaker's might be
+    try:
+        look = ["readlink", f"/proc/self/fd/{descriptor}"]
+        assert not Runner().run(look, Deadline(30), share_lock=False).ok
+    finally:
+        os.close(descriptor)
+
+
+def test_the_lock_is_held_until_the_daemon_bears_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptor = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    options: dict[str, object] = {}
+    genuine = subprocess.Popen
+
+    def remember(*argv: Any, **given: Any) -> Any:
+        options.update(given)
+        return genuine(*argv, **given)
+
+    monkeypatch.setattr(subprocess, "Popen", remember)
+    try:
+        Runner(keep_open=(descriptor,)).run(["true"], Deadline(30), share_lock=False)
+    finally:
+        os.close(descriptor)
+    # Closed by Popen, the lock would be free a moment before the program runs.
+    assert options["close_fds"] is False
