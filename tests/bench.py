@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.cluster.single import AGENTS, call, environment, mount_store
-from tests.lab import Lab, LabError, Node
+from tests.lab import Lab, LabError, Node, wait_for
 from tests.lab.image import RELEASES
 
 STOCK = "stock ocf:heartbeat:asterisk, depth 0"
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--release", choices=RELEASES, default="trixie")
     options = parser.parse_args()
     try:
-        with Lab(nodes=("crm1",), release=options.release, cluster=False, say=print) as lab:
+        with Lab(nodes=("crm1",), release=options.release, say=print) as lab:
             show(measure(lab.node("crm1"), options.rounds), options)
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -34,6 +34,12 @@ def main() -> int:
 
 def measure(node: Node, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of CPU per monitor, by name."""
+    # Pacemaker runs, without resources, so that node attributes can be set once as
+    # they are in service, and not tried in vain by each monitor.
+    wait_for(
+        lambda: node.run("attrd_updater", "-n", "bench", "-U", "1", check=False).ok,
+        "Pacemaker's attributes", timeout=60,
+    )
     mount_store(node)
     for agent, parameters in (("sark-data", {}), ("asterisk-health", {}), ("rhino-relay", LINE)):
         started = call(node, agent, "start", parameters)

@@ -28,6 +28,7 @@ from asha.ocf import (
     String,
     action,
 )
+from asha.ocf.agent import GIVING_UP
 from asha.relay.contract import NoRelay, Position, Relay, Settings
 
 TYPE_CHECKING = False
@@ -108,20 +109,36 @@ class RhinoRelay(Agent):
 
     @property
     def here(self) -> bool:
-        """Whether this node powers the card. Node names have no case in Pacemaker."""
-        return self.node.lower() == self.card_node.lower()
+        """Whether this node powers the card."""
+        return self._settings() is not None
 
     @property
     def card(self) -> Relay:
         if self._card is None:
-            self._card = self.find_card() if self.here else NoRelay()
+            settings = self._settings()
+            self._card = NoRelay() if settings is None else self.find_card(settings)
         return self._card
 
-    def find_card(self) -> Relay:
+    def find_card(self, settings: Settings) -> Relay:
         """The driver of the card that this node powers."""
         from asha.relay import card_for
 
-        return card_for(Settings(self.driver, self.device, self.relay, self.program), self.run)
+        return card_for(settings, self.run)
+
+    def _settings(self) -> Settings | None:
+        """Which card to command; None on the node that powers none.
+
+        What is given up is the card that was started, although the cluster's
+        configuration may name another one by now: Pacemaker stops with the new one.
+        """
+        if self.action_name in GIVING_UP:
+            started = self._recall_card()
+            if started is not None:
+                return Settings(*started) if started else None
+        # Node names have no case in Pacemaker.
+        if self.node.lower() != self.card_node.lower():
+            return None
+        return Settings(self.driver, self.device, self.relay, self.program)
 
     def validate(self, level: int) -> None:
         if self.driver == "rhino" and self.relay != 0:
@@ -135,6 +152,7 @@ class RhinoRelay(Agent):
     def start(self) -> None:
         identity = self.card.identity()
         self._remember(STARTING if self._recall() is None else MOVING)
+        self._remember_card()
         self.card.reset(self.deadline)
         position = self.card.drive(Position.OFF, self.deadline)
         self._remember(UNPROMOTED, identity)
@@ -316,10 +334,37 @@ class RhinoRelay(Agent):
             raise Failed(f"cannot write {path}: {problem.strerror}") from problem
 
     def _forget(self) -> None:
-        path = self.state_path("state")
+        # The state last: without it nothing is started.
+        for kind in ("card", "state"):
+            path = self.state_path(kind)
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as problem:
+                raise Failed(f"cannot remove {path}: {problem.strerror}") from problem
+
+    def _remember_card(self) -> None:
+        settings = self._settings()
+        lines: list[str] = []
+        if settings is not None:
+            lines = [settings.driver, settings.device, str(settings.number), settings.program]
+        path = self.state_path("card")
         try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+            with open(f"{path}.new", "w", encoding="utf-8") as memory:
+                memory.write("".join(f"{line}\n" for line in lines))
+            os.replace(f"{path}.new", path)
         except OSError as problem:
-            raise Failed(f"cannot remove {path}: {problem.strerror}") from problem
+            raise Failed(f"cannot write {path}: {problem.strerror}") from problem
+
+    def _recall_card(self) -> tuple[str, str, int, str] | tuple[()] | None:
+        """The card that was started, () for none on this node, None where not known."""
+        try:
+            with open(self.state_path("card"), encoding="utf-8") as memory:
+                lines = memory.read().splitlines()
+            if not lines:
+                return ()
+            driver, device, number, program = lines
+            return driver, device, int(number), program
+        except (OSError, ValueError):
+            return None

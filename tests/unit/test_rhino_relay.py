@@ -13,7 +13,7 @@ from asha.agents.rhino_relay import PROMOTION_SCORE, RhinoRelay
 from asha.ocf import Deadline, Exit, Expired
 from asha.ocf.runner import Completed, Runner
 from asha.ocf.testing import FakeClock, Outcome, perform
-from asha.relay.contract import Position, Relay
+from asha.relay.contract import Position, Relay, Settings
 from asha.relay.testing import FakeCard
 
 
@@ -68,12 +68,14 @@ class Bench:
         self.cluster = Cluster()
         self.clock = FakeClock()
         self.parameters = {"card_node": "crm1"}
+        self.asked_for = ""
 
     def do(self, action: str, level: int | None = None, **meta: str) -> Outcome:
         bench = self
 
         class Benched(RhinoRelay):
-            def find_card(self) -> Relay:
+            def find_card(self, settings: Settings) -> Relay:
+                bench.asked_for = settings.device
                 return bench.card
 
         self.cluster.calls.clear()
@@ -532,3 +534,28 @@ def test_what_it_offers() -> None:
         ("monitor", "Promoted", 10, 20),
         ("monitor", "Unpromoted", 11, 20),
     }
+
+
+@pytest.mark.parametrize("action", ["demote", "stop"])
+@pytest.mark.parametrize(
+    "changed", [{"device": "/dev/ttyUSB7"}, {"card_node": ""}, {"card_node": "crm2"}]
+)
+def test_what_was_started_is_given_up_whatever_the_parameters_say_now(
+    bench: Bench, action: str, changed: dict[str, str]
+) -> None:
+    """Pacemaker stops with the parameters that the configuration has by now."""
+    bench.ok("start", "promote")
+    assert bench.where() is Position.ON
+    bench.parameters.update(changed)
+    bench.ok(action)
+    assert bench.where() is Position.OFF
+    assert bench.asked_for == "/dev/ttyUSB0"
+
+
+def test_the_node_without_the_card_gives_up_nothing(tmp_path: Path) -> None:
+    card = FakeCard(reads_back=True)
+    other = Bench(tmp_path, card, node="crm2")
+    other.ok("start", "promote")
+    other.parameters["card_node"] = "crm2"
+    other.ok("stop")
+    assert card.calls == []
