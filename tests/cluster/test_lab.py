@@ -60,6 +60,11 @@ def test_nothing_outlives_a_lab() -> None:
         assert second.run("ping", "-c1", "-W2", "192.168.1.11").ok
         node.restore("eth1")
         assert second.run("ping", "-c1", "-W2", "10.0.3.251").ok
+        node.freeze()
+        with pytest.raises(LabError, match="did not end"):
+            node.run("systemctl", "is-system-running", timeout=3)
+        node.thaw()
+        assert node.run("systemctl", "is-system-running", check=False, timeout=60).out
         node.reboot()
         second.crash()
         assert not second.is_up

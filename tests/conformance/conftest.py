@@ -1,4 +1,4 @@
-"""One whole node, without Pacemaker running, for the tests of a module."""
+"""One whole node of each release, without Pacemaker running, for the tests of a module."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import pytest
 
 from tests.conftest import lab_or_skip
 from tests.lab import Lab, Node
+from tests.lab.image import RELEASES
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with lab_or_skip("crm1", cluster=False) as lab:
+@pytest.fixture(scope="module", params=RELEASES)
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with lab_or_skip("crm1", cluster=False, release=request.param) as lab:
         yield lab
 
 
