@@ -73,6 +73,8 @@ HUNG_GRACE = 1.0
 # Seconds of a stop that are kept for systemd, after the last kill.
 SETTLE_SECONDS = 2.0
 
+PID_FILE = "asterisk.pid"
+
 IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
 
 # More addresses than that are not asked.
@@ -258,7 +260,7 @@ class AsteriskHealth(Agent):
 
     def _find(self) -> tuple[Process, list[str]]:
         """The running Asterisk, and what is odd about it. Raises NotRunning, Failed."""
-        pid_file = f"{self.run_directory}/asterisk.pid"
+        pid_file = f"{self.run_directory}/{PID_FILE}"
         process = self.proc.from_pid_file(pid_file, self.binary)
         if process is not None and not process.gone:
             if process.state in ENDED:
@@ -501,7 +503,9 @@ class AsteriskHealth(Agent):
         """Until nothing of Asterisk lives, nor anything that would start it again."""
         from asha.asterisk.ending import Ending
 
-        ending = Ending(self.proc, self.binary, launcher, self.deadline)
+        ending = Ending(
+            self.proc, self.binary, f"{self.run_directory}/{PID_FILE}", launcher, self.deadline
+        )
         grace = self._grace()
         if grace:
             ending.ask(grace)

@@ -141,7 +141,7 @@ class SarkData(Agent):
         if level < 10:
             return
         from asha.data import plan
-        from asha.data.child import in_child
+        from asha.ocf.child import in_child
 
         mounts = self._mounts()
         store = self._store(mounts)
@@ -225,7 +225,7 @@ class SarkData(Agent):
     # The parts of a start.
 
     def _bind(self, plan: Plan, mounts: Sequence[Mount]) -> None:
-        from asha.data.child import in_child
+        from asha.ocf.child import in_child
 
         missing = [
             (source, bind.point)

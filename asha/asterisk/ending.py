@@ -27,24 +27,43 @@ LOOK_EVERY = 0.02
 # systemd does at once.
 ALONE_SECONDS = 1.0
 
+# Seconds of the action that no grace may use up: the kill and its proof need them.
+KILL_SECONDS = 4.0
+
+# Seconds after the first SIGKILL before a process counts as one that cannot be killed:
+# a large one takes some tenths to give its memory back.
+DEATH_SECONDS = 0.5
+
 
 class Ending:
     """Everything that must be gone: found anew at each look, never forgotten."""
 
-    def __init__(self, proc: Proc, binary: str, launcher: Launcher, deadline: Deadline) -> None:
+    def __init__(
+        self, proc: Proc, binary: str, pid_file: str, launcher: Launcher, deadline: Deadline
+    ) -> None:
         self.proc = proc
         self.binary = binary
+        self.pid_file = pid_file
         self.launcher = launcher
         self.deadline = deadline
         self._doomed: dict[str, Process] = {}
 
     def left(self) -> list[Process]:
         """What still lives of Asterisk, its wrappers and all they have started."""
-        daemons = self.proc.daemons(self.binary)
+        daemons = self._daemons()
         family = self.launcher.family(daemons)
         for process in (*self.proc.wrappers(), *daemons, *family):
             self._doomed[process.identity] = process
         return [process for process in self._doomed.values() if not process.gone]
+
+    def _daemons(self) -> list[Process]:
+        """Every Asterisk of this binary, and the one that the pid file names: another
+        copy of the program that monitor takes for running, stop has to end too."""
+        daemons = self.proc.daemons(self.binary)
+        named = self.proc.from_pid_file(self.pid_file, self.binary)
+        if named is not None and all(one.pid != named.pid for one in daemons):
+            daemons.append(named)
+        return daemons
 
     def ask(self, grace: float) -> None:
         """Let Asterisk end by itself, for at most ``grace`` seconds.
@@ -55,13 +74,13 @@ class Ending:
         known = self.left()  # before the signal: an ending process is harder to tell
         for wrapper in self.proc.wrappers():
             _send(wrapper, SIGKILL)  # or it starts the next one
-        for daemon in self.proc.daemons(self.binary):
+        for daemon in self._daemons():
             _send(daemon, SIGTERM)
 
         def ended() -> bool:
             return all(one.gone for one in known)
 
-        patience = self.deadline.within(grace)
+        patience = self.deadline.within(min(grace, self.deadline.remaining() - KILL_SECONDS))
         if patience.within(ALONE_SECONDS).poll(ended, LOOK_EVERY):
             return
         # A call that runs a program (System, AGI) ends when the program does.
@@ -76,9 +95,16 @@ class Ending:
         Raises Failed, naming the task that does not die, when only ``spare`` seconds
         of the action are left.
         """
+        struck = False
         while left := self.left():
             for process in left:
                 _send(process, SIGKILL)
+            if not struck:
+                struck = True
+                if self.deadline.at_least(spare + DEATH_SECONDS).within(DEATH_SECONDS).poll(
+                    lambda: not self.left(), LOOK_EVERY
+                ):
+                    return
             if self.deadline.remaining() <= spare:
                 raise Failed(
                     f"Asterisk cannot be killed: {survivors(left)}. It may still write to "

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import os
 
+from asha.ocf.child import in_child
+from asha.ocf.deadline import Deadline
+from asha.ocf.results import AgentError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +37,10 @@ SHORT_LIVED = "hV"
 
 # Shells that start Asterisk again when it ends.
 WRAPPER = "safe_asterisk"
+SHELLS = ("sh", "dash", "bash")
+
+# Seconds to wait for a command line before it counts as unreadable.
+CMDLINE_SECONDS = 0.5
 
 # More than a stat file has: 52 numbers and a name.
 LINE_MOST = 2048
@@ -211,6 +219,7 @@ class Proc:
 
     def __init__(self, root: str = "/proc") -> None:
         self.root = root
+        self._command_lines: dict[tuple[str, str], list[str]] = {}
 
     def process(self, pid: int) -> Process | None:
         """The process with this number, be it Asterisk or not."""
@@ -237,7 +246,7 @@ class Proc:
         for process in self._all():
             program = self._program(process.pid)
             if program == wanted:
-                if not self._is_console(process.pid):
+                if not self._is_console(process):
                     found.append(process)
             elif program == NO_PROGRAM and process.name == name:
                 # On its way out, and perhaps for ever: a dead disk can hold it there.
@@ -246,7 +255,7 @@ class Proc:
 
     def wrappers(self) -> list[Process]:
         """The shells that would start Asterisk again."""
-        return [process for process in self._all() if process.name == WRAPPER]
+        return [process for process in self._all() if self._is_wrapper(process)]
 
     def members(self, unit: str) -> list[Process]:
         """Everything in the control group of a systemd unit."""
@@ -289,8 +298,36 @@ class Proc:
             return ""  # we may not look
         return path[: -len(DELETED)] if path.endswith(DELETED) else path
 
-    def _is_console(self, pid: int) -> bool:
-        words = _read(f"{self.root}/{pid}/cmdline").decode("utf-8", "replace").split("\0")
+    def _is_wrapper(self, process: Process) -> bool:
+        if process.name != WRAPPER and process.name not in SHELLS:
+            return False
+        # As "safe_asterisk", or as "sh /usr/sbin/safe_asterisk".
+        words = [process.name, *self._words(process)[:2]]
+        return any(os.path.basename(word) == WRAPPER for word in words)
+
+    def _words(self, process: Process) -> list[str]:
+        """The command line; empty where the kernel does not give it in time.
+
+        In a child: reading it waits for the process's memory map, for ever if one of
+        its threads holds that while a disk hangs.
+        """
+        # With the name, which changes when a shell becomes another program.
+        known = (process.identity, process.name)
+        if known not in self._command_lines:
+            path = f"{self.root}/{process.pid}/cmdline"
+            try:
+                text = in_child(
+                    lambda: _read(path).decode("utf-8", "replace"),
+                    Deadline(CMDLINE_SECONDS),
+                    f"reading {path}",
+                )
+            except AgentError:
+                text = ""
+            self._command_lines[known] = text.split("\0")
+        return self._command_lines[known]
+
+    def _is_console(self, process: Process) -> bool:
+        words = self._words(process)
         if os.path.basename(words[0]).startswith("r"):
             return True  # rasterisk is a link to asterisk
         skip = False

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from asha.asterisk.wire import Conversation
     from asha.ocf.deadline import Deadline
 
+# Seconds for the database to take a connection, which is the kernel's work: only one
+# with a full queue, that hangs, needs longer.
+CONNECT_SECONDS = 1.0
+
 # Seconds for one module to reload: it connects to the database in that time.
 RELOAD_SECONDS = 5.0
 
@@ -27,7 +31,7 @@ RELOAD_SECONDS = 5.0
 def database_is_up(path: str, deadline: Deadline) -> bool:
     """Whether somebody takes connections at the database's Unix socket."""
     try:
-        hold(_connect(path, deadline))
+        hold(_connect(path, deadline.within(CONNECT_SECONDS)))
     except (OSError, Silent):
         return False
     return True

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from asha.ocf.results import AgentError, Failed, NotInstalled
+from asha.ocf.child import in_child
+from asha.ocf.results import AgentError, Expired, Failed, NotInstalled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ Restart=no
 
 # Seconds that one call of systemctl may take. It only passes a request on.
 SYSTEMCTL_MOST = 5.0
+
+# Seconds for the accounts of this node, and for the end of a log.
+ACCOUNT_SECONDS = 5.0
+LOG_SECONDS = 2.0
 
 # Seconds between two looks at a unit that comes to rest.
 SETTLE_EVERY = 0.02
@@ -119,16 +124,12 @@ class Direct(Launcher):
         self._began = 0.0
 
     def validate(self) -> None:
-        from grp import getgrnam
-        from pwd import getpwnam
-
-        for what, name, look_up in (("user", self.user, getpwnam), ("group", self.group, getgrnam)):
-            try:
-                look_up(name)
-            except KeyError:
-                raise NotInstalled(
-                    f"{what} {name}, as which Asterisk is to run, does not exist on this node"
-                ) from None
+        # In a child: a directory service (LDAP) may not answer.
+        in_child(
+            lambda: _check_accounts(self.user, self.group),
+            self.agent.deadline.within(ACCOUNT_SECONDS),
+            f"looking up user {self.user} and group {self.group}",
+        )
 
     def launch(self) -> None:
         from time import time
@@ -150,7 +151,16 @@ class Direct(Launcher):
         # launch() returned when Asterisk had become a daemon.
         # As a daemon it says nothing on a terminal.
         advice = f"without a word in its log; {self.binary} -f -U {self.user} shows why"
-        return self._last_error() or advice
+        try:
+            # In a child: the logs are on the store, whose disk may not answer.
+            error = in_child(
+                self._last_error,
+                self.agent.deadline.within(LOG_SECONDS),
+                "reading Asterisk's log",
+            )
+        except AgentError as problem:
+            return problem.reason
+        return error or advice
 
     def family(self, daemons: list[Process]) -> list[Process]:
         return self.proc.descendants(daemons)
@@ -219,11 +229,17 @@ class SystemdUnit(Launcher):
             )
 
     def verdict_on_death(self) -> str | None:
-        state = self._show("ActiveState", "SubState", "Result", "Job")
+        try:
+            state = self._show("ActiveState", "SubState", "Result", "Job")
+        except Expired:
+            return None  # systemd is slow, which is not Asterisk's death
         waiting = state["Job"] not in ("", "0")
         # "exited" is what remains of a start script of System V.
         ended = state["ActiveState"] == "inactive" or state["SubState"] == "exited"
-        failed = state["ActiveState"] == "failed" or state["SubState"] == "auto-restart"
+        # With a job waiting, "failed" is the last run's.
+        failed = (state["ActiveState"] == "failed" and not waiting) or (
+            state["SubState"] == "auto-restart"
+        )
         if not failed and (waiting or not ended):
             return None
         return f"{self.name}: {self._last_words() or 'result ' + state['Result']}"
@@ -237,10 +253,18 @@ class SystemdUnit(Launcher):
         while True:
             try:
                 state = self._show("ActiveState", "Job")
-            except AgentError as problem:
-                # It cannot start anything either.
+            except NotInstalled as problem:
+                # Without systemctl nobody has given systemd a job.
                 self.agent.warn(problem.reason)
                 return
+            except AgentError as problem:
+                # It may yet do a start that a killed action has asked for.
+                if self.agent.deadline.expired:
+                    raise Failed(
+                        f"all of Asterisk is gone, but systemd may start it: {problem.reason}"
+                    ) from None
+                self.agent.deadline.pause(SETTLE_EVERY)
+                continue
             busy = state["Job"] not in ("", "0")
             if state["ActiveState"] == "inactive" and not busy:
                 return
@@ -309,6 +333,20 @@ class SystemdUnit(Launcher):
         except AgentError:
             return ""
         return telling_line(done.out.splitlines())
+
+
+def _check_accounts(user: str, group: str) -> str:
+    from grp import getgrnam
+    from pwd import getpwnam
+
+    for what, name, look_up in (("user", user, getpwnam), ("group", group, getgrnam)):
+        try:
+            look_up(name)
+        except KeyError:
+            raise NotInstalled(
+                f"{what} {name}, as which Asterisk is to run, does not exist on this node"
+            ) from None
+    return ""
 
 
 def has_unit(name: str, root: str = "/") -> bool:

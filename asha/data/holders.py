@@ -10,8 +10,8 @@ import os
 import signal
 
 from asha.data import mountinfo
-from asha.data.child import is_alive, stat_of
 from asha.data.paths import is_inside
+from asha.ocf.child import is_alive, stat_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -47,5 +47,5 @@ def _last(memory: str) -> str:
     try:
         with open(memory, encoding="utf-8") as file:
             return file.read()
-    except OSError:
+    except (OSError, ValueError):  # absent or damaged: tell it again
         return ""

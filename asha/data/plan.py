@@ -1,6 +1,6 @@
 """What this node is to bind, and whether it may: every check before the first mount.
 
-It looks into the store, so it runs in a child; see asha.data.child.
+It looks into the store, so it runs in a child; see asha.ocf.child.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from asha.data.child import NoAnswer, in_child, is_alive, start_time
+from asha.ocf.child import NoAnswer, in_child, is_alive, start_time
 from asha.ocf.results import Degraded, Failed
 
 TYPE_CHECKING = False
@@ -160,6 +160,6 @@ def _remembered(memory: str) -> int:
     try:
         with open(memory, encoding="ascii") as file:
             pid, _, started = file.read().partition(" ")
-    except OSError:
+    except (OSError, ValueError):
         return 0
     return int(pid) if pid.isdecimal() and is_alive(int(pid), started) else 0

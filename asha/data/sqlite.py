@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 
-from asha.data.child import in_child
+from asha.ocf.child import in_child
 from asha.ocf.results import AgentError, Failed
 
 TYPE_CHECKING = False

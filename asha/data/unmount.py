@@ -7,7 +7,7 @@ import os
 import signal
 
 from asha.data import holders, mountinfo
-from asha.data.child import in_child
+from asha.ocf.child import in_child
 from asha.ocf.results import Failed
 
 TYPE_CHECKING = False

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import os
 import sys
-import syslog
 import time
 
 from asha.ocf.deadline import Deadline
@@ -64,6 +63,9 @@ RESERVE_MOST = 2.0
 UNDECLARED_TIMEOUT = 20
 # Seconds for actions that only print.
 PLAIN_TIMEOUT = 5
+
+# Severities of the system log (RFC 3164, 4.1.1).
+LOG_ERR, LOG_WARNING, LOG_INFO = 3, 4, 6
 
 # Actions that change something. They exclude one another per resource.
 TAKING = frozenset(("start", "promote"))
@@ -243,13 +245,13 @@ class Agent:
         return f"{base}/{self.name}-{safe}.{kind}"
 
     def info(self, message: str) -> None:
-        self._say("INFO", syslog.LOG_INFO, message)
+        self._say("INFO", LOG_INFO, message)
 
     def warn(self, message: str) -> None:
-        self._say("WARNING", syslog.LOG_WARNING, message)
+        self._say("WARNING", LOG_WARNING, message)
 
     def error(self, message: str) -> None:
-        self._say("ERROR", syslog.LOG_ERR, message)
+        self._say("ERROR", LOG_ERR, message)
 
     def set_promotion_score(self, score: int) -> None:
         """How much Pacemaker wants this node promoted. Lost at reboot."""
@@ -472,7 +474,9 @@ class Agent:
         try:
             print(f"{line}" if word == "INFO" else f"{word}: {line}", file=self.context.err)
             if self.context.use_syslog:
-                syslog.syslog(priority, f"{word}: {line}")
+                from asha.ocf.log import send
+
+                send(priority, self.name, f"{word}: {line}")
         except (OSError, ValueError):
             pass  # a broken log never fails an action
 
@@ -490,8 +494,6 @@ def main(
     known = {spec.name for spec in agent_class.actions} | {"validate-all"}
     if name in PLAIN or name not in known:
         return _plain(agent_class, name, arguments, context)
-    if context.use_syslog:
-        syslog.openlog(agent_class.name, syslog.LOG_PID, syslog.LOG_DAEMON)
     if real:
         _settle(name)
     agent = agent_class(name, context)

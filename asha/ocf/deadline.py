@@ -40,6 +40,14 @@ class Deadline:
         """A deadline of at most ``cap`` seconds that never outlasts this one."""
         return Deadline(self.remaining(cap), self._clock, self._sleep)
 
+    def at_least(self, seconds: float) -> Deadline:
+        """A deadline that is not over before ``seconds`` have gone by.
+
+        For the proof of a last measure only: past its end it lives on the reserve that
+        the action keeps back.
+        """
+        return Deadline(max(self.remaining(), seconds), self._clock, self._sleep)
+
     def require(self, doing: str) -> None:
         """Raise Expired with what was being done, if the time is over."""
         if self.expired:

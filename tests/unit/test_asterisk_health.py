@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -501,6 +502,14 @@ def test_hung_one_gets_less_grace(pbx: Pbx) -> None:
     assert time.monotonic() - began < 10
 
 
+def test_a_long_grace_leaves_time_to_kill(pbx: Pbx) -> None:
+    """Its end is proven within the action, though the grace is longer than that."""
+    pbx.start()
+    pbx.silence(TERM)
+    assert pbx.act("stop", given={"stop_grace": "30s"}, timeout=7).code == Exit.SUCCESS
+    assert pbx.alive() == []
+
+
 def test_recovered_one_gets_its_grace_again(pbx: Pbx) -> None:
     pbx.start()
     pbx.silence(SIP)
@@ -509,6 +518,30 @@ def test_recovered_one_gets_its_grace_again(pbx: Pbx) -> None:
     (pbx.run / f"silent-{SIP}").unlink()
     assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
     assert not list(pbx.state.glob("*.hung"))
+
+
+def test_another_copy_that_the_pid_file_names_is_stopped(pbx: Pbx, tmp_path: Path) -> None:
+    """Monitor takes it for the Asterisk that runs, so stop has to end it."""
+    folder = tmp_path / "local"
+    folder.mkdir()
+    copy = folder / pbx.binary.name
+    shutil.copy(pbx.binary, copy)
+    pbx.run.joinpath("asterisk.pid").unlink(missing_ok=True)
+    with subprocess.Popen([str(copy), "-c", "import time; time.sleep(600)"]) as other:
+        try:
+            (pbx.run / "asterisk.pid").write_text(f"{other.pid}\n")
+            wait_for_exe(other.pid, copy)
+            assert pbx.probe().code == Exit.SUCCESS
+            assert pbx.act("stop").code == Exit.SUCCESS
+            assert other.wait(timeout=10) < 0
+        finally:
+            other.kill()
+
+
+def wait_for_exe(pid: int, program: Path) -> None:
+    deadline = time.monotonic() + 10
+    while os.readlink(f"/proc/{pid}/exe") != str(program):
+        assert time.monotonic() < deadline
 
 
 def test_every_other_asterisk_is_stopped_too(pbx: Pbx, tmp_path: Path) -> None:

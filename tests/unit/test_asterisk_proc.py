@@ -52,6 +52,22 @@ def test_daemon_is_told_from_console(fake: FakeProc, argv: tuple[str, ...], daem
     assert bool(proc(fake).daemons(BINARY)) is daemon
 
 
+@pytest.mark.parametrize(
+    ("name", "argv", "wrapper"),
+    [
+        ("safe_asterisk", ("/bin/sh", "/usr/sbin/safe_asterisk"), True),
+        ("sh", ("sh", "/usr/sbin/safe_asterisk", "-U", "asterisk"), True),
+        ("bash", ("bash", "-c", "less safe_asterisk"), False),
+        ("vim", ("vim", "/usr/sbin/safe_asterisk"), False),
+    ],
+)
+def test_wrapper_is_told_from_other_shells(
+    fake: FakeProc, name: str, argv: tuple[str, ...], wrapper: bool
+) -> None:
+    fake.add(50, name, exe="/usr/bin/dash", argv=argv)
+    assert bool(proc(fake).wrappers()) is wrapper
+
+
 def test_daemons(fake: FakeProc) -> None:
     argv = ("asterisk",)
     fake.add(50, "asterisk", exe=BINARY, argv=argv)

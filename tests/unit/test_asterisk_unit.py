@@ -98,6 +98,7 @@ DEATH = "ActiveState,SubState,Result,Job"
         ("activating", "start", ""),
         ("deactivating", "stop-sigterm", "12"),
         ("active", "running", ""),
+        ("failed", "failed", "77"),  # that was the run before
     ],
 )
 def test_a_process_may_yet_come(scene: Scene, active: str, sub: str, job: str) -> None:
@@ -122,6 +123,11 @@ def test_early_death_quotes_the_journal(scene: Scene, active: str, sub: str) -> 
         out="Asterisk 16\nNo such user 'x'!\n\x1b[1;31mNothing for seeding global EID\n",
     )
     assert scene.unit.verdict_on_death() == "asterisk.service: No such user 'x'!"
+
+
+def test_slow_systemd_is_no_death(scene: Scene) -> None:
+    scene.queue.expect(*SHOW, DEATH, UNIT, raises=Expired("no answer"))
+    assert scene.unit.verdict_on_death() is None
 
 
 def test_early_death_without_a_word(scene: Scene) -> None:
@@ -157,10 +163,27 @@ def test_unit_that_does_not_come_to_rest_fails_the_stop(scene: Scene) -> None:
         scene.unit.settle()
 
 
-def test_silent_systemd_does_not_fail_the_stop(scene: Scene) -> None:
+def test_slow_systemd_is_waited_for(scene: Scene) -> None:
+    """It may have a start in its queue that a killed action asked for."""
     scene.queue.expect(*SHOW, "ActiveState,Job", UNIT, raises=Expired("no answer"))
+    scene.show("ActiveState,Job", ActiveState="inactive", Job="77")
+    scene.queue.expect("systemctl", "stop", "--no-block", UNIT)
+    scene.show("ActiveState,Job", ActiveState="inactive", Job="")
     scene.unit.settle()
-    assert "no answer" in scene.err.getvalue()
+    scene.queue.done()
+
+
+def test_silent_systemd_fails_the_stop(scene: Scene) -> None:
+    scene.agent.deadline = Deadline(0, FakeClock())
+    scene.queue.expect(*SHOW, "ActiveState,Job", UNIT, raises=Expired("no answer"))
+    with pytest.raises(Failed, match="systemd may start it: no answer"):
+        scene.unit.settle()
+
+
+def test_without_systemctl_nothing_is_queued(scene: Scene) -> None:
+    scene.queue.expect(*SHOW, "ActiveState,Job", UNIT, raises=NotInstalled("no systemctl"))
+    scene.unit.settle()
+    assert "no systemctl" in scene.err.getvalue()
 
 
 # Is there a unit?

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from asha.data import holders, mountinfo
-from asha.data.child import in_child, stat_of
 from asha.data.holders import Holder
 from asha.ocf import Deadline
+from asha.ocf.child import in_child, stat_of
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

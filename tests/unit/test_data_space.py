@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from asha.data import space
-from asha.data.child import start_time
 from asha.data.space import Space, probe, size
 from asha.ocf import Deadline, Failed
+from asha.ocf.child import start_time
 
 GB = 10**9
 

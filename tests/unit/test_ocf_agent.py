@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import syslog
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from asha.ocf import (
     NotRunning,
     String,
     action,
+    log,
     main,
 )
 from asha.ocf.agent import Agent as Base
@@ -519,7 +519,7 @@ def test_a_broken_syslog_does_not_change_the_code(
     def refuse(*arguments: object) -> None:
         raise OSError("no /dev/log")
 
-    monkeypatch.setattr(syslog, "syslog", refuse)
+    monkeypatch.setattr(log, "send", refuse)
     err = io.StringIO()
     file.write_text("broken")
     context = Context({"OCF_RESKEY_file": str(file)}, err=err, use_syslog=True)

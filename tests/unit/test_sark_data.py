@@ -13,10 +13,10 @@ import pytest
 
 from asha.agents.sark_data import SPACE_ATTRIBUTE, WARNING_ATTRIBUTE, SarkData
 from asha.data import space, sqlite
-from asha.data.child import is_alive, start_time
 from asha.data.space import Space
 from asha.data.testing import FakeKernel
 from asha.ocf import Exit
+from asha.ocf.child import is_alive, start_time
 from asha.ocf.testing import CallQueue, Outcome, perform
 
 NAMES = ("etc/asterisk", "var/lib/asterisk", "opt/sark/db")

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from asha.data import mountinfo
-from asha.data.child import stat_of
 from asha.ocf import Deadline, Exit
+from asha.ocf.child import stat_of
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"

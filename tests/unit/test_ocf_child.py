@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from asha.data.child import NoAnswer, in_child, is_alive, start_time, stat_of
 from asha.ocf import AgentError, BadConfig, Deadline, Degraded, Exit, Failed, NotInstalled
+from asha.ocf.child import NoAnswer, in_child, is_alive, start_time, stat_of
 
 
 def hang() -> str:
