@@ -1,5 +1,5 @@
-# make demo    two whole nodes, every fault, a table (about 6 minutes, as root)
-# make check   every test (about 15 minutes, as root)
+# make demo    two whole nodes, every fault, a table (about 8 minutes, as root)
+# make check   every test (about 12 minutes, as root)
 # make bench   figures beside the stock agents
 # make install the agents and their library, DESTDIR respected
 
@@ -21,7 +21,7 @@ PYTEST_OPTIONS ?=
 .PHONY: help demo check lint test bench install host-packages clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: host-packages
 	$(PYTHON) -m tests.demo $(DEMO)

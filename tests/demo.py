@@ -38,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python3 -m tests.demo",
         description="Boots two nodes, loads cib/asha.crm and lets the cluster live through "
-        "every fault. As root; about 6 minutes, and 2 more to build the image the first time.",
+        "every fault. As root; about 8 minutes, and 2 more to build the image the first time.",
     )
     parser.add_argument("--release", choices=RELEASES, default="trixie")
     parser.add_argument("--keep", action="store_true", help="leave the nodes up afterwards")

@@ -62,7 +62,8 @@ class RhinoRelay(Agent):
 
     Run it as a promotable clone on both nodes and colocate the promoted one with
     the PBX. The line then follows the calls and never moves them. The node that
-    powers the card publishes the relay's position as node attribute asha-line.
+    powers the card publishes the relay's position as node attribute asha-line: on,
+    off, each with -unconfirmed where the card cannot be asked, or unknown.
 
     A node that hangs with its USB port still powered keeps the line: only fencing
     that switches its power off moves it then.
@@ -221,7 +222,7 @@ class RhinoRelay(Agent):
         if not found:
             reason = (
                 f"relay card {self.device} is not there: is the USB cable plugged in? "
-                "Without power it sends the line to the other node"
+                "The line is at the other node"
             )
             # Unpromoted, that is where the line belongs; only the way back is lost.
             raise failed(reason) if promoted else degraded(reason)

@@ -147,7 +147,8 @@ class SarkData(Agent):
         store = self._store(mounts)
         if store is None:
             raise Failed(
-                f"{self.data_root} is not mounted: start the store's Filesystem resource first"
+                f"nothing is mounted at {self.data_root}: is data_root the directory of the "
+                "Filesystem resource, and is that started?"
             )
         if store.read_only:
             raise Failed(space.read_only(store.point))

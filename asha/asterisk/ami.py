@@ -43,8 +43,8 @@ class Credentials:
                 status = os.fstat(file.fileno())
                 if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
                     raise BadHere(
-                        f"{path} is not used, because others can read or change the secret: "
-                        f"chown root:root {path}; chmod 600 {path}"
+                        f"chmod 600 {path} and chown it to root: others can read or change "
+                        "the secret, so it is not used"
                     )
                 lines = [line.strip() for line in file]
         except FileNotFoundError:

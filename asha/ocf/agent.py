@@ -64,6 +64,10 @@ UNDECLARED_TIMEOUT = 20
 # Seconds for actions that only print.
 PLAIN_TIMEOUT = 5
 
+# Characters of an exit reason; Pacemaker 2.1 and 3.0 cut what is longer.
+REASON_MOST = 127
+CUT = " ... (see the log)"
+
 # Severities of the system log (RFC 3164, 4.1.1).
 LOG_ERR, LOG_WARNING, LOG_INFO = 3, 4, 6
 
@@ -559,6 +563,9 @@ def _explain(agent: Agent, problem: AgentError) -> None:
 def _give_reason(context: Context, reason: str) -> None:
     """One line on stderr that Pacemaker shows beside the failure."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(reason.split()))
+    if len(line) > REASON_MOST:
+        # Between two words, and marked: the log has the whole.
+        line = line[: REASON_MOST - len(CUT)].rsplit(" ", 1)[0] + CUT
     try:
         print(f"ocf-exit-reason:{line}", file=context.err)
     except (OSError, ValueError):

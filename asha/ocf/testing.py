@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from asha.ocf.agent import Agent, Context, main
+from asha.ocf.agent import CUT, REASON_MOST, Agent, Context, main
 from asha.ocf.runner import Completed, Runner
 
 TYPE_CHECKING = False
@@ -86,10 +86,17 @@ class Outcome:
 
     @property
     def reason(self) -> str:
+        """The exit reason; where it was cut for Pacemaker, the whole from the log."""
         prefix = "ocf-exit-reason:"
         found = [line for line in self.err.splitlines() if line.startswith(prefix)]
         assert len(found) <= 1, f"more than one exit reason: {found}"
-        return found[0][len(prefix) :] if found else ""
+        shown = found[0][len(prefix) :] if found else ""
+        assert len(shown) <= REASON_MOST
+        if not shown.endswith(CUT):
+            return shown
+        begin = shown[: -len(CUT)]
+        logged = [line[line.index(begin) :] for line in self.err.splitlines() if begin in line]
+        return max(logged, key=len)
 
 
 def perform(

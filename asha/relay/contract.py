@@ -132,7 +132,7 @@ class Card(Relay):
         except OSError:
             raise NotInstalled(
                 f"relay card {self.device} is not there: is the USB cable plugged in? "
-                "(dmesg names the tty; /dev/serial/by-id has names that do not change)"
+                "dmesg names its tty"
             ) from None
         if not stat.S_ISCHR(mode):
             raise NotInstalled(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import lab_or_skip
 from tests.lab.cluster import Cluster
-from tests.lab.faults import FAULTS, Fault, play
+from tests.lab.faults import FAULTS, MARIADB_BROKEN, Fault, play
 from tests.lab.prober import Prober
 
 # A loaded machine is slower; a hang is for ever.
@@ -32,7 +32,7 @@ def prober(cluster: Cluster) -> Iterator[Prober]:
         yield asking
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [*FAULTS, MARIADB_BROKEN], ids=lambda fault: fault.name)
 def test_fault(cluster: Cluster, prober: Prober, fault: Fault) -> None:
     if fault.name != "node-returns":  # which starts from the wreck of the one before
         cluster.heal()

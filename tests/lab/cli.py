@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from tests.lab.host import LabError
+from tests.lab.host import LabError, LabUnavailable
 from tests.lab.image import RELEASES, ensure_image
 from tests.lab.lab import BASE, Lab, lab_names, remove_stale
 
@@ -106,6 +106,8 @@ def perform(options: argparse.Namespace) -> int:
         return 0
     if command == "down":
         return down(options.name)
+    if os.geteuid() != 0:
+        raise LabUnavailable("the lab's nodes belong to root: run it with sudo")
     lab = Lab.attach(options.name)
     if command == "line":
         say(lab.line_switch.line_goes_to())
@@ -115,6 +117,8 @@ def perform(options: argparse.Namespace) -> int:
         return 0
     node = lab.node(options.node)
     if command == "run":
+        if not options.argv:
+            raise LabError("run what? python3 -m tests.lab run NODE PROGRAM ...")
         words = node.command(*options.argv)
         os.execvp(words[0], words)
     if command == "shell":

@@ -21,6 +21,8 @@ UNNOTICED = 0.5
 # How long a fault that must change nothing is watched.
 WATCH_SECONDS = 12.0
 
+BAD_CONFIGURATION = "/etc/mysql/mariadb.conf.d/99-bad.cnf"
+
 MOVES, RESTARTS, RETURNS, STAYS = "moves", "restarts", "returns", "stays"
 
 
@@ -169,11 +171,11 @@ def kill_apache(cluster: Cluster) -> None:
     cluster.active().kill("apache2", signal.SIGKILL)
 
 
-def has_failed(resource: str) -> Callable[[Cluster], bool]:
-    """Whether Pacemaker has counted a failure of it."""
+def has_failed(operation: str) -> Callable[[Cluster], bool]:
+    """Whether Pacemaker has counted a failure of a resource, or of one operation of it."""
 
     def noticed(cluster: Cluster) -> bool:
-        return any(text.startswith(f"{resource}_") for text in cluster.state().failures)
+        return any(text.startswith(operation) for text in cluster.state().failures)
 
     return noticed
 
@@ -243,6 +245,19 @@ def plug_relay(cluster: Cluster) -> None:
     cluster.lab.line_switch.plug()
 
 
+def break_mariadb(cluster: Cluster) -> None:
+    """From now on MariaDB does not start on the active node."""
+    node = cluster.active()
+    node.write(BAD_CONFIGURATION, "[mariadbd]\nno-such-option=1\n")
+    node.kill("mariadbd")
+
+
+def mend_mariadb(cluster: Cluster) -> None:
+    node = cluster.active()
+    node.run("rm", BAD_CONFIGURATION)
+    node.run("crm_resource", "--cleanup", "--resource", "p_mysql")
+
+
 STANDBY = Fault("standby", "crm node standby", standby, MOVES, 5.0, undo=all_online)
 # A frozen Asterisk costs the watch (3 s), its confirmation, and a start.
 FAULTS = (
@@ -252,9 +267,9 @@ FAULTS = (
     Fault("asterisk-frozen", "Asterisk frozen (SIGSTOP)", lambda c: freeze_asterisk(c.active()),
           RESTARTS, 15.0),
     Fault("mariadb-killed", "MariaDB killed (SIGKILL)", kill_mariadb, STAYS, UNNOTICED,
-          noticed=has_failed("p_mysql")),
+          noticed=has_failed("p_mysql_")),
     Fault("apache-killed", "Apache killed (SIGKILL)", kill_apache, STAYS, UNNOTICED,
-          noticed=has_failed("p_apache")),
+          noticed=has_failed("p_apache_")),
     Fault("active-crashed", "active node loses power", crash_active, MOVES, 8.0),
     Fault("node-returns", "the crashed node returns", boot_crashed, STAYS, UNNOTICED),
     Fault("passive-crashed", "passive node loses power", crash_passive, STAYS, UNNOTICED,
@@ -262,6 +277,12 @@ FAULTS = (
     Fault("link-cut", "cluster link cut, LAN alive", cut_link, STAYS, UNNOTICED,
           undo=restore_link, noticed=link_is_down),
     Fault("relay-unplugged", "relay unplugged, plugged in again", unplug_relay, STAYS, UNNOTICED,
-          prepare=to_card_node, undo=plug_relay, noticed=has_failed("p_line")),
+          prepare=to_card_node, undo=plug_relay, noticed=has_failed("p_line_")),
     Fault("power-cycle", "both nodes lose power and boot", power_cycle, RETURNS, 60.0),
+)
+
+# Too long for the demo.
+MARIADB_BROKEN = Fault(
+    "mariadb-broken", "MariaDB does not start any more", break_mariadb, STAYS, UNNOTICED,
+    undo=mend_mariadb, noticed=has_failed("p_mysql_start"),
 )

@@ -756,3 +756,17 @@ def test_a_parameter_does_not_hide_what_every_agent_has() -> None:
 def test_an_unread_bad_parameter_is_bad_config() -> None:
     with pytest.raises(BadConfig):
         _ = Plain("monitor", Context({"OCF_RESKEY_port": "abc"})).port
+
+
+def test_a_long_reason_is_cut_between_words_and_marked(act: Act) -> None:
+    whole = ("the disk is full of words " * 10).strip()
+
+    class Wordy(Plain):
+        def monitor(self) -> Exit:
+            raise Failed(whole)
+
+    done = act(Wordy, "monitor")
+    shown = done.err.split("ocf-exit-reason:")[1].strip()
+    assert len(shown) <= 127
+    assert shown.endswith(" ... (see the log)")
+    assert done.reason == whole

@@ -210,7 +210,8 @@ def test_validate_all_looks_at_the_node_only_at_level_10(site: Site) -> None:
     outcome = site.do("validate-all", level=10)
     assert outcome.code == Exit.ERR_GENERIC
     assert outcome.reason == (
-        f"{site.drbd} is not mounted: start the store's Filesystem resource first"
+        f"nothing is mounted at {site.drbd}: is data_root the directory of the Filesystem "
+        "resource, and is that started?"
     )
     site.mount_store()
     assert site.do("validate-all", level=10).code == Exit.SUCCESS
@@ -221,7 +222,7 @@ def test_a_start_without_its_store(site: Site) -> None:
     site.reboot()
     outcome = site.do("start")
     assert outcome.code == Exit.ERR_GENERIC
-    assert "is not mounted" in outcome.reason
+    assert "nothing is mounted" in outcome.reason
     assert site.do("monitor", PROBE).code == Exit.NOT_RUNNING
 
 
