@@ -376,7 +376,10 @@ class Server:
         stream = connection.makefile("rb")
 
         def talk() -> None:
-            line = stream.readline()
+            try:
+                line = stream.readline()
+            except OSError:
+                line = b""  # gone without reading the last answer
             if line:
                 with contextlib.suppress(OSError):
                     connection.sendall(self._answer(line))
