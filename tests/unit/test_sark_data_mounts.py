@@ -22,6 +22,7 @@ import pytest
 from asha.data import mountinfo
 from asha.ocf import Deadline, Exit
 from asha.ocf.child import stat_of
+from asha.ocf.testing import Outcome
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"
@@ -127,8 +128,7 @@ class Site:
     def monitor(self, **parameters: str) -> tuple[int, str]:
         """As Pacemaker repeats it: the code and the reason."""
         code, said = self.do("monitor", "10000", **parameters)
-        reasons = [line for line in said.splitlines() if line.startswith("ocf-exit-reason:")]
-        return code, reasons[0].partition(":")[2] if reasons else ""
+        return code, Outcome(code, "", said).reason
 
     def bound(self) -> list[str]:
         return [mount.point for mount in mountinfo.read() if mount.point in self.points]
