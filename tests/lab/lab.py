@@ -109,6 +109,8 @@ class Lab:
         """Build the image if need be, and boot every node to the end."""
         image = ensure_image(self.release, self._say)
         remove_stale(self._say)
+        if not is_orphan(self.name):
+            raise LabError(f"a lab called {self.name} is in use by another process")
         if self.directory.exists():
             raise LabError(
                 f"a lab called {self.name} is up: python3 -m tests.lab down --name {self.name}"
