@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +124,45 @@ def test_a_debugger_is_no_hang(node: Node) -> None:
     finally:
         node.run("systemctl", "kill", "--signal=KILL", "debugger")
     wait_for(lambda: monitor(node, 10).code == 0, "Asterisk to run on", timeout=30)
+
+
+def test_stop_with_a_thread_that_no_signal_reaches(node: Node) -> None:
+    """A disk that does not answer: said honestly, so that the node is fenced."""
+    [pid] = node.pids("asterisk")
+    node.run("fsfreeze", "--freeze", "/drbd")
+    try:
+        with node.start("timeout", "5", "asterisk", "-rx", "database put a b c") as console:
+            wait_for(lambda: "D" in task_states(pid), "a thread to wait for the disk")
+            stopped = call(node, AGENT, "stop", timeout=12)
+            console.kill()
+        assert stopped.code == 1
+        assert "in state D" in reason(stopped)
+    finally:
+        node.run("fsfreeze", "--unfreeze", "/drbd")
+    wait_for(lambda: not task_states(pid), "Asterisk to be gone when the disk is back")
+
+
+def task_states(pid: int) -> list[str]:
+    """Of every thread, as the host sees it; empty when the process is gone."""
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            states.append(stat.read_text().rpartition(") ")[2][0])
+        except OSError:
+            continue  # has just ended
+    return states
+
+
+def test_stop_while_systemd_does_not_answer(node: Node) -> None:
+    """Asterisk is gone, but a start may be in systemd's queue: no success."""
+    os.kill(node.init, signal.SIGSTOP)
+    try:
+        stopped = call(node, AGENT, "stop", timeout=12)
+        assert node.pids("asterisk") == []
+        assert stopped.code == 1
+        assert "systemd may start it" in reason(stopped)
+    finally:
+        os.kill(node.init, signal.SIGCONT)
 
 
 def test_call_records_reach_a_database_that_comes_later(node: Node) -> None:

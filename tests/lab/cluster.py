@@ -229,7 +229,7 @@ class Cluster:
 
         wait_for(written, "the call records and the voicemail", timeout=60, every=0.5)
         # What the programs have not yet given to the disk they may lose.
-        node.run("sync")
+        node.run("sync", "--file-system", "/drbd")
         return Data(tag, *self._count(node))
 
     def lost_data(self, data: Data) -> list[str]:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from asha.asterisk import proc as proc_module
 from asha.asterisk.proc import Proc, Process
 from asha.asterisk.testing import FakeProc
+from asha.ocf.child import NoAnswer
 
 BINARY = "/usr/sbin/asterisk"
 
@@ -66,6 +68,19 @@ def test_wrapper_is_told_from_other_shells(
 ) -> None:
     fake.add(50, name, exe="/usr/bin/dash", argv=argv)
     assert bool(proc(fake).wrappers()) is wrapper
+
+
+def test_a_command_line_that_does_not_come_is_a_daemons(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Better to end a console too many than to leave an Asterisk that writes."""
+
+    def never(*arguments: object) -> str:
+        raise NoAnswer("reading it did not end", 1, True)
+
+    monkeypatch.setattr(proc_module, "in_child", never)
+    fake.add(50, "asterisk", exe=BINARY, argv=("asterisk", "-r"))
+    assert pids(proc(fake).daemons(BINARY)) == [50]
 
 
 def test_daemons(fake: FakeProc) -> None:
