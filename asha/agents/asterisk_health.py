@@ -16,10 +16,15 @@ import os
 from asha.asterisk import control
 from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
+    FAULTY,
     HUNG,
     REFUSED,
+    ChannelLocks,
     ControlSocket,
+    Database,
+    DialplanLock,
     ManagerInterface,
+    ManagerQuestion,
     SipOptions,
     ask,
 )
@@ -80,6 +85,10 @@ IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
 # More addresses than that are not asked.
 SIP_ADDRESSES_MOST = 8
 
+# The words of the parameter probes that are put through AMI.
+QUESTIONS = {"channels": ChannelLocks, "dialplan": DialplanLock, "astdb": Database}
+PROBES = ("ami", *QUESTIONS, "sip")
+
 
 class NotBound(Failed):
     """Asterisk listens on no SIP port: its configuration rather than a hang."""
@@ -96,13 +105,16 @@ class AsteriskHealth(Agent):
 
     monitor at depth 0 (OCF_CHECK_LEVEL=0) catches: a dead Asterisk, a zombie, a
     process stopped by a signal, a control socket that is silent. At depth 10 also:
-    AMI that is silent at its greeting or login, and SIP that does not answer OPTIONS
-    at each UDP or TCP address it is bound to; every response counts, also a 404.
+    AMI that is silent at its greeting or login; a lock of the channels or of the
+    dialplan that is held for ever; an AstDB whose disk does not answer; and SIP that
+    does not answer OPTIONS at each UDP or TCP address it is bound to, where every
+    response counts, also a 404 (see probes).
 
     Reported as degraded and left running: a debugger or core dumper at work, a
     thread that waits for a disk, a control socket or AMI that is gone while SIP
-    answers (see when_lost), a missing pid file, an AMI user that is not accepted,
-    packets lost to a firewall rule on the node itself.
+    answers (see when_lost), an AstDB that answers with an error (see when_faulty), a
+    missing pid file, an AMI user that is not accepted, packets lost to a firewall
+    rule on the node itself.
 
     Asterisk logs each look at its control socket at verbose 3 ("Remote UNIX
     connection"): hideconnect = yes in asterisk.conf keeps that quiet, and
@@ -161,6 +173,15 @@ class AsteriskHealth(Agent):
         "file AMI is asked for its greeting only, without a login.",
         default="/etc/asha/ami.secret",
     )
+    probes = String(
+        "Questions at depth 10",
+        "Words separated by blanks: ami (greeting and login), channels (Getvar on a channel "
+        "that cannot exist: the channel list and each channel's lock), dialplan (ShowDialPlan "
+        "of a context that does not exist: the dialplan's lock), astdb (DBPut and DBGet of "
+        "asha/heartbeat: the database, its file and disk), sip (OPTIONS). The middle three "
+        "need the AMI user, with read=system,reporting and write=system,reporting.",
+        default=" ".join(PROBES),
+    )
     probe_timeout = Duration(
         "Patience of one question",
         "How long each part may take to answer. One that is silent is asked a second time "
@@ -193,6 +214,15 @@ class AsteriskHealth(Agent):
         default="degraded",
     )
 
+    when_faulty = Choice(
+        "When AstDB answers with an error",
+        "What a full disk or a locked file below AstDB means, while calls go on: degraded "
+        "leaves Asterisk running and reports it, failed restarts it, which ends all calls "
+        "and cures neither.",
+        choices=("degraded", "failed"),
+        default="degraded",
+    )
+
     proc = Proc()
 
     def validate(self, level: int) -> None:
@@ -202,6 +232,9 @@ class AsteriskHealth(Agent):
             raise BadConfig(
                 f'parameter sip_address="{self.sip_address}": must be auto or an IP address'
             )
+        for word in self.probes.split():
+            if word not in PROBES:
+                raise BadConfig(f'parameter probes: "{word}" is none of {" ".join(PROBES)}')
         for module in self._cdr_modules():
             from asha.asterisk.records import is_module
 
@@ -314,7 +347,8 @@ class AsteriskHealth(Agent):
         """Whom to ask at depth 10, and what is amiss without asking."""
         probes: list[Probe] = []
         remarks: list[str] = []
-        if self.ami_port:
+        wanted = self.probes.split()
+        if self.ami_port and wanted != ["sip"]:
             who = None
             try:
                 who = Credentials.read(self.ami_secret_file)
@@ -323,10 +357,16 @@ class AsteriskHealth(Agent):
             listening = process.listening(self.ami_port, ("tcp",))
             if listening:
                 probes.append(ManagerInterface(listening[0], process, who))
+                if who is not None:
+                    probes += [
+                        question(listening[0], process, who)
+                        for word, question in QUESTIONS.items()
+                        if word in wanted
+                    ]
             elif self._read_state("ami") == process.identity:
                 reason = f"AMI no longer listens on TCP port {self.ami_port}"
                 remarks.append(self._lost(f"{reason}: see manager.conf"))
-        if self.sip_port:
+        if self.sip_port and "sip" in wanted:
             probes += [SipOptions(one, process) for one in self._sip_endpoints(process)]
         return probes, remarks
 
@@ -361,6 +401,9 @@ class AsteriskHealth(Agent):
         if not bad:
             return []
         self._reconsider(process)
+        if any(isinstance(verdict.probe, ManagerInterface) for verdict in bad):
+            # Without AMI nothing is known of what is asked through it.
+            bad = [one for one in bad if not isinstance(one.probe, ManagerQuestion)]
         grave = [
             verdict.reason
             for verdict in bad
@@ -368,7 +411,10 @@ class AsteriskHealth(Agent):
         ]
         if grave:
             self._condemn(process, "; ".join(grave))
-        if len(bad) == len(verdicts):
+        faulty = [verdict.reason for verdict in bad if verdict.finding == FAULTY]
+        if faulty and self.when_faulty == "failed":
+            raise Failed("; ".join(faulty))
+        if not any(verdict.healthy for verdict in verdicts):
             self._need_witness(process, bad[0].reason)
         return [
             self._lost(verdict.reason) if verdict.finding == REFUSED else verdict.reason

@@ -25,6 +25,8 @@ HEALTHY = "healthy"
 HUNG = "hung"
 # Somebody says no, at once: nobody listens, or the login is not accepted.
 REFUSED = "refused"
+# It answers at once, with an error: the database is locked, the disk is full.
+FAULTY = "faulty"
 # Nothing is known, because our question could not be put: for a reason on our side.
 UNKNOWN = "unknown"
 
@@ -172,6 +174,68 @@ class ManagerInterface(PortProbe):
                 )
                 return Verdict(self, UNKNOWN, reason)
         return Verdict(self, HEALTHY)
+
+
+class ManagerQuestion(PortProbe):
+    """Base of those that have AMI do something which takes one lock of Asterisk's.
+
+    Each in a session of its own: an action that waits for a lock stops its session,
+    and no other (main/manager.c serves each session by a thread of its own).
+    """
+
+    def __init__(self, endpoint: Endpoint, process: Process, who: Credentials) -> None:
+        super().__init__(endpoint, process)
+        self.who = who
+
+    def converse(self, deadline: Deadline) -> Conversation[Verdict]:
+        with Ami((self.endpoint.address, self.endpoint.port), deadline) as ami:
+            yield from ami.greet()
+            if not (yield from ami.login(self.who)):
+                reason = f"{self.name} not looked at: AMI does not accept user {self.who.user}"
+                return Verdict(self, UNKNOWN, reason)
+            problem = yield from self.question(ami)
+        return Verdict(self, FAULTY, problem) if problem else Verdict(self, HEALTHY)
+
+    def question(self, ami: Ami) -> Conversation[str]:
+        """Ask; "" or what Asterisk complains of."""
+        raise NotImplementedError
+
+
+class ChannelLocks(ManagerQuestion):
+    name = "channel lock"
+    exercises = "the list of channels and the lock of each: calls begin and end under them"
+
+    def question(self, ami: Ami) -> Conversation[str]:
+        # A channel that cannot exist is searched in all of them, under the container's
+        # lock and each channel's own, and nothing is made (ast_channel_get_by_name).
+        yield from ami.action("Getvar", Channel="ASHA/no-such-channel", Variable="ASHA")
+        return ""
+
+
+class DialplanLock(ManagerQuestion):
+    name = "dialplan lock"
+    exercises = "the list of contexts: each step of each call, and most of SIP, reads it"
+
+    def question(self, ami: Ami) -> Conversation[str]:
+        # Refused, and only after it was searched under the lock (main/pbx.c, conlock).
+        yield from ami.action("ShowDialPlan", Context="asha-no-such-context")
+        return ""
+
+
+class Database(ManagerQuestion):
+    name = "AstDB"
+    exercises = "the database of registrations: its lock, its file and the disk below"
+
+    def question(self, ami: Ami) -> Conversation[str]:
+        key = {"Family": "asha", "Key": "heartbeat"}
+        put = yield from ami.action("DBPut", **key, Val=self.process.started)
+        if put.get("Response") != "Success":
+            said = put.get("Message", "no reason given")
+            return f"AstDB does not take a key ({said}): is its disk full, or its file locked?"
+        got = yield from ami.action("DBGet", **key)
+        if got.get("Response") != "Success":
+            return f"AstDB does not give a key back ({got.get('Message', 'no reason given')})"
+        return ""
 
 
 class SipOptions(PortProbe):

@@ -31,6 +31,10 @@ AMI = "ami"
 SIP = "sip"
 LOADING = "loading"
 TERM = "term"
+# What AMI does not answer while the lock is held: its action, and the part's name.
+LOCKS = {"Getvar": "channels", "ShowDialPlan": "dialplan", "DBPut": "astdb", "DBGet": "astdb"}
+# silent-astdb-locked: AstDB answers with an error.
+ASTDB_LOCKED = "astdb-locked"
 
 USER = "asha"
 SECRET = "geheim"
@@ -62,7 +66,7 @@ class FakeAsterisk:
         self._sip = _bound(socket.SOCK_DGRAM, self.sip_port)
         self._sip_tcp = _bound(socket.SOCK_STREAM, self.sip_port)
         for listener in (self._control, self._ami, self._sip_tcp):
-            listener.listen(2)
+            listener.listen(10)
         (folder / "asterisk.pid").write_text(f"{self.pid}\n")
         self._parts = {self._control: CONTROL, self._ami: AMI, self._sip: SIP, self._sip_tcp: SIP}
         self._callers: dict[socket.socket, tuple[str, bytes]] = {}
@@ -141,11 +145,18 @@ class FakeAsterisk:
         if part == AMI:
             while b"\r\n\r\n" in heard:
                 block, _, heard = heard.partition(b"\r\n\r\n")
-                caller.sendall(_ami_response(block.decode()))
+                caller.sendall(self._ami_answer(block.decode()))
         elif part == SIP and b"\r\n\r\n" in heard:
             caller.sendall(_sip_response(heard))
             heard = b""
         self._callers[caller] = (part, heard)
+
+    def _ami_answer(self, block: str) -> bytes:
+        fields = dict(line.split(": ", 1) for line in block.split("\r\n") if ": " in line)
+        name = fields.get("Action", "")
+        if name in LOCKS and self._silent(LOCKS[name]):
+            return b""
+        return _ami_response(fields, self._silent(ASTDB_LOCKED))
 
     def _let_go_loaded(self) -> None:
         if self._silent(LOADING):
@@ -181,15 +192,25 @@ def _bound(kind: int, port: int) -> socket.socket:
     return one
 
 
-def _ami_response(block: str) -> bytes:
-    fields = dict(line.split(": ", 1) for line in block.split("\r\n") if ": " in line)
-    identity = fields.get("ActionID", "")
+def _ami_response(fields: dict[str, str], locked: bool) -> bytes:
+    """As Asterisk 16 words it."""
     event = "Event: SuccessfulAuth\r\nActionID: none\r\n\r\n"
-    if fields.get("Action") == "Login":
+    name = fields.get("Action", "")
+    word, said = "Error", f"Invalid/unknown command: {name}"
+    if name == "Login":
         accepted = (fields.get("Username"), fields.get("Secret")) == (USER, SECRET)
         word = "Success" if accepted else "Error"
-        return f"{event}Response: {word}\r\nActionID: {identity}\r\n\r\n".encode()
-    return f"Response: Error\r\nActionID: {identity}\r\nMessage: No such channel\r\n\r\n".encode()
+        said = "Authentication accepted" if accepted else "Authentication failed"
+    elif name == "Getvar":
+        said = "No such channel"
+    elif name == "ShowDialPlan":
+        said = f"Did not find context {fields['Context']}"
+    elif name in ("DBPut", "DBGet"):
+        word = "Error" if locked else "Success"
+        said = "Failed to update entry" if locked else "Result will follow"
+    identity = fields.get("ActionID", "")
+    answer = f"Response: {word}\r\nActionID: {identity}\r\nMessage: {said}\r\n\r\n"
+    return ((event if name == "Login" else "") + answer).encode()
 
 
 def _sip_response(request: bytes) -> bytes:
