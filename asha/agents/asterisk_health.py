@@ -223,6 +223,30 @@ class AsteriskHealth(Agent):
         default="degraded",
     )
 
+    evidence_seconds = Duration(
+        "Time for evidence",
+        "Before a hung Asterisk is given to Pacemaker to be restarted, this much time at most "
+        "goes into keeping what it looked like: each thread's state and kernel stack, all "
+        "backtraces where gdb is installed, queues, logs (asha evidence list).",
+        default="3s",
+    )
+    evidence_directory = Path(
+        "Directory for evidence",
+        "On the node's own disk, not on the store.",
+        default="/var/lib/asha/evidence",
+    )
+    evidence_keep = Integer(
+        "Events kept", "The oldest are deleted beyond this number. 0 keeps none.", default=20
+    )
+    evidence_megabytes = Integer(
+        "Megabytes kept", "The oldest events are deleted beyond this size.", default=100, least=1
+    )
+    log_files = String(
+        "Log files for evidence",
+        "Whose last lines are kept; words separated by blanks.",
+        default="/var/log/asterisk/messages /var/log/asterisk/messages.log /var/log/asterisk/full",
+    )
+
     proc = Proc()
 
     def validate(self, level: int) -> None:
@@ -446,9 +470,42 @@ class AsteriskHealth(Agent):
 
     def _condemn(self, process: Process, reason: str) -> None:
         """The one place where Asterisk is found hung."""
-        # Spares stop the grace that a hung process would only waste.
-        self._write_state("hung", process.identity)
+        if self._read_state("hung") != process.identity:
+            # Spares stop the grace that a hung process would only waste.
+            self._write_state("hung", process.identity)
+            if self.evidence_keep:
+                self._keep_evidence(process, reason)
         raise Failed(reason)
+
+    def _keep_evidence(self, process: Process, reason: str) -> None:
+        from asha.asterisk.evidence import Collector, prune
+
+        manager = None
+        try:
+            who = Credentials.read(self.ami_secret_file)
+        except BadHere:
+            who = None
+        listening = process.listening(self.ami_port, ("tcp",)) if self.ami_port else []
+        if listening and who:
+            manager = (listening[0], who)
+        sockets = [*listening, *process.listening(self.sip_port, ("udp", "tcp"))]
+        logs = [path for path in self.log_files.split() if path.startswith("/")]
+        place = Collector(
+            process,
+            self.deadline.within(self.evidence_seconds),
+            self.run,
+            self.evidence_directory,
+        ).collect(reason, sockets, manager, logs)
+        if place:
+            self.info(f"evidence of the hang is kept in {place}")
+        else:
+            self.warn(f"no evidence of the hang could be kept in {self.evidence_directory}")
+        try:
+            prune(
+                self.evidence_directory, self.evidence_keep, self.evidence_megabytes, self.deadline
+            )
+        except AgentError as problem:
+            self.warn(f"old evidence cannot be deleted: {problem.reason}")
 
     # Starting
 

@@ -90,6 +90,19 @@ class Ami(Line):
             if message.get("ActionID") == identity and "Response" in message:
                 return message
 
+    def output(self, command: str) -> Conversation[str]:
+        """What a console command prints; one "Output:" line each since Asterisk 14."""
+        identity = "asha-output"
+        lines = ["Action: Command", f"ActionID: {identity}", f"Command: {command}"]
+        yield from self.send("\r\n".join(lines).encode() + END)
+        while True:
+            text = (yield from self.read_until(END, f"output of {command}")).decode(
+                "utf-8", "replace"
+            )
+            if f"ActionID: {identity}\r\n" in text:
+                said = (line for line in text.split("\r\n") if line.startswith("Output: "))
+                return "\n".join(line.removeprefix("Output: ") for line in said) + "\n"
+
 
 def _parse(block: bytes) -> dict[str, str]:
     lines = block.decode("utf-8", "replace").split("\r\n")

@@ -205,6 +205,9 @@ def _ami_response(fields: dict[str, str], locked: bool) -> bytes:
         said = "No such channel"
     elif name == "ShowDialPlan":
         said = f"Did not find context {fields['Context']}"
+    elif name == "Command":
+        word = "Success"
+        said = "Command output follows\r\nOutput: Processor  Processed  In Queue"
     elif name in ("DBPut", "DBGet"):
         word = "Error" if locked else "Success"
         said = "Failed to update entry" if locked else "Result will follow"

@@ -18,6 +18,7 @@ import pytest
 from asha.agents import asterisk_health
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.asterisk import ending, probes
+from asha.asterisk.evidence import events_in
 from asha.asterisk.proc import Proc, Process
 from asha.asterisk.testing import (
     AMI,
@@ -109,6 +110,8 @@ class Pbx:
             "ami_secret_file": str(self.secret),
             "probe_timeout": "500ms",
             "stop_grace": "2s",
+            "evidence_keep": "0",
+            "evidence_directory": str(self.state) + "-evidence",
         }
         parameters.update(given or {})
         # A stop ends every process of the binary: never that of another program.
@@ -424,6 +427,18 @@ def test_a_held_lock_is_named_and_failed(pbx: Pbx, part: str, named: str) -> Non
     assert "asked twice" in outcome.reason
     others = {"channel lock", "dialplan lock", "AstDB", "AMI at", "SIP at"} - {named}
     assert not any(other in outcome.reason for other in others)
+
+
+def test_evidence_is_kept_once_per_hang(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(SIP)
+    given = {"evidence_keep": "3", "evidence_seconds": "2s"}
+    first = pbx.act("monitor", DEEP, given)
+    assert first.code == Exit.ERR_GENERIC
+    assert pbx.act("monitor", DEEP, given).code == Exit.ERR_GENERIC
+    (event,) = events_in(f"{pbx.state}-evidence")
+    summary = Path(f"{pbx.state}-evidence", event, "summary.txt").read_text()
+    assert f"Why: {first.reason}" in summary
 
 
 def test_a_lock_that_is_not_asked_for_is_not_seen(pbx: Pbx) -> None:

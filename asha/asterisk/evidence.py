@@ -1,0 +1,216 @@
+"""What an Asterisk looked like when it was found hung, kept before it is killed.
+
+One directory an event on local disk: its name is the moment. Everything here is
+bounded, in seconds and in megabytes, and nothing of it may keep the cure waiting or
+fail it: what cannot be had is said in the summary and left out.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+
+from asha.asterisk.ami import Ami
+from asha.asterisk.wire import Silent, hold
+from asha.ocf.child import in_child
+from asha.ocf.results import AgentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asha.asterisk.ami import Credentials
+    from asha.asterisk.proc import Endpoint, Process
+    from asha.asterisk.wire import Conversation
+    from asha.ocf.deadline import Deadline
+    from asha.ocf.runner import Completed
+
+DIRECTORY = "/var/lib/asha/evidence"
+SUMMARY = "summary.txt"
+
+# Seconds for what is read from /proc and written, and for one command of AMI.
+LOOK_SECONDS = 1.0
+AMI_SECONDS = 0.5
+
+# Bytes from the end of a log.
+LOG_TAIL = 64 << 10
+
+# AMI's Command of these is safe on a sick Asterisk: they walk caches, and take none
+# of the locks that the probes found held.
+COMMANDS = ("core show taskprocessors", "core show channels concise", "core show threads")
+
+
+class Collector:
+    """Gathers for one event. ``run`` is the agent's: argv, a cap in seconds."""
+
+    def __init__(
+        self,
+        process: Process,
+        deadline: Deadline,
+        run: Callable[..., Completed],
+        directory: str = DIRECTORY,
+    ) -> None:
+        self.process = process
+        self.deadline = deadline
+        self.run = run
+        self.directory = directory
+        self.notes: list[str] = []
+        self.place = ""
+
+    def collect(
+        self,
+        reason: str,
+        sockets: Sequence[Endpoint],
+        manager: tuple[Endpoint, Credentials] | None,
+        logs: Sequence[str],
+    ) -> str:
+        """Returns the event's directory, "" when none could be made. Raises nothing."""
+        begun = time.monotonic()
+        name = time.strftime("%Y%m%d-%H%M%S") + f"-{self.process.pid}"
+        self.place = f"{self.directory}/{name}"
+        if not self._keep("tasks.txt", lambda: _tasks(self.process), make=True):
+            return ""
+        self._keep("sockets.txt", lambda: _sockets(sockets))
+        if manager:
+            self._ask(*manager)
+        for log in logs:
+            self._keep(f"log-{os.path.basename(log)}.txt", partial(_tail, log))
+        self._backtraces()
+        took = time.monotonic() - begun
+        self._keep(SUMMARY, lambda: _summary(self.process, reason, self.notes, took))
+        return self.place
+
+    def _keep(self, name: str, text: Callable[[], str], make: bool = False) -> bool:
+        """In a child: the disk that is read or written may be the one that hangs."""
+
+        def work() -> str:
+            if make:
+                os.makedirs(self.place, mode=0o700)
+            content = text()
+            with open(f"{self.place}/{name}", "w", encoding="utf-8", errors="replace") as file:
+                file.write(content)
+            return ""
+
+        try:
+            in_child(work, self.deadline.within(LOOK_SECONDS), f"keeping {name}")
+        except AgentError as problem:
+            self.notes.append(f"no {name}: {problem.reason}")
+            return False
+        return True
+
+    def _ask(self, endpoint: Endpoint, who: Credentials) -> None:
+        for command in COMMANDS:
+            try:
+                said = hold(_command(endpoint, who, command, self.deadline.within(AMI_SECONDS)))
+            except (OSError, Silent) as problem:
+                self.notes.append(f"no {command}: {problem}")
+                return  # the next would fall silent too
+            file = command.split()[-1] if command.endswith("s") else "channels"
+            self._keep(f"{file}.txt", partial(str, said))
+
+    def _backtraces(self) -> None:
+        """All of them by gdb; a killed gdb lets go of the process (ptrace(2))."""
+        argv = ["gdb", "-batch", "-nx", "-p", str(self.process.pid), "-iex",
+                "set debuginfod enabled off", "-ex", "thread apply all bt"]
+        try:
+            done = self.run(*argv, cap=self.deadline.remaining())
+        except AgentError as problem:
+            self.notes.append(f"no backtraces: {problem.reason}")
+            return
+        self._keep("backtraces.txt", lambda: done.out + done.err)
+
+
+def prune(directory: str, events: int, megabytes: int, deadline: Deadline) -> None:
+    """Delete the oldest until at most so many are left, and so much. Raises AgentError."""
+    in_child(
+        lambda: _prune(directory, events, megabytes),
+        deadline.within(LOOK_SECONDS),
+        f"deleting old events in {directory}",
+    )
+
+
+def _prune(directory: str, events: int, megabytes: int) -> str:
+    kept = events_in(directory)
+    sizes = {name: _size(f"{directory}/{name}") for name in kept}
+    while kept and (len(kept) > events or sum(sizes[n] for n in kept) > megabytes << 20):
+        oldest = kept.pop(0)
+        place = f"{directory}/{oldest}"
+        for file in os.listdir(place):
+            os.unlink(f"{place}/{file}")
+        os.rmdir(place)
+    return ""
+
+
+def events_in(directory: str) -> list[str]:
+    """Their names, oldest first; none without the directory."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if name[:8].isdecimal())
+
+
+def _size(place: str) -> int:
+    return sum(os.lstat(f"{place}/{name}").st_size for name in os.listdir(place))
+
+
+def _command(
+    endpoint: Endpoint, who: Credentials, command: str, deadline: Deadline
+) -> Conversation[str]:
+    with Ami((endpoint.address, endpoint.port), deadline) as ami:
+        yield from ami.greet()
+        if not (yield from ami.login(who)):
+            raise Silent("login accepted")
+        return (yield from ami.output(command))
+
+
+def _tasks(process: Process) -> str:
+    parts = []
+    for task in process.tasks():
+        stack = _tail(f"{task.folder}/stack")
+        about = f"{task.tid} {task.name} state {task.state} in {task.where}, ran {task.switches}"
+        parts.append(f"{about}\n{stack}")
+    return "\n".join(parts)
+
+
+def _sockets(sockets: Sequence[Endpoint]) -> str:
+    lines = [f"{one}: {one.queue} unread" for one in sockets]
+    return "\n".join(lines or ["none listens"]) + "\n"
+
+
+def _tail(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            try:
+                file.seek(-LOG_TAIL, os.SEEK_END)
+            except OSError:
+                pass  # shorter, or of no known length
+            return file.read(LOG_TAIL).decode("utf-8", "replace")
+    except OSError as problem:
+        return f"cannot read {path}: {problem.strerror}\n"
+
+
+def _summary(process: Process, reason: str, notes: Sequence[str], took: float) -> str:
+    states: dict[str, int] = {}
+    for task in process.tasks():
+        states[task.state] = states.get(task.state, 0) + 1
+    threads = ", ".join(f"{count} in state {state}" for state, count in sorted(states.items()))
+    lines = [
+        f"Asterisk was found hung on {time.strftime('%Y-%m-%d at %H:%M:%S %Z')}.",
+        "",
+        f"Why: {reason}",
+        f"Process: {process}, threads: {threads or 'none'}",
+        f"Load of the machine: {_tail('/proc/loadavg').strip()}",
+        f"Gathering this took {took:.1f} s; then Pacemaker was told, and restarts Asterisk.",
+        "",
+        "tasks.txt        every thread: its state, where it waits, its kernel stack",
+        "backtraces.txt   where each thread is in Asterisk (gdb): two that wait for each",
+        "                 other's lock are what the developers need to see",
+        "sockets.txt      what waited unread",
+        "taskprocessors.txt, channels.txt, threads.txt   Asterisk's own view, if it gave one",
+        "log-*.txt        the last lines of its logs",
+    ]
+    if notes:
+        lines += ["", "Not there:", *(f"  {note}" for note in notes)]
+    return "\n".join(lines) + "\n"

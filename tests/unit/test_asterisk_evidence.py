@@ -1,0 +1,109 @@
+"""Evidence: what is kept, that nothing of it can fail or delay the cure, and its bounds."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from asha.asterisk import evidence
+from asha.asterisk.ami import Credentials
+from asha.asterisk.evidence import Collector, events_in, prune
+from asha.asterisk.proc import Proc, Process
+from asha.asterisk.testing import AMI, SECRET, USER, FakeAsterisk
+from asha.ocf import Deadline, Failed
+from asha.ocf.runner import Completed
+
+
+@pytest.fixture
+def me() -> Process:
+    process = Proc().process(os.getpid())
+    assert process is not None
+    return process
+
+
+def gdb(*argv: str, cap: float | None = None) -> Completed:
+    return Completed(argv, 0, "Thread 1 (LWP 1):\n#0 pthread_mutex_lock ()\n", "")
+
+
+def test_a_whole_event(tmp_path: Path, me: Process) -> None:
+    log = tmp_path / "messages"
+    log.write_text("first\n" * 50_000 + "the last line\n")
+    with FakeAsterisk(tmp_path / "run") as fake:
+        (endpoint,) = me.listening(fake.ami_port, ("tcp",))
+        place = Collector(me, Deadline(5), gdb, str(tmp_path / "evidence")).collect(
+            "dialplan lock is silent",
+            [endpoint],
+            (endpoint, Credentials(USER, SECRET)),
+            [str(log), str(tmp_path / "absent")],
+        )
+    folder = Path(place)
+    assert folder.parent == tmp_path / "evidence"
+    assert folder.stat().st_mode & 0o077 == 0
+    assert f"{os.getpid()} " in (folder / "tasks.txt").read_text()
+    assert "pthread_mutex_lock" in (folder / "backtraces.txt").read_text()
+    assert f"port {fake.ami_port}: 0 unread" in (folder / "sockets.txt").read_text()
+    assert "In Queue" in (folder / "taskprocessors.txt").read_text()
+    kept = (folder / "log-messages.txt").read_text()
+    assert kept.endswith("the last line\n")
+    assert len(kept) == evidence.LOG_TAIL
+    summary = (folder / "summary.txt").read_text()
+    assert "Why: dialplan lock is silent" in summary
+    assert "Not there" not in summary
+    assert SECRET not in "".join(file.read_text() for file in folder.iterdir())
+
+
+def test_what_cannot_be_had_is_said(tmp_path: Path, me: Process) -> None:
+    def no_gdb(*argv: str, cap: float | None = None) -> Completed:
+        raise Failed("program gdb is not installed")
+
+    with FakeAsterisk(tmp_path / "run") as fake:
+        (endpoint,) = me.listening(fake.ami_port, ("tcp",))
+        fake.silence(AMI)
+        place = Collector(me, Deadline(5), no_gdb, str(tmp_path / "evidence")).collect(
+            "AMI is silent", [], (endpoint, Credentials(USER, SECRET)), []
+        )
+    summary = (Path(place) / "summary.txt").read_text()
+    assert "no backtraces: program gdb is not installed" in summary
+    assert "no core show taskprocessors: greeting" in summary
+
+
+def test_a_disk_that_hangs_delays_it_by_a_bounded_time(
+    tmp_path: Path, me: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(evidence, "_tasks", lambda process: time.sleep(600))
+    assert Collector(me, Deadline(5), gdb, str(tmp_path)).collect("hung", [], None, []) == ""
+
+
+def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path, me: Process) -> None:
+    (tmp_path / "file").touch()
+    collector = Collector(me, Deadline(5), gdb, str(tmp_path / "file"))
+    assert collector.collect("hung", [], None, []) == ""
+
+
+def make_event(folder: Path, name: str, size: int = 10) -> None:
+    (folder / name).mkdir()
+    (folder / name / "tasks.txt").write_bytes(b"x" * size)
+
+
+def test_the_oldest_go_first(tmp_path: Path) -> None:
+    for day in range(1, 6):
+        make_event(tmp_path, f"2026010{day}-120000-7")
+    (tmp_path / "not-ours").mkdir()
+    prune(str(tmp_path), 3, 100, Deadline(5))
+    assert events_in(str(tmp_path)) == [f"2026010{day}-120000-7" for day in (3, 4, 5)]
+    assert (tmp_path / "not-ours").is_dir()
+
+
+def test_too_many_megabytes(tmp_path: Path) -> None:
+    for day in range(1, 4):
+        make_event(tmp_path, f"2026010{day}-120000-7", size=600 << 10)
+    prune(str(tmp_path), 10, 1, Deadline(5))
+    assert events_in(str(tmp_path)) == ["20260103-120000-7"]
+
+
+def test_no_directory_has_no_events(tmp_path: Path) -> None:
+    assert events_in(str(tmp_path / "absent")) == []
