@@ -88,6 +88,8 @@ class Collector:
             if make:
                 os.makedirs(self.place, mode=0o700)
             content = text()
+            if not content:
+                return ""
             with open(f"{self.place}/{name}", "w", encoding="utf-8", errors="replace") as file:
                 file.write(content)
             return ""
@@ -187,6 +189,8 @@ def _tail(path: str) -> str:
             except OSError:
                 pass  # shorter, or of no known length
             return file.read(LOG_TAIL).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
     except OSError as problem:
         return f"cannot read {path}: {problem.strerror}\n"
 
