@@ -269,7 +269,8 @@ def test_stopped_in_the_middle_of_a_look(scene: Scene) -> None:
     process = Proc(str(scene.proc.root)).process(scene.PID)
     assert process is not None
     scene.proc.task(50, 51, "T")
-    agent = scene.agent("monitor", Context({"HA_RSCTMP": str(scene.state)}))
+    environ = {"HA_RSCTMP": str(scene.state), "OCF_RESKEY_evidence_keep": "0"}
+    agent = scene.agent("monitor", Context(environ))
     with pytest.raises(Failed, match="stopped by a signal"):
         agent._reconsider(process)
 
