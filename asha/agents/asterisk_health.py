@@ -50,7 +50,7 @@ from asha.ocf import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.probes import Probe
+    from asha.asterisk.probes import Probe, Verdict
     from asha.asterisk.proc import Process, Task
     from asha.asterisk.unit import Launcher
     from asha.ocf import Deadline
@@ -223,6 +223,20 @@ class AsteriskHealth(Agent):
         default="degraded",
     )
 
+    when_overloaded = Choice(
+        "When Asterisk is overloaded",
+        "What it means that SIP drops requests while a queue of Asterisk's is beyond its "
+        "high-water mark and moves: degraded leaves it running and reports it, failed restarts "
+        "it, which ends all calls and the load with them.",
+        choices=("degraded", "failed"),
+        default="degraded",
+    )
+    reload_patience = Duration(
+        "Patience during a reload",
+        "How much longer parts may be silent while Asterisk reloads its configuration (known "
+        "from its systemd unit). One that lasts longer counts as hung.",
+        default="8s",
+    )
     evidence_seconds = Duration(
         "Time for evidence",
         "Before a hung Asterisk is given to Pacemaker to be restarted, this much time at most "
@@ -434,6 +448,9 @@ class AsteriskHealth(Agent):
             if verdict.finding == HUNG or (verdict.finding == REFUSED and verdict.probe.vital)
         ]
         if grave:
+            excuse = self._excuse(process, probes, verdicts)
+            if excuse:
+                return [excuse]
             self._condemn(process, "; ".join(grave))
         faulty = [verdict.reason for verdict in bad if verdict.finding == FAULTY]
         if faulty and self.when_faulty == "failed":
@@ -444,6 +461,33 @@ class AsteriskHealth(Agent):
             self._lost(verdict.reason) if verdict.finding == REFUSED else verdict.reason
             for verdict in bad
         ]
+
+    def _excuse(
+        self, process: Process, probes: list[Probe], verdicts: list[Verdict]
+    ) -> str:
+        """What explains the silence without a hang, or "". Raises Failed as asked to."""
+        silent = [one.probe for one in verdicts if one.finding == HUNG]
+        if self._launcher().is_reloading():
+            # It may hold each lock for as long as it reads files or asks the DNS.
+            patience = self.deadline.within(self.reload_patience)
+            while not patience.expired:
+                again = ask(silent, patience, self.probe_timeout)
+                if all(verdict.healthy for verdict in again):
+                    return "a reload of the configuration has held Asterisk up for seconds"
+            return ""
+        manager = next((one for one in probes if isinstance(one, ManagerInterface)), None)
+        only_sip = all(isinstance(probe, SipOptions) for probe in silent)
+        if manager is None or manager.who is None or not only_sip:
+            return ""
+        from asha.asterisk.load import overloaded
+
+        busy = overloaded(manager.endpoint, manager.who, self.deadline)
+        if not busy:
+            return ""
+        reason = f"Asterisk is overloaded and drops SIP requests: {busy}"
+        if self.when_overloaded == "failed":
+            self._condemn(process, reason)
+        return reason
 
     def _need_witness(self, process: Process, reason: str) -> None:
         """Nobody hangs and nobody has answered: does any part of it live?"""

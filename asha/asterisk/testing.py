@@ -35,6 +35,9 @@ TERM = "term"
 LOCKS = {"Getvar": "channels", "ShowDialPlan": "dialplan", "DBPut": "astdb", "DBGet": "astdb"}
 # silent-astdb-locked: AstDB answers with an error.
 ASTDB_LOCKED = "astdb-locked"
+# A queue beyond its high-water mark, that moves or that does not.
+OVERLOAD = "overload"
+STUCK = "stuck"
 
 USER = "asha"
 SECRET = "geheim"
@@ -70,6 +73,7 @@ class FakeAsterisk:
         (folder / "asterisk.pid").write_text(f"{self.pid}\n")
         self._parts = {self._control: CONTROL, self._ami: AMI, self._sip: SIP, self._sip_tcp: SIP}
         self._callers: dict[socket.socket, tuple[str, bytes]] = {}
+        self._processed = 1000
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self.serve, daemon=True)
 
@@ -156,7 +160,28 @@ class FakeAsterisk:
         name = fields.get("Action", "")
         if name in LOCKS and self._silent(LOCKS[name]):
             return b""
+        if name == "Command":
+            return self._listing(fields)
         return _ami_response(fields, self._silent(ASTDB_LOCKED))
+
+    def _listing(self, fields: dict[str, str]) -> bytes:
+        """core show taskprocessors, with a long queue where the folder has one of these."""
+        waiting, moves = 0, 0
+        if self._silent(OVERLOAD):
+            waiting, moves = 600, 10
+        elif self._silent(STUCK):
+            waiting = 600
+        self._processed += moves
+        rows = (
+            "Processor                 Processed   In Queue  Max Depth  Low water High water",
+            f"pjsip/distributor-0000001c {self._processed} {waiting} 600 450 500",
+            "1 taskprocessor",
+        )
+        said = "".join(f"Output: {row}\r\n" for row in rows)
+        return (
+            f"Response: Success\r\nActionID: {fields.get('ActionID', '')}\r\n"
+            f"Message: Command output follows\r\n{said}\r\n"
+        ).encode()
 
     def _let_go_loaded(self) -> None:
         if self._silent(LOADING):
@@ -205,9 +230,6 @@ def _ami_response(fields: dict[str, str], locked: bool) -> bytes:
         said = "No such channel"
     elif name == "ShowDialPlan":
         said = f"Did not find context {fields['Context']}"
-    elif name == "Command":
-        word = "Success"
-        said = "Command output follows\r\nOutput: Processor  Processed  In Queue"
     elif name in ("DBPut", "DBGet"):
         word = "Error" if locked else "Success"
         said = "Failed to update entry" if locked else "Result will follow"

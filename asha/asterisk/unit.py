@@ -84,6 +84,10 @@ class Launcher:
         """Is this Asterisk one that launch() could have started?"""
         return True
 
+    def is_reloading(self) -> bool:
+        """Whether Asterisk has said that it reads its configuration anew."""
+        return False
+
     def launch(self) -> None:
         """Ask for a start; does not wait for Asterisk to be ready.
 
@@ -203,6 +207,14 @@ class SystemdUnit(Launcher):
 
     def owns(self, process: Process) -> bool:
         return process.is_in_unit(self.name)
+
+    def is_reloading(self) -> bool:
+        # Asterisk says RELOADING=1 and READY=1 to systemd (main/loader.c,
+        # ast_module_reload; units of Type=notify).
+        try:
+            return self._show("ActiveState")["ActiveState"] == "reloading"
+        except AgentError:
+            return False
 
     def launch(self) -> None:
         self._write_drop_in()

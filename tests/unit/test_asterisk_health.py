@@ -25,8 +25,10 @@ from asha.asterisk.testing import (
     ASTDB_LOCKED,
     CONTROL,
     LOADING,
+    OVERLOAD,
     SECRET,
     SIP,
+    STUCK,
     TERM,
     USER,
     FakeAsterisk,
@@ -48,6 +50,10 @@ class FakeLauncher(Direct):
     started: ClassVar[list[FakeProcess]]
     ports: ClassVar[tuple[int, int]]
     clears: ClassVar[bool] = True
+    reloading: ClassVar[bool] = False
+
+    def is_reloading(self) -> bool:
+        return self.reloading
 
     def validate(self) -> None:
         pass  # the fake needs no user
@@ -428,6 +434,54 @@ def test_a_held_lock_is_named_and_failed(pbx: Pbx, part: str, named: str) -> Non
     assert "asked twice" in outcome.reason
     others = {"channel lock", "dialplan lock", "AstDB", "AMI at", "SIP at"} - {named}
     assert not any(other in outcome.reason for other in others)
+
+
+@pytest.mark.parametrize("answer", ["degraded", "failed"])
+def test_overload_is_told_from_a_hang(pbx: Pbx, answer: str) -> None:
+    with_secret(pbx)
+    pbx.silence(SIP)
+    pbx.silence(OVERLOAD)
+    outcome = pbx.act("monitor", DEEP, {"when_overloaded": answer})
+    assert outcome.code == (Exit.DEGRADED if answer == "degraded" else Exit.ERR_GENERIC)
+    assert "overloaded and drops SIP requests: pjsip/distributor" in outcome.reason
+
+
+def test_a_queue_that_does_not_move_is_a_hang(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(SIP)
+    pbx.silence(STUCK)
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "overloaded" not in outcome.reason
+
+
+def test_overload_does_not_excuse_a_held_lock(pbx: Pbx) -> None:
+    with_secret(pbx)
+    for part in (SIP, OVERLOAD, "dialplan"):
+        pbx.silence(part)
+    assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
+
+
+def test_a_reload_may_hold_the_locks_for_a_while(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.launcher.reloading = True
+    pbx.silence("dialplan")
+    flag = pbx.run / "silent-dialplan"
+    timer = threading.Timer(1.5, flag.unlink)
+    timer.start()
+    outcome = pbx.act("monitor", DEEP)
+    timer.join()
+    assert outcome.code == Exit.DEGRADED
+    assert "reload" in outcome.reason
+
+
+def test_a_reload_that_never_ends_is_a_hang(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.launcher.reloading = True
+    pbx.silence("dialplan")
+    outcome = pbx.act("monitor", DEEP, {"reload_patience": "1s"})
+    assert outcome.code == Exit.ERR_GENERIC
+    assert outcome.reason.startswith("dialplan lock")
 
 
 def test_evidence_is_kept_once_per_hang(pbx: Pbx) -> None:

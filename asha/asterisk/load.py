@@ -1,0 +1,80 @@
+"""Whether Asterisk is too busy, rather than hung.
+
+At its high-water mark a taskprocessor makes PJSIP drop requests that come by UDP,
+without a word (res_pjsip/pjsip_distributor.c, distributor(); 500 tasks by default).
+From outside that looks like a dead SIP thread. Telling them apart is easy from
+inside: an overloaded queue is long and moves, a stuck one does not move.
+"""
+
+from __future__ import annotations
+
+from asha.asterisk.ami import Ami
+from asha.asterisk.wire import Silent, hold
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asha.asterisk.ami import Credentials
+    from asha.asterisk.proc import Endpoint
+    from asha.asterisk.wire import Conversation
+    from asha.ocf.deadline import Deadline
+
+COMMAND = "core show taskprocessors"
+
+# Seconds for the listing, and between the two looks at what moves.
+LISTING_SECONDS = 1.0
+BETWEEN = 0.5
+
+
+class Queue:
+    """One taskprocessor: how much it has done, how much waits, and from where it alarms."""
+
+    __slots__ = ("high", "name", "processed", "waiting")
+
+    def __init__(self, name: str, processed: int, waiting: int, high: int) -> None:
+        self.name = name
+        self.processed = processed
+        self.waiting = waiting
+        self.high = high
+
+
+def overloaded(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> str:
+    """The queue that is beyond its mark and moves, in words; "" if there is none."""
+    before = {queue.name: queue for queue in _beyond(endpoint, who, deadline)}
+    if not before:
+        return ""
+    deadline.pause(BETWEEN)
+    for queue in _queues(endpoint, who, deadline):
+        earlier = before.get(queue.name)
+        if earlier is not None and queue.processed > earlier.processed:
+            return f"{queue.name} has {queue.waiting} tasks waiting and works on them"
+    return ""
+
+
+def _beyond(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> list[Queue]:
+    return [queue for queue in _queues(endpoint, who, deadline) if queue.waiting >= queue.high]
+
+
+def _queues(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> list[Queue]:
+    try:
+        return parse(hold(_listing(endpoint, who, deadline.within(LISTING_SECONDS))))
+    except (OSError, Silent):
+        return []
+
+
+def _listing(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> Conversation[str]:
+    with Ami((endpoint.address, endpoint.port), deadline) as ami:
+        yield from ami.greet()
+        if not (yield from ami.login(who)):
+            return ""
+        return (yield from ami.output(COMMAND))
+
+
+def parse(text: str) -> list[Queue]:
+    """Its lines are: name, processed, in queue, max depth, low water, high water."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 6 and all(word.isdecimal() for word in words[-5:]):
+            processed, waiting, _, _, high = map(int, words[-5:])
+            found.append(Queue(" ".join(words[:-5]), processed, waiting, high))
+    return found
