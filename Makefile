@@ -1,7 +1,8 @@
 # make demo    two whole nodes, every fault, a table (about 8 minutes, as root)
 # make check   every test (about 12 minutes, as root)
 # make bench   figures beside the stock agents
-# make install the agents and their library, DESTDIR respected
+# make package the Debian package, beside this directory
+# make install the same files without a package, DESTDIR respected
 
 PYTHON := /usr/bin/python3
 VENV := .venv
@@ -13,12 +14,14 @@ OCF_DIR := $(DESTDIR)/usr/lib/ocf/resource.d/asha
 LIB_DIR := $(DESTDIR)/usr/lib/python3/dist-packages
 UNIT_DIR := $(DESTDIR)/usr/lib/systemd/system
 SHARE_DIR := $(DESTDIR)/usr/share/asha
+MAN_DIR := $(DESTDIR)/usr/share/man
+COMPLETION_DIR := $(DESTDIR)/usr/share/bash-completion/completions
 
 # Tests that share no node run side by side; two workers for two cores.
 WORKERS ?= 2
 PYTEST_OPTIONS ?=
 
-.PHONY: help demo check lint test bench install host-packages clean
+.PHONY: help demo check lint test bench package install host-packages clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -29,7 +32,7 @@ demo: host-packages
 check: host-packages lint test
 
 lint: $(VENV)/ready
-	$(VENV)/bin/ruff check --config tests/ruff.toml . $(addprefix agents/,$(AGENTS))
+	$(VENV)/bin/ruff check --config tests/ruff.toml . sbin/asha $(addprefix agents/,$(AGENTS))
 	$(VENV)/bin/mypy
 
 test: $(VENV)/ready
@@ -52,12 +55,19 @@ host-packages:
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $$missing; \
 	fi
 
+package:
+	dpkg-buildpackage -us -uc -b
+
 install:
-	install -d $(OCF_DIR) $(LIB_DIR) $(UNIT_DIR) $(SHARE_DIR)
+	install -d $(OCF_DIR) $(LIB_DIR) $(UNIT_DIR) $(SHARE_DIR) $(DESTDIR)/etc/asha
 	install -m 755 $(addprefix agents/,$(AGENTS)) $(OCF_DIR)
-	find asha -name '*.py' -exec install -D -m 644 {} $(LIB_DIR)/{} \;
-	install -m 644 asha/relay/asha-relay-park.service $(UNIT_DIR)
+	install -D -m 755 sbin/asha $(DESTDIR)/usr/sbin/asha
+	find asha \( -name '*.py' -o -name '*.in' \) -exec install -D -m 644 {} $(LIB_DIR)/{} \;
+	install -m 644 asha/*/asha-*.service $(UNIT_DIR)
 	install -m 644 cib/asha.crm $(SHARE_DIR)
+	install -D -m 644 -t $(MAN_DIR)/man8 docs/man/asha.8
+	install -D -m 644 -t $(MAN_DIR)/man5 docs/man/asha.conf.5
+	install -D -m 644 debian/asha.bash-completion $(COMPLETION_DIR)/asha
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -13,10 +13,12 @@ from tests.lab.lab import NODES
 
 
 @contextmanager
-def lab_or_skip(*nodes: str, cluster: bool = True, release: str = "") -> Iterator[Lab]:
+def lab_or_skip(
+    *nodes: str, cluster: bool = True, customer: bool = False, release: str = ""
+) -> Iterator[Lab]:
     """A lab that is up. Where none can run the test is skipped; in CI it fails."""
     try:
-        lab = Lab(nodes=nodes or NODES, cluster=cluster, release=release)
+        lab = Lab(nodes=nodes or NODES, cluster=cluster, customer=customer, release=release)
         lab.up()
     except LabUnavailable as reason:
         if os.environ.get("CI"):

@@ -62,7 +62,7 @@ def check(path: str, deadline: Deadline) -> None:
     import sqlite3
 
     def work() -> str:
-        _become_owner(path)
+        become_owner(path)
         uri = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         try:
             link = sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=deadline.remaining())
@@ -96,7 +96,7 @@ def check_all(points: Collection[str], deadline: Deadline) -> tuple[list[str], l
     return corrupt, unknown
 
 
-def _become_owner(path: str) -> None:
+def become_owner(path: str) -> None:
     about = os.stat(path)
     if os.geteuid() == 0 and about.st_uid != 0:
         os.setgroups([])

@@ -9,7 +9,7 @@ import sys
 import time
 
 from tests.lab.host import LabError, LabUnavailable
-from tests.lab.image import RELEASES, ensure_image
+from tests.lab.image import RELEASES, VARIANTS, ensure_image
 from tests.lab.lab import BASE, Lab, lab_names, remove_stale
 
 EPILOG = """examples:
@@ -46,15 +46,20 @@ def parser() -> argparse.ArgumentParser:
 
     up = add("up", "build the image if need be, boot the nodes, leave them up")
     up.add_argument("--release", choices=RELEASES, default="trixie")
-    up.add_argument("--no-cluster", action="store_true", help="without Corosync and Pacemaker")
+    kind = up.add_mutually_exclusive_group()
+    kind.add_argument("--no-cluster", action="store_true", help="without Corosync and Pacemaker")
+    kind.add_argument("--customer", action="store_true",
+                      help="as a customer has them, before asha is installed")
     add("down", "remove a lab and everything of it")
     add("list", "the labs there are")
-    image = add("image", "build the image only, and print where it is")
+    image = add("image", "build an image only, and print where it is")
     image.add_argument("--release", choices=RELEASES, default="trixie")
+    image.add_argument("--variant", choices=VARIANTS, default="cluster")
     inside = add("run", "run a program in a node", "node")
     inside.add_argument("argv", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
     add("shell", "a root shell in a node", "node")
     add("crash", "cut a node's power", "node")
+    add("replace", "destroy a node, and boot a new one of the same name", "node")
     add("boot", "switch a node on", "node")
     add("reboot", "shut a node down in an orderly way and boot it", "node")
     add("freeze", "stop every process of a node", "node")
@@ -89,6 +94,7 @@ def perform(options: argparse.Namespace) -> int:
             options.name,
             release=options.release,
             cluster=not options.no_cluster,
+            customer=options.customer,
             persistent=True,
             say=say,
         ).up()
@@ -96,7 +102,7 @@ def perform(options: argparse.Namespace) -> int:
             f"python3 -m tests.lab shell crm1 --name {options.name}")
         return 0
     if command == "image":
-        say(str(ensure_image(options.release, say)))
+        say(str(ensure_image(options.release, say, options.variant)))
         return 0
     if command == "list":
         for name in lab_names():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
@@ -53,16 +54,24 @@ class Data:
 
 
 class Cluster:
-    """The cluster in a lab whose nodes are up."""
+    """The cluster in a lab whose nodes are up.
 
-    def __init__(self, lab: Lab) -> None:
+    ``members``: only these are its nodes, the others still a customer's boxes.
+    """
+
+    def __init__(self, lab: Lab, members: Sequence[str] = ()) -> None:
         self.lab = lab
+        self.members = list(members or lab.nodes)
+
+    @property
+    def running(self) -> list[Node]:
+        return [node for node in self.lab.running if node.name in self.members]
 
     # Pacemaker's view.
 
     def state(self) -> State:
         """From any node that answers; an empty state when none does."""
-        for node in self.lab.running:
+        for node in self.running:
             try:
                 said = node.run(
                     "crm_mon", "-1", "--output-as=xml", "--inactive", check=False, timeout=20
@@ -77,10 +86,10 @@ class Cluster:
 
     def load(self, text: str | None = None) -> None:
         """Load the shipped configuration as a user does, and wait until it runs."""
-        node = self.lab.running[0]
+        node = self.running[0]
         wait_for(lambda: bool(self.state().dc), "a DC", timeout=READY_SECONDS)
         wait_for(
-            lambda: len(self.state().online) == len(self.lab.running),
+            lambda: len(self.state().online) == len(self.running),
             "both nodes online", timeout=READY_SECONDS,
         )
         node.write("/root/asha.crm", text if text is not None else CIB.read_text())
@@ -107,7 +116,7 @@ class Cluster:
 
     def not_ready(self, state: State) -> list[str]:
         """What is missing; empty when the cluster is as it should be."""
-        up = sorted(node.name for node in self.lab.running)
+        up = sorted(node.name for node in self.running)
         wrong = []
         if not state.dc:
             return ["no DC"]
@@ -136,7 +145,7 @@ class Cluster:
 
     def passive(self) -> Node:
         active = self.active()
-        return next(node for node in self.lab.running if node is not active)
+        return next(node for node in self.running if node is not active)
 
     def standby(self, node: Node) -> None:
         node.run("crm", "node", "standby", node.name)
@@ -153,12 +162,12 @@ class Cluster:
                 node.restore(nic)
         self.lab.line_switch.plug()
         wait_for(
-            lambda: len(self.state().online) == len(self.lab.nodes),
+            lambda: len(self.state().online) == len(self.members),
             "all nodes online", timeout=READY_SECONDS,
         )
         for name in self.state().standby:
             self.online(self.lab.node(name))
-        self.lab.running[0].run("crm_resource", "--cleanup")
+        self.running[0].run("crm_resource", "--cleanup")
         return self.wait_ready()
 
     # What must hold, whatever happened.
@@ -171,10 +180,10 @@ class Cluster:
             "a mounted store": [],
             "the store's device": [],
         }
-        processes = {name: dict.fromkeys(self.lab.nodes, 0)
+        processes = {name: dict.fromkeys(self.members, 0)
                      for name in ("asterisk", "mariadbd")}
         apache: list[str] = []
-        for node in self.lab.running:
+        for node in self.running:
             space = self.lab.network.namespace(node.name)
             addresses = run(["ip", "-n", space, "-o", "-4", "addr", "show"]).out
             if f" {VIRTUAL_ADDRESS}/" in addresses:

@@ -1,7 +1,12 @@
-"""The node's image: one read-only tree per Debian release, built once and cached.
+"""The nodes' images: read-only trees per Debian release, built once and cached.
 
-The cache's key is a hash of everything the tree is made from, so that a change
-of the recipe builds anew and nothing else does.
+Three variants. ``customer``: a PBX in service, without any trace of a cluster, and
+beside it in /srv/packages what apt will want, since a node has no network.
+``cluster``: the same with the cluster's packages and the data in a store.
+``builder``: a clean Debian in which the package is built.
+
+A tree's name in the cache ends in a hash of everything it is made from, so that
+a change of the recipe builds anew and nothing else does.
 """
 
 from __future__ import annotations
@@ -12,21 +17,19 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.lab.host import LabError, LabUnavailable, check_host, run
 
 FILES = Path(__file__).parent / "files"
 RELEASES = ("trixie", "bookworm")
+VARIANTS = ("customer", "cluster", "builder")
 
-# A customer's Debian with the cluster's packages; xmllint, gdb, sipsak, curl
-# and lsof are for the tests and for the stock agents.
-PACKAGES = (
-    "systemd-sysv dbus iproute2 iputils-arping iputils-ping procps psmisc nftables kmod "
-    "e2fsprogs util-linux less make pacemaker pacemaker-cli-utils corosync crmsh pcs "
-    "resource-agents mariadb-server apache2 sqlite3 libxml2-utils gdb sipsak curl lsof "
-    "python3 python3-serial python3-lxml"
+# A customer's Debian and his PBX.
+PBX_PACKAGES = (
+    "systemd-sysv dbus apt-utils iproute2 iputils-ping procps nftables kmod e2fsprogs "
+    "util-linux less ifupdown mariadb-server apache2 sqlite3 curl python3"
 ).split()
 
 # In neither bookworm nor trixie; bullseye's installs and runs on both.
@@ -34,6 +37,23 @@ ASTERISK_RELEASE = "bullseye"
 ASTERISK_PACKAGES = (
     "asterisk asterisk-modules asterisk-config asterisk-voicemail asterisk-mysql "
     "asterisk-core-sounds-en-gsm"
+).split()
+
+# What the package asha depends on or recommends, with all that these need.
+CLUSTER_PACKAGES = (
+    "pacemaker pacemaker-cli-utils corosync crmsh drbd-utils resource-agents "
+    "iputils-arping psmisc rsync gdb python3-serial python3-lxml python3-panoramisk"
+).split()
+# For the tests and for the stock agents.
+TEST_PACKAGES = "make pcs libxml2-utils sipsak lsof".split()
+# Kept although they are installed, so that a test can have them installed again.
+UPGRADED_PACKAGES = (
+    "mariadb-server mariadb-server-core apache2 apache2-bin asterisk asterisk-modules"
+).split()
+
+BUILDER_PACKAGES = (
+    "build-essential fakeroot debhelper dh-python python3-all python3-setuptools "
+    "bash-completion po-debconf lintian"
 ).split()
 
 APT_OPTIONS = (
@@ -47,9 +67,15 @@ DPKG_OPTIONS = (
     "path-exclude=/usr/share/doc/*",
     "path-exclude=/usr/share/locale/*",
 )
+# Of drbd-utils: the lab's stand-ins take their places, and dpkg leaves them there.
+# Bookworm's package still says /sbin.
+DIVERTED = ("/usr/sbin/drbdsetup", "/sbin/drbdsetup", "/usr/lib/ocf/resource.d/linbit/drbd")
+PACKAGES_LIST = "deb [trusted=yes] file:/srv/packages ./\n"
 BUILD_SECONDS = 1800.0
 
 Say = Callable[[str], None]
+# Told a step's title and its command.
+Step = Callable[[str, Sequence[str]], None]
 
 
 def cache_directory() -> Path:
@@ -71,28 +97,33 @@ def mirror() -> str:
     )
 
 
-def recipe_hash(release: str) -> str:
+def recipe_hash(release: str, variant: str) -> str:
     digest = hashlib.sha256()
-    parts = (release, *PACKAGES, ASTERISK_RELEASE, *ASTERISK_PACKAGES, *DPKG_OPTIONS)
+    if variant == "builder":
+        parts: tuple[str, ...] = (release, *BUILDER_PACKAGES, *APT_OPTIONS, *DPKG_OPTIONS)
+    elif variant == "customer":
+        parts = (release, *PBX_PACKAGES, ASTERISK_RELEASE, *ASTERISK_PACKAGES, *CLUSTER_PACKAGES,
+                 *TEST_PACKAGES, *UPGRADED_PACKAGES, *APT_OPTIONS, *DPKG_OPTIONS, *DIVERTED)
+    else:
+        parts = (recipe_hash(release, "customer"), *CLUSTER_PACKAGES, *TEST_PACKAGES)
     digest.update("\n".join(parts).encode())
     for path in sorted(FILES.rglob("*")):
-        if path.is_file() and image_file(path):
+        if path.is_file() and image_file(path, variant):
             digest.update(f"{path.relative_to(FILES)} {path.stat().st_mode & 0o111}".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def image_file(path: Path) -> bool:
-    """Whether the file is part of the image (others are installed per node)."""
-    parts = path.relative_to(FILES).parts
-    return parts[0] in ("image", "customize")
+def image_file(path: Path, variant: str) -> bool:
+    """Whether the file is part of that image (others are installed per node)."""
+    return path.relative_to(FILES).parts[0] in (variant, f"customize-{variant}")
 
 
-def image_path(release: str) -> Path:
-    return cache_directory() / f"{release}-{recipe_hash(release)}"
+def image_path(release: str, variant: str = "cluster") -> Path:
+    return cache_directory() / f"{release}-{variant}-{recipe_hash(release, variant)}"
 
 
-def ensure_image(release: str, say: Say) -> Path:
+def ensure_image(release: str, say: Say, variant: str = "cluster") -> Path:
     """The tree of a release, built now if the cache has none.
 
     Two callers build it once: the second waits. A build that is cut off leaves
@@ -102,33 +133,40 @@ def ensure_image(release: str, say: Say) -> Path:
         raise LabError(f"unknown release {release}: one of {', '.join(RELEASES)}")
     cache = cache_directory()
     check_host(cache)
-    wanted = image_path(release)
-    with (cache / f"{release}.lock").open("w") as lock:
+    wanted = image_path(release, variant)
+    with (cache / f"{release}-{variant}.lock").open("w") as lock:
         if not wanted.is_dir():
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not wanted.is_dir():
-            remove_trees(cache, f"building-{release}-")
+            remove_trees(cache, f"building-{release}-{variant}-")
             building = cache / f"building-{wanted.name}"
             try:
-                build(release, building, say)
+                build(release, variant, building, say)
                 building.rename(wanted)
             finally:
                 if building.is_dir():
                     remove_trees(cache, building.name)
-            remove_trees(cache, f"{release}-", keep=wanted.name)
+            remove_trees(cache, f"{release}-{variant}-", keep=wanted.name)
     return wanted
 
 
-def build(release: str, tree: Path, say: Say) -> None:
-    """Make the tree in place; about three minutes, mostly downloading."""
+def build(release: str, variant: str, tree: Path, say: Say) -> None:
+    """Make the tree in place; minutes, mostly downloading."""
+    if variant == "cluster":
+        # Before this one's clock starts: it says its own steps.
+        ensure_image(release, say, "customer")
     begun = time.monotonic()
-    say(f"building the node image: Debian {release} with Asterisk, once (3 to 6 minutes)")
-    log = cache_directory() / f"{release}.log"
-    source = mirror()
+    what, make = {
+        "customer": ("a PBX on Debian", make_customer),
+        "cluster": ("the same as a cluster's node, Debian", make_cluster),
+        "builder": ("where packages are built, Debian", make_builder),
+    }[variant]
+    say(f"making an image, once: {what} {release}")
+    log = cache_directory() / f"{release}-{variant}.log"
     with log.open("w") as out:
 
-        def step(what: str, argv: list[str]) -> None:
-            say(f"  [{time.monotonic() - begun:4.0f} s] {what}")
+        def step(title: str, argv: Sequence[str]) -> None:
+            say(f"  [{time.monotonic() - begun:4.0f} s] {title}")
             done = subprocess.run(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -146,45 +184,107 @@ def build(release: str, tree: Path, say: Say) -> None:
             if done.returncode != 0:
                 out.flush()
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-                raise LabError(f"{what} failed (whole log: {log}):\n{tail}")
+                raise LabError(f"{title} failed (whole log: {log}):\n{tail}")
 
-        step(
-            f"the base system and {len(PACKAGES)} packages",
-            [
-                "mmdebstrap",
-                "--variant=apt",
-                "--mode=root",
-                "--format=directory",
-                *(f"--aptopt={option}" for option in APT_OPTIONS),
-                *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
-                f"--include={','.join(PACKAGES)}",
-                release,
-                str(tree),
-                source,
-            ],
-        )
-        apt = tree / "etc/apt"
-        (apt / "sources.list.d/asterisk.list").write_text(
-            f"deb {source} {ASTERISK_RELEASE} main\n"
-        )
-        (apt / "preferences.d/asterisk").write_text(
-            f"Package: *\nPin: release n={ASTERISK_RELEASE}\nPin-Priority: 50\n"
-        )
+        make(release, tree, step)
+    say(f"  [{time.monotonic() - begun:4.0f} s] done, kept in {cache_directory()}")
+
+
+def make_customer(release: str, tree: Path, step: Step) -> None:
+    source = mirror()
+    debootstrap(release, tree, step, PBX_PACKAGES, source)
+    apt = tree / "etc/apt"
+    (apt / "sources.list.d/asterisk.list").write_text(f"deb {source} {ASTERISK_RELEASE} main\n")
+    (apt / "preferences.d/asterisk").write_text(
+        f"Package: *\nPin: release n={ASTERISK_RELEASE}\nPin-Priority: 50\n"
+    )
+    chroot = ["chroot", str(tree)]
+    with QuietServices(tree):
         shutil.copy("/etc/resolv.conf", tree / "etc/resolv.conf")
-        # No package starts a service while the image is made.
-        policy = tree / "usr/sbin/policy-rc.d"
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-        chroot = ["chroot", str(tree)]
         step("Asterisk's package list", [*chroot, "apt-get", "update"])
         step("Asterisk", [*chroot, "apt-get", "install", "-y", *ASTERISK_PACKAGES])
-        policy.unlink()
+        packages = "-oDir::Cache::archives=/srv/packages"
+        (tree / "srv/packages/partial").mkdir(parents=True)
+        download = [*chroot, "apt-get", "install", "-y", "--download-only", packages]
+        step("the cluster's packages, not installed",
+             [*download, *CLUSTER_PACKAGES, *TEST_PACKAGES])
+        step("packages to install again", [*download, "--reinstall", *UPGRADED_PACKAGES])
         (tree / "etc/resolv.conf").unlink()
-        shutil.copytree(FILES / "image", tree, dirs_exist_ok=True)
-        shutil.copy(FILES / "customize", tree / "tmp/customize")
-        step("the PBX's data and the store", [*chroot, "/tmp/customize"])
-        (tree / "tmp/customize").unlink()
-    say(f"  [{time.monotonic() - begun:4.0f} s] done, kept in {cache_directory()}")
+    shutil.rmtree(tree / "srv/packages/partial")
+    (tree / "srv/packages/lock").unlink(missing_ok=True)
+    step("their index",
+         [*chroot, "sh", "-c", "cd /srv/packages && apt-ftparchive packages . >Packages"])
+    for old in (apt / "sources.list", apt / "sources.list.d/asterisk.list",
+                apt / "preferences.d/asterisk"):
+        old.unlink()
+    shutil.rmtree(tree / "var/lib/apt/lists")
+    (apt / "sources.list.d/packages.list").write_text(PACKAGES_LIST)
+    # As apt is by default: who installs a package gets what it recommends.
+    (apt / "apt.conf.d/99mmdebstrap").write_text('Acquire::Languages "none";\n')
+    step("apt's own lists", [*chroot, "sh", "-c", "apt-get clean && apt-get update"])
+    for place in DIVERTED:
+        # Not beside the original: Pacemaker would take it for an agent.
+        away = f"/usr/lib/lab{place}"
+        (tree / away.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        step(f"room for the stand-in of {place}",
+             [*chroot, "dpkg-divert", "--local", "--rename", "--divert", away, "--add", place])
+    customize("customer", tree, step, "the PBX's data")
+
+
+def make_cluster(release: str, tree: Path, step: Step) -> None:
+    step("a copy of the customer's PBX",
+         ["cp", "--archive", "--reflink=auto", str(image_path(release, "customer")), str(tree)])
+    with QuietServices(tree):
+        step("the cluster's packages",
+             ["chroot", str(tree), "apt-get", "install", "-y", "--no-install-recommends",
+              *CLUSTER_PACKAGES, *TEST_PACKAGES])
+    customize("cluster", tree, step, "the store")
+
+
+def make_builder(release: str, tree: Path, step: Step) -> None:
+    debootstrap(release, tree, step, BUILDER_PACKAGES, mirror())
+
+
+def debootstrap(
+    release: str, tree: Path, step: Step, packages: Sequence[str], source: str
+) -> None:
+    step(
+        f"the base system and {len(packages)} packages",
+        [
+            "mmdebstrap",
+            "--variant=apt",
+            "--mode=root",
+            "--format=directory",
+            *(f"--aptopt={option}" for option in APT_OPTIONS),
+            *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
+            f"--include={','.join(packages)}",
+            release,
+            str(tree),
+            source,
+        ],
+    )
+
+
+def customize(variant: str, tree: Path, step: Step, title: str) -> None:
+    """Lay the variant's files over the tree and run its script in it."""
+    shutil.copytree(FILES / variant, tree, dirs_exist_ok=True)
+    shutil.copy(FILES / f"customize-{variant}", tree / "tmp/customize")
+    step(title, ["chroot", str(tree), "/tmp/customize"])
+    (tree / "tmp/customize").unlink()
+
+
+class QuietServices:
+    """``with QuietServices(tree):`` no package starts a service."""
+
+    def __init__(self, tree: Path) -> None:
+        self._policy = tree / "usr/sbin/policy-rc.d"
+
+    def __enter__(self) -> None:
+        self._policy.write_text("#!/bin/sh\nexit 101\n")
+        self._policy.chmod(0o755)
+
+    def __exit__(self, *rest: object) -> None:
+        self._policy.unlink()
 
 
 def remove_trees(cache: Path, prefix: str, keep: str = "") -> None:

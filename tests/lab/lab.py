@@ -14,16 +14,16 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from tests.lab.host import LabError, cgroup_root, run, start_time, wait_for
-from tests.lab.image import FILES, Say, ensure_image, recipe_hash
+from tests.lab.image import FILES, Say, ensure_image, image_path, recipe_hash
 from tests.lab.lineswitch import LineSwitchClient, start_line_switch
-from tests.lab.network import Network
-from tests.lab.node import Node, copy_sparse, remove_cgroup
+from tests.lab.network import SWITCHBOARD_ADDRESS, Network
+from tests.lab.node import Node, copy_sparse, detach_loops, remove_cgroup
 
 BASE = Path("/run/asha-lab")
 REPOSITORY = Path(__file__).parents[2]
@@ -38,13 +38,31 @@ ADDRESSES = {
     "crm2": {"eth0": "192.168.1.12/24", "eth1": "10.0.3.252/24"},
 }
 CARD_NODE = "crm1"
+# Of a customer's node: what DRBD will have.
+PARTITION_SIZE = 1536 << 20
+
+# How a customer's Debian has its LAN; the second NIC is not set up.
+INTERFACES = """\
+source /etc/network/interfaces.d/*
+
+auto lo
+iface lo inet loopback
+
+auto eth0
+iface eth0 inet static
+    address {address}
+    gateway {gateway}
+"""
+HOSTS = "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n"
 
 
 class Lab:
     """``with Lab() as lab:`` boots the nodes; leaving it removes everything.
 
-    ``cluster=False`` boots them without Pacemaker. ``persistent`` labs outlive
-    the process that made them. Raises LabUnavailable where none can run.
+    ``cluster=False`` boots them without Pacemaker. ``customer=True`` boots them as a
+    customer has them: a PBX in service, nothing of the cluster, and an empty
+    partition, whose size in bytes ``partitions`` may give by node. ``persistent`` labs
+    outlive the process that made them. Raises LabUnavailable where none can run.
     """
 
     def __init__(
@@ -54,6 +72,8 @@ class Lab:
         nodes: Iterable[str] = NODES,
         release: str = "",
         cluster: bool = True,
+        customer: bool = False,
+        partitions: Mapping[str, int] | None = None,
         persistent: bool = False,
         say: Say = lambda text: None,
     ) -> None:
@@ -66,11 +86,16 @@ class Lab:
         self.network = Network(self.name)
         self.nodes = {
             node: Node(
-                self.name, node, self.directory / node, self.shared, self.network, ADDRESSES[node]
+                self.name, node, self.directory / node, self.shared, self.network,
+                ADDRESSES[node], configured=not customer,
+                partition=(partitions or {}).get(node, PARTITION_SIZE) if customer else 0,
             )
             for node in nodes
         }
-        self._cluster = cluster
+        for each in self.nodes.values():
+            each.maker = self._make
+        self._cluster = cluster and not customer
+        self._customer = customer
         self._persistent = persistent
         self._say = say
         self._lock: IO[str] | None = None
@@ -102,12 +127,13 @@ class Lab:
             nodes=record["nodes"],
             release=record["release"],
             cluster=record["cluster"],
+            customer=record["customer"],
             persistent=record["persistent"],
         )
 
     def up(self) -> None:
         """Build the image if need be, and boot every node to the end."""
-        image = ensure_image(self.release, self._say)
+        ensure_image(self.release, self._say, self._variant)
         remove_stale(self._say)
         if not is_orphan(self.name):
             raise LabError(f"a lab called {self.name} is in use by another process")
@@ -118,31 +144,24 @@ class Lab:
         BASE.mkdir(parents=True, exist_ok=True)
         self._take_ownership()
         try:
-            self._build(image)
+            self._build()
         except BaseException:
             self.down()
             raise
 
-    def _build(self, image: Path) -> None:
+    def _build(self) -> None:
         self.directory.mkdir()
         run(["mount", "-t", "tmpfs", "-o", f"size={MEMORY_DISK},mode=755", "asha-lab",
              str(self.directory)])
         self._record(persistent=False)
         self.shared.mkdir()
-        copy_sparse(image / "srv/store.img", self.shared / "store.img")
+        if not self._customer:
+            copy_sparse(self._image / "srv/store.img", self.shared / "store.img")
+        (self.directory / "authkey").write_bytes(secrets.token_bytes(256))
         self.network.build_switchboard()
-        key = secrets.token_bytes(256)
         for node in self.nodes.values():
-            node.create(image)
-            node.install(REPOSITORY)
-            # The card's vendor program, or what stands in for it here.
-            shutil.copy(FILES / "rhinofailover", node.root / "usr/local/bin/rhinofailover")
-            (node.root / "usr/local/bin/rhinofailover").chmod(0o755)
-            if node.name == CARD_NODE:
-                node.write("/etc/asha/asha.conf", "RHINOSPF=YES\nRHINOUSB=/dev/ttyUSB0\n")
-                run(["systemctl", f"--root={node.root}", "enable", "asha-relay-park"])
-            if self._cluster:
-                self._configure_cluster(node, key)
+            node.connect()
+            self._make(node)
         self._start_line_switch()
         self._say(f"booting {' and '.join(self.nodes)}")
         for node in self.nodes.values():
@@ -164,7 +183,7 @@ class Lab:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self._detach_loops()
+        detach_loops(self.shared / "store.img")
         self.network.remove()
         remove_cgroup(cgroup_root() / f"asha-lab-{self.name}")
         for node in self.nodes.values():
@@ -223,7 +242,32 @@ class Lab:
 
     # Making and removing.
 
-    def _configure_cluster(self, node: Node, key: bytes) -> None:
+    @property
+    def _variant(self) -> str:
+        return "customer" if self._customer else "cluster"
+
+    @property
+    def _image(self) -> Path:
+        return image_path(self.release, self._variant)
+
+    def _make(self, node: Node) -> None:
+        """The node's disks, as they are before its first boot."""
+        node.create(self._image)
+        # The lab's stand-ins, and the program of the card's vendor, or what it is here.
+        shutil.copytree(FILES / "node", node.root, symlinks=True, dirs_exist_ok=True)
+        if self._customer:
+            node.write("/etc/hosts", HOSTS.format(name=node.name))
+            node.write("/etc/network/interfaces", INTERFACES.format(
+                address=node.addresses["eth0"], gateway=SWITCHBOARD_ADDRESS))
+            return
+        node.install(REPOSITORY)
+        if node.name == CARD_NODE:
+            node.write("/etc/asha/asha.conf", "RHINOSPF=YES\nRHINOUSB=/dev/ttyUSB0\n")
+            run(["systemctl", f"--root={node.root}", "enable", "asha-relay-park"])
+        if self._cluster:
+            self._configure_cluster(node)
+
+    def _configure_cluster(self, node: Node) -> None:
         entries = []
         for number, name in enumerate(self.nodes, start=1):
             ring = [address.split("/")[0] for address in
@@ -235,7 +279,7 @@ class Lab:
         text = (FILES / "corosync.conf").read_text().replace("@NODES@", "\n".join(entries))
         node.write("/etc/corosync/corosync.conf", text)
         authkey = node.path("/etc/corosync/authkey")
-        authkey.write_bytes(key)
+        authkey.write_bytes((self.directory / "authkey").read_bytes())
         authkey.chmod(0o400)
         run(["systemctl", f"--root={node.root}", "enable", "corosync", "pacemaker"])
 
@@ -243,8 +287,9 @@ class Lab:
         record = {
             "nodes": list(self.nodes),
             "release": self.release,
-            "recipe": recipe_hash(self.release),
+            "recipe": recipe_hash(self.release, self._variant),
             "cluster": self._cluster,
+            "customer": self._customer,
             "persistent": persistent,
         }
         (self.directory / "lab.json").write_text(json.dumps(record))
@@ -255,21 +300,6 @@ class Lab:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LabError(f"a lab called {self.name} is being made or used already") from None
-
-    def _detach_loops(self) -> None:
-        """A loop device is the kernel's: it outlives the node that attached it."""
-        store = self.shared / "store.img"
-        if not store.exists():
-            return
-
-        def detached() -> bool:
-            listed = run(["losetup", "--noheadings", "--output", "NAME", "-j", str(store)],
-                         check=False)
-            for device in listed.out.split():
-                run(["losetup", "--detach", device], check=False)
-            return not listed.out.split()
-
-        wait_for(detached, f"the loop devices of {store}", timeout=30)
 
 
 def lock_path(name: str) -> Path:

@@ -10,7 +10,7 @@ Two kinds:
 * ``numato``: the vendor's documented protocol (sources in asha/relay/numato.py).
   The card's real driver talks to it.
 * ``rhino``: the bytes on the wire of a Rhino 1SPF are not published. The lab's
-  own rhinofailover (tests/lab/files) stands in for the vendor's program and
+  own rhinofailover (tests/lab/files/node) stands in for the vendor's program and
   speaks a made-up protocol with this process: a line of ASCII, such as
   ``RELAYON 0``, answered by ``OK`` or ``ERROR``.
 

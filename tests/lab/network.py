@@ -39,7 +39,8 @@ class Network:
         self._switch("addr", "add", f"{SWITCHBOARD_ADDRESS}/24", "dev", LAN)
 
     def build_node(self, node: str, addresses: dict[str, str]) -> None:
-        """``addresses``: with prefix length, by the name of the NIC."""
+        """``addresses``: with prefix length, by the name of the NIC; one that has none
+        is off, for the node itself to set up."""
         space = self.namespace(node)
         run(["ip", "netns", "add", space])
         for nic, bridge in BRIDGES.items():
@@ -48,9 +49,8 @@ class Network:
                 "link", "add", "name", wire, "type", "veth", "peer", "name", nic, "netns", space
             )
             self._switch("link", "set", wire, "master", bridge, "up")
-            run(["ip", "-n", space, "addr", "add", addresses[nic], "dev", nic])
-            run(["ip", "-n", space, "link", "set", nic, "up"])
         run(["ip", "-n", space, "link", "set", "lo", "up"])
+        self.reset_node(node, addresses)
 
     def unplug(self, node: str, nic: str) -> None:
         """Pull the cable out: the node's NIC loses its carrier."""
@@ -64,7 +64,9 @@ class Network:
         space = self.namespace(node)
         for nic in BRIDGES:
             run(["ip", "-n", space, "addr", "flush", "dev", nic])
-            run(["ip", "-n", space, "addr", "add", addresses[nic], "dev", nic])
+            if nic in addresses:
+                run(["ip", "-n", space, "addr", "add", addresses[nic], "dev", nic])
+            run(["ip", "-n", space, "link", "set", nic, "up" if nic in addresses else "down"])
         run(["ip", "netns", "exec", space, "nft", "flush", "ruleset"], check=False)
 
     def remove(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -14,6 +15,8 @@ from tests.lab.network import Network
 
 # Loop device nodes a node may use; the store takes one per primary.
 LOOP_NODES = 64
+# Where a customer's node has its empty partition.
+PARTITION = "/dev/sda5"
 BOOT_SECONDS = 90.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -24,19 +27,28 @@ ENTER_CGROUP = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
 
 
 class Node:
-    """Created by Lab. ``directory`` holds its overlay; ``shared`` is the store's."""
+    """Created by Lab. ``directory`` holds its overlay; ``shared`` is the store's.
+
+    ``addresses`` has its NICs; ``configured``: the lab gives them their addresses, not
+    the node itself. ``partition`` is the size of its empty partition in bytes, 0 for
+    none.
+    """
 
     def __init__(self, lab: str, name: str, directory: Path, shared: Path, network: Network,
-                 addresses: dict[str, str]) -> None:
+                 addresses: dict[str, str], *, configured: bool, partition: int) -> None:
         self.name = name
         self.addresses = addresses
         self.machine = f"asha-{lab}-{name}"
         self.root = directory / "root"
         # Told "on" and "off" when the mains switch is used; see Lab._power_changed.
         self.power_listener: Callable[[Node, str], None] = lambda node, event: None
+        # Makes a new box of it; see Lab._make.
+        self.maker: Callable[[Node], None] = lambda node: None
         self._directory = directory
         self._shared = shared
         self._network = network
+        self._given = addresses if configured else {}
+        self._partition = partition
         self._cgroup = cgroup_root() / f"asha-lab-{lab}" / name
 
     # Being.
@@ -45,18 +57,35 @@ class Node:
         """Lay a writable layer over the image. The node is off."""
         for part in ("upper", "work", "root"):
             (self._directory / part).mkdir(parents=True, exist_ok=True)
+        # redirect_dir: a directory of the image can be renamed, as on any disk.
         options = (
-            f"lowerdir={image},upperdir={self._directory}/upper,workdir={self._directory}/work"
+            f"lowerdir={image},upperdir={self._directory}/upper,workdir={self._directory}/work,"
+            "redirect_dir=on"
         )
         run(["mount", "-t", "overlay", "overlay", "-o", options, str(self.root)])
         self.write("/etc/hostname", self.name + "\n")
-        self._network.build_node(self.name, self.addresses)
+        if self._partition:
+            with self._disk.open("wb") as disk:
+                disk.truncate(self._partition)
+
+    def connect(self) -> None:
+        """Its NICs and cables."""
+        self._network.build_node(self.name, self._given)
 
     def remove(self) -> None:
         """Cut the power and give everything back."""
         self.crash()
         if os.path.ismount(self.root):
             run(["umount", "--lazy", str(self.root)])
+
+    def replace(self) -> None:
+        """The box is destroyed, its disks with it; a new one of the same name is booted,
+        as bare as this one was."""
+        self.remove()
+        shutil.rmtree(self._directory)
+        (self._shared / f"{self.name}.drbd.json").unlink(missing_ok=True)
+        self.maker(self)
+        self.boot()
 
     # Power.
 
@@ -77,7 +106,7 @@ class Node:
         """Switch the node on; with ``wait``, until its systemd has finished."""
         if self.is_up:
             raise LabError(f"{self.name} is on already")
-        self._network.reset_node(self.name, self.addresses)
+        self._network.reset_node(self.name, self._given)
         for nic in self.addresses:
             self._network.plug(self.name, nic)
         self._cgroup.mkdir(parents=True, exist_ok=True)
@@ -120,7 +149,7 @@ class Node:
             return True
 
         wait_for(has_init, f"the start of {self.name}", timeout=BOOT_SECONDS)
-        self._make_loop_nodes()
+        self._make_devices()
         self.power_listener(self, "on")
         if wait:
             self.wait_booted()
@@ -266,11 +295,18 @@ class Node:
              "/usr/lib/python3/dist-packages/asha"]
         )
 
-    def _make_loop_nodes(self) -> None:
+    @property
+    def _disk(self) -> Path:
+        return self._directory / "sda5.img"
+
+    def _make_devices(self) -> None:
         for number in range(LOOP_NODES):
             place = self.path(f"/dev/loop{number}")
             if not place.exists():
                 os.mknod(place, stat.S_IFBLK | 0o660, os.makedev(7, number))
+        if self._partition:
+            loop = run(["losetup", "--find", "--show", str(self._disk)]).out.strip()
+            os.mknod(self.path(PARTITION), stat.S_IFBLK | 0o660, os.stat(loop).st_rdev)
 
     def _nothing_runs(self) -> bool:
         return not any(p.read_text().split() for p in self._cgroup.rglob("cgroup.procs"))
@@ -282,6 +318,7 @@ class Node:
         # Not to be used again: in a cgroup that was once killed, kernels of 6.x
         # kill what systemd starts later.
         remove_cgroup(self._cgroup)
+        detach_loops(self._disk)
         (self._directory / "init").unlink(missing_ok=True)
 
 
@@ -290,6 +327,21 @@ def remove_cgroup(top: Path) -> None:
     if top.is_dir():
         for folder, _, _ in os.walk(top, topdown=False):
             os.rmdir(folder)
+
+
+def detach_loops(image: Path) -> None:
+    """A loop device is the kernel's: it outlives the node that attached it."""
+    if not image.exists():
+        return
+
+    def detached() -> bool:
+        listed = run(["losetup", "--noheadings", "--output", "NAME", "-j", str(image)],
+                     check=False)
+        for device in listed.out.split():
+            run(["losetup", "--detach", device], check=False)
+        return not listed.out.split()
+
+    wait_for(detached, f"the loop devices of {image}", timeout=30)
 
 
 def copy_sparse(source: Path, target: Path) -> None:

@@ -169,7 +169,7 @@ def test_all_of_one_place_and_no_other(folder: Path) -> None:
 
 def test_no_time_left_is_unknown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(folder / "sark.db")
-    monkeypatch.setattr(sqlite, "_become_owner", lambda path: time.sleep(1000))
+    monkeypatch.setattr(sqlite, "become_owner", lambda path: time.sleep(1000))
     corrupt, unknown = sqlite.check_all([str(folder)], Deadline(0.3))
     assert corrupt == []
     assert "sark.db was not checked: " in unknown[0]

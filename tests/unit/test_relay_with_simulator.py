@@ -20,7 +20,7 @@ from tests.lab.lineswitch import LineSwitchClient, start_line_switch
 
 pytest.importorskip("serial")
 
-PROGRAM = Path(__file__).parents[1] / "lab/files/rhinofailover"
+PROGRAM = Path(__file__).parents[1] / "lab/files/node/usr/local/bin/rhinofailover"
 
 
 class Site:

@@ -599,7 +599,7 @@ def test_unless_it_is_told_to_refuse(site: Site, corrupt: str) -> None:
 def test_what_could_not_be_checked_never_refuses(
     site: Site, corrupt: str, errors: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_become_owner", lambda path: time.sleep(1000))
+    monkeypatch.setattr(sqlite, "become_owner", lambda path: time.sleep(1000))
     outcome = site.do("start", sqlite_errors=errors, sqlite_timeout="300ms")
     assert outcome.code == Exit.SUCCESS
     assert f"{corrupt} was not checked: " in outcome.err

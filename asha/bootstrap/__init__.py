@@ -1,0 +1,1 @@
+"""From two bare Debian boxes to a cluster: facts, questions, checks, steps."""

@@ -1,0 +1,193 @@
+"""What a step is made of: single changes that know whether they are needed.
+
+An action can say what it will do (``preview``), whether it is already so
+(``is_done``), do it, and write itself down as shell (``script``). The plan, the
+install and the scripts are three ways to walk the same objects.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from asha.bootstrap.machine import Machine
+from asha.trouble import Trouble
+
+Say = Callable[[str], None]
+
+
+class Action(ABC):
+    """One change of the machine."""
+
+    title: str
+
+    @abstractmethod
+    def is_done(self, machine: Machine) -> bool:
+        """Whether nothing is left to do. Changes nothing; may be asked at any time."""
+
+    @abstractmethod
+    def preview(self, machine: Machine) -> str:
+        """The command, or the difference to the file, for a reader."""
+
+    @abstractmethod
+    def script(self) -> str:
+        """Shell lines that do the same, for the prudent."""
+
+    @abstractmethod
+    def do(self, machine: Machine, say: Say) -> None:
+        """Raises Trouble. Called again after any interruption, it ends the same."""
+
+
+@dataclass
+class Write(Action):
+    """A file with this text. ``secret``: its text is never shown."""
+
+    path: str
+    text: str
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+    secret: bool = False
+    why: str = ""
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        return self.why or f"write {self.path}"
+
+    def is_done(self, machine: Machine) -> bool:
+        if machine.read(self.path) != self.text:
+            return False
+        mode = machine.path(self.path).stat().st_mode & 0o7777
+        return mode == self.mode and machine.owner_of(self.path) == (self.owner, self.group)
+
+    def preview(self, machine: Machine) -> str:
+        old = machine.read(self.path)
+        about = f"write {self.path} (mode {self.mode:o}, {self.owner}:{self.group})"
+        if self.secret:
+            return f"{about}: secret, not shown"
+        diff = difflib.unified_diff(
+            (old or "").splitlines(),
+            self.text.splitlines(),
+            self.path if old is not None else "/dev/null",
+            self.path,
+            lineterm="",
+        )
+        return "\n".join([about, *diff])
+
+    def script(self) -> str:
+        if self.secret:
+            return f"# {self.path}: has a secret\nasha step --file {shlex.quote(self.path)}"
+        quoted = shlex.quote(self.path)
+        owner = f"-o {self.owner} -g {self.group}"
+        return (
+            f"install -D -m {self.mode:o} {owner} /dev/stdin {quoted} <<'END-OF-FILE'\n"
+            f"{self.text.rstrip(chr(10))}\nEND-OF-FILE"
+        )
+
+    def do(self, machine: Machine, say: Say) -> None:
+        machine.write(self.path, self.text, self.mode, self.owner, self.group)
+
+
+@dataclass
+class Remove(Action):
+    """A file that must not be there."""
+
+    path: str
+    why: str = ""
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        return self.why or f"remove {self.path}"
+
+    def is_done(self, machine: Machine) -> bool:
+        return not machine.exists(self.path)
+
+    def preview(self, machine: Machine) -> str:
+        return self.script()
+
+    def script(self) -> str:
+        return f"rm -f {shlex.quote(self.path)}"
+
+    def do(self, machine: Machine, say: Say) -> None:
+        machine.remove(self.path)
+
+
+@dataclass
+class Run(Action):
+    """A program, unless ``done`` says that it is so already."""
+
+    title: str
+    argv: Sequence[str]
+    done: Callable[[Machine], bool]
+    timeout: float = 60.0
+    mend: str = ""
+
+    def is_done(self, machine: Machine) -> bool:
+        return self.done(machine)
+
+    def preview(self, machine: Machine) -> str:
+        return self.script()
+
+    def script(self) -> str:
+        return shlex.join(self.argv)
+
+    def do(self, machine: Machine, say: Say) -> None:
+        try:
+            machine.run(*self.argv, timeout=self.timeout)
+        except Trouble as trouble:
+            raise Trouble(str(trouble), trouble.mend or self.mend) from None
+
+
+def enable(title: str, *units: str) -> Run:
+    """Have systemd start these at each boot."""
+    return Run(
+        title=title,
+        argv=["systemctl", "enable", *units],
+        done=lambda machine: all(
+            machine.says("systemctl", "is-enabled", unit).strip() == "enabled" for unit in units
+        ),
+    )
+
+
+@dataclass
+class Call(Action):
+    """Work that has no one command: ours, under a name by which it can be run alone.
+
+    ``name`` is unique in the plan (``asha step NAME``); ``what`` tells a reader, in
+    lines, what it does in which order.
+    """
+
+    name: str
+    title: str
+    what: str
+    work: Callable[[Machine, Say], None]
+    done: Callable[[Machine], bool]
+
+    def is_done(self, machine: Machine) -> bool:
+        return self.done(machine)
+
+    def preview(self, machine: Machine) -> str:
+        return self.what
+
+    def script(self) -> str:
+        comment = "".join(f"# {line}\n" for line in self.what.splitlines())
+        return f"{comment}asha step {shlex.quote(self.name)}"
+
+    def do(self, machine: Machine, say: Say) -> None:
+        self.work(machine, say)
+
+
+@dataclass
+class Step:
+    """A numbered group of actions: 10, 20, 30, 50 or 70, as in the manual of 2014."""
+
+    number: int
+    name: str
+    title: str
+    actions: list[Action] = field(default_factory=list)
+
+    def is_done(self, machine: Machine) -> bool:
+        return all(action.is_done(machine) for action in self.actions)

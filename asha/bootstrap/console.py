@@ -1,0 +1,49 @@
+"""What a person sees of a long work: a line per action, and how far it is."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+# Seconds between two lines of progress where they cannot be redrawn.
+EVERY = 10.0
+
+
+class Console:
+    """``note`` for a line that stays, ``say`` for how far the action at hand is."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._terminal = sys.stdout.isatty()
+        self._drawn = False
+        self._last = 0.0
+
+    def note(self, text: str) -> None:
+        self._clear()
+        print(f"[{time.monotonic() - self._begun:4.0f} s] {text}", flush=True)
+        self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        line = f"            {text}"
+        if self._terminal:
+            self._clear()
+            print(line[:79], end="", flush=True)
+            self._drawn = True
+        elif time.monotonic() - self._last >= EVERY:
+            print(line, flush=True)
+            self._last = time.monotonic()
+
+    def _clear(self) -> None:
+        if self._drawn:
+            print("\r\033[K", end="")
+            self._drawn = False
+
+
+def ask(question: str) -> bool:
+    """Yes or no; no is the default, and the answer where nobody can answer."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

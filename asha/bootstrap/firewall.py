@@ -1,0 +1,77 @@
+"""Step 10: the cluster's ports are the other node's alone.
+
+The firewall that rules this machine is told: Shorewall, firewalld, or else a table of
+our own in nftables (asha/bootstrap/nft.py). And fail2ban never bans the other node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asha.bootstrap import fail2ban, nft, shorewall
+from asha.bootstrap.action import Action, Call, Say
+from asha.bootstrap.machine import Machine
+from asha.bootstrap.ports import Opening, openings
+from asha.cluster.site import Site
+
+
+def actions(site: Site, machine: Machine) -> list[Action]:
+    if shorewall.rules(machine):
+        rulers = shorewall.actions(site)
+    elif _firewalld_rules(machine):
+        rulers = [_firewalld(site)]
+    else:
+        rulers = nft.actions(site)
+    return [*rulers, *fail2ban.actions(site, machine)]
+
+
+def _firewalld_rules(machine: Machine) -> bool:
+    return machine.says("systemctl", "is-active", "firewalld.service").strip() == "active"
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A rich rule, in the zone of its NIC, as it is now or for good."""
+
+    opening: Opening
+    permanent: bool
+
+    @property
+    def text(self) -> str:
+        return (f'rule family="ipv4" source address="{self.opening.peer}" '
+                f'port port="{self.opening.port}" protocol="{self.opening.protocol}" accept')
+
+    def command(self, machine: Machine, verb: str) -> list[str]:
+        scope = ["--permanent"] if self.permanent else []
+        return ["firewall-cmd", *scope, f"--zone={_zone(machine, self.opening.nic)}",
+                f"--{verb}-rich-rule={self.text}"]
+
+    def is_there(self, machine: Machine) -> bool:
+        return machine.run(*self.command(machine, "query"), check=False).ok
+
+
+def _zone(machine: Machine, nic: str) -> str:
+    """firewalld's zone of a NIC: its own, or the default one."""
+    own = machine.says("firewall-cmd", f"--get-zone-of-interface={nic}").strip()
+    return own or machine.run("firewall-cmd", "--get-default-zone").out.strip()
+
+
+def _firewalld(site: Site) -> Action:
+    # Not a zone of the other node's own, by its address: all else that comes from
+    # it, ssh for one, would then find that zone's rules and not the administrator's.
+    rules = [_Rule(opening, permanent)
+             for opening in openings(site) for permanent in (True, False)]
+
+    def work(machine: Machine, say: Say) -> None:
+        for rule in rules:
+            if not rule.is_there(machine):
+                machine.run(*rule.command(machine, "add"))
+
+    return Call(
+        name="firewall",
+        title="open firewalld to the other node",
+        what="\n".join(f"firewall-cmd [--permanent] --zone=(that of {rule.opening.nic}) "
+                       f"--add-rich-rule='{rule.text}'" for rule in rules if rule.permanent),
+        work=work,
+        done=lambda machine: all(rule.is_there(machine) for rule in rules),
+    )

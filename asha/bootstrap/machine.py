@@ -1,0 +1,136 @@
+"""The machine that is being installed: its files and its programs.
+
+Everything the bootstrap reads, writes or runs goes through here, so that a test
+can hand it another root and other programs, and a dry run none at all.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from asha.ocf.deadline import Deadline
+from asha.ocf.results import AgentError
+from asha.ocf.runner import Completed, Runner
+from asha.trouble import Trouble
+
+# Debian's own; an administrator's PATH may lack sbin.
+SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Machine:
+    """The real one; ``root`` is for tests, which give a directory that looks like it."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = Path(root)
+
+    # Files.
+
+    def path(self, inside: str) -> Path:
+        return self.root / inside.lstrip("/")
+
+    def exists(self, inside: str) -> bool:
+        return os.path.lexists(self.path(inside))
+
+    def read(self, inside: str) -> str | None:
+        """The text of a file; None without it."""
+        try:
+            return self.path(inside).read_text(encoding="utf-8", errors="surrogateescape")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, inside: str, text: str, mode: int = 0o644, owner: str = "root",
+              group: str = "") -> None:
+        """Whole or not at all, also when the power fails: written beside it, then renamed."""
+        place = self.path(inside)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_name(f".{place.name}.asha-new")
+        beside.unlink(missing_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            if os.geteuid() == 0:
+                shutil.chown(descriptor, owner, group or None)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        beside.rename(place)
+        sync_directory(place.parent)
+
+    def owner_of(self, inside: str) -> tuple[str, str]:
+        """The names of its user and group; "" for one that has none. Raises OSError."""
+        status = self.path(inside).stat()
+        try:
+            user = pwd.getpwuid(status.st_uid).pw_name
+        except KeyError:
+            user = ""
+        try:
+            group = grp.getgrgid(status.st_gid).gr_name
+        except KeyError:
+            group = ""
+        return user, group
+
+    def remove(self, inside: str) -> None:
+        """No file is no error."""
+        place = self.path(inside)
+        place.unlink(missing_ok=True)
+        if place.parent.is_dir():
+            sync_directory(place.parent)
+
+    # Time, so that a test need not wait.
+
+    def now(self) -> float:
+        """Seconds on a clock that only goes forward."""
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    # Programs.
+
+    def has(self, program: str) -> bool:
+        return shutil.which(program, path=SEARCH) is not None
+
+    def run(
+        self,
+        *argv: str,
+        timeout: float = 60.0,
+        check: bool = True,
+        stdin: str | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Completed:
+        """Run a program to its end, at most ``timeout`` seconds; its group is killed then.
+
+        Raises Trouble when it is not there, does not end, or (``check``) says
+        something other than 0.
+        """
+        env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
+        try:
+            done = Runner().run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
+        except AgentError as problem:
+            raise Trouble(problem.reason) from None
+        if check and not done.ok:
+            raise Trouble(f"{' '.join(argv)}: exit {done.code}: {done.complaint}")
+        return done
+
+    def says(self, *argv: str, timeout: float = 20.0) -> str:
+        """What a program prints; "" when it fails or is not there. For looking only."""
+        try:
+            done = self.run(*argv, timeout=timeout, check=False)
+        except Trouble:
+            return ""
+        return done.out if done.ok else ""
+
+
+def sync_directory(place: Path) -> None:
+    """Have a rename or removal in it survive a power cut."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

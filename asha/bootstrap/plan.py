@@ -1,0 +1,102 @@
+"""The plan: what makes this machine a node, in the order of the manual of 2014.
+
+10 network and firewall, 20 the replicated disk, 30 the data, 50 Corosync and
+Pacemaker, 70 the resources. A second node copies nothing (30) and gets the
+configuration from the first (70): DRBD and Pacemaker do that for it.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from asha.bootstrap import (
+    ami,
+    copy,
+    firewall,
+    handover,
+    join,
+    network,
+    resources,
+    ring,
+    sark,
+    services,
+    store,
+)
+from asha.bootstrap.action import Step
+from asha.bootstrap.machine import Machine
+from asha.bootstrap.record import OWNER_VARIABLE
+from asha.cluster.secret import Secret
+from asha.cluster.site import Site
+
+
+def steps(site: Site, machine: Machine, secret: Secret) -> list[Step]:
+    """Everything that this node needs, done or not. Changes nothing."""
+    near = [
+        Step(10, "network", "cluster link and firewall",
+             [*network.actions(site, machine), *firewall.actions(site, machine)]),
+        Step(20, "drbd", "the replicated disk", store.actions(site, machine, secret)),
+    ]
+    if site.is_first:
+        return [
+            *near,
+            Step(30, "data", "the data moves into the store",
+                 [*copy.actions(site, machine), *sark.actions(site, machine),
+                  *ami.actions(site, machine, secret)]),
+            Step(50, "cluster", "Corosync and Pacemaker",
+                 [*services.actions(site, machine), *ring.actions(site, machine, secret)]),
+            Step(70, "resources", "Pacemaker takes the telephone system over",
+                 [handover.take_over_action(site, machine), *resources.actions(site, machine),
+                  handover.finish_action(site, machine)]),
+        ]
+    return [
+        *near,
+        Step(50, "cluster", "joining the other node",
+             [*ami.actions(site, machine, secret), *services.actions(site, machine),
+              *join.actions(site, machine, secret),
+              handover.begin_action(site, machine), handover.take_over_action(site, machine),
+              *ring.actions(site, machine, secret), *resources.joined_actions(site, machine),
+              handover.finish_action(site, machine)]),
+    ]
+
+
+def pending(plan: list[Step], machine: Machine) -> list[Step]:
+    """The same steps with only what is left to do; steps with nothing left out."""
+    left = []
+    for step in plan:
+        actions = [action for action in step.actions if not action.is_done(machine)]
+        if actions:
+            left.append(Step(step.number, step.name, step.title, actions))
+    return left
+
+
+def describe(plan: list[Step], machine: Machine) -> str:
+    """Every command and file difference, for a reader."""
+    lines: list[str] = []
+    for step in plan:
+        lines += ["", f"== {step.number} {step.name}: {step.title} ==", ""]
+        for action in step.actions:
+            lines.append(f"* {action.title}")
+            shown = action.preview(machine)
+            if shown != action.title:
+                lines += [f"    {line}" if line else "" for line in shown.splitlines()]
+    return "\n".join(lines[1:])
+
+
+def script_name(step: Step) -> str:
+    return f"{step.number}-{step.name}.sh"
+
+
+def script(step: Step) -> str:
+    """The step as a shell script, for whoever wants to read and run it piece by piece."""
+    lines = [
+        "#!/bin/sh",
+        f"# {step.number} {step.title}. Written by: asha plan --scripts",
+        "# Run the scripts in the order of their numbers, as root. asha install does the",
+        "# same, skips what is done already, and puts all back when it is cut off. So do",
+        "# these: when the shell that you run them from ends before the last has.",
+        "set -e",
+        f"export {OWNER_VARIABLE}=\"${{{OWNER_VARIABLE}:-$PPID}}\"",
+    ]
+    for action in step.actions:
+        lines += ["", f"echo {shlex.quote(action.title)}", action.script()]
+    return "\n".join(lines) + "\n"

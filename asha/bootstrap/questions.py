@@ -1,0 +1,148 @@
+"""The questions of the manual of 2014, one record each.
+
+asha.bootstrap.interview asks them in a terminal, or finds the answers in a file. What
+the machine can tell is not asked; what it suggests is the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asha.bootstrap import suggest
+from asha.bootstrap.asking import Asking, Choices, Values
+
+
+def _no_problem(asking: Asking, answer: str) -> str:
+    return ""
+
+
+def _never(asking: Asking) -> bool:
+    return False
+
+
+def _always(asking: Asking) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Question:
+    """``key`` is asha.conf's; it may depend on which node this is.
+
+    ``choices`` are (what is typed, what it means) and ``answers`` turns the typed into
+    asha.conf's; ``problem`` is the objection to an answer that asha.conf's own rules
+    allow. A question whose ``when`` is false takes its default unasked.
+    """
+
+    key: Callable[[Asking], str]
+    text: str
+    help: str
+    default: Callable[[Asking], str]
+    problem: Callable[[Asking, str], str] = _no_problem
+    when: Callable[[Asking], bool] = _always
+    choices: Callable[[Asking], Choices] = lambda asking: ()
+    answers: Callable[[Asking, str], Values] | None = None
+    optional: bool = False
+
+    def taken(self, asking: Asking, answer: str) -> Values:
+        """The lines of asha.conf that this answer means."""
+        if self.answers is not None:
+            return self.answers(asking, answer)
+        return {self.key(asking): answer}
+
+
+def _key(name: str) -> Callable[[Asking], str]:
+    return lambda asking: name
+
+
+QUESTIONS = (
+    Question(
+        _key("PRIMARY"), "First or second node of the cluster",
+        "The first is installed alone and serves calls; the second joins it. A replacement\n"
+        "for a node that was lost is a second one, whichever it replaces.",
+        suggest.role_default, answers=suggest.role,
+        choices=lambda asking: (("first", ""), ("second", "")),
+    ),
+    Question(
+        lambda asking: asking.own("NAME"), "This node's name", "As uname -n prints it.",
+        lambda asking: asking.facts.name, problem=suggest.own_name_problem, when=_never,
+    ),
+    Question(
+        lambda asking: asking.other("NAME"), "The other node's name",
+        "As uname -n prints it there. The node need not exist yet.", suggest.other_name,
+    ),
+    Question(
+        _key("USENIC1"), "One or two NICs",
+        "Two: one for the LAN, one for a cable straight to the other node. One is for\n"
+        "learning only.",
+        suggest.nic_count_default, problem=suggest.nic_count_problem, answers=suggest.nic_count,
+        choices=lambda asking: (("2", "LAN and cluster link"), ("1", "for learning")),
+    ),
+    Question(
+        _key("LANNIC"), "The LAN's NIC", "The one that the telephones are reached by.",
+        suggest.lan_nic, problem=suggest.nic_problem,
+        when=lambda asking: not suggest.lan_nic(asking), choices=suggest.nic_choices,
+    ),
+    Question(
+        _key("LINKNIC"), "The cluster link's NIC", "The one with the cable to the other node.",
+        suggest.link_nic, problem=suggest.link_nic_problem, when=suggest.link_nic_is_open,
+        choices=suggest.nic_choices,
+    ),
+    Question(
+        _key("CLUSTERIP"), "The cluster's virtual address",
+        "A free static address of the LAN, outside the DHCP server's range. Telephones and\n"
+        "browsers use it; it moves between the nodes.",
+        suggest.virtual_default, problem=suggest.virtual_problem,
+    ),
+    Question(
+        _key("LANPREFIX"), "The LAN's prefix length", "24 is the netmask 255.255.255.0.",
+        suggest.lan_prefix, when=suggest.lan_prefix_is_open,
+    ),
+    Question(
+        lambda asking: asking.own("IP"), "This node's address on the cluster link",
+        "In a subnet that nothing else uses. With one NIC: this node's static LAN address.",
+        suggest.own_address, problem=suggest.own_address_problem,
+    ),
+    Question(
+        _key("LINKPREFIX"), "The cluster link's prefix length", "24 is the netmask 255.255.255.0.",
+        suggest.link_prefix, when=_never,
+    ),
+    Question(
+        lambda asking: asking.other("IP"), "The other node's address on the cluster link",
+        "In the same subnet.", suggest.other_address, problem=suggest.other_address_problem,
+    ),
+    Question(
+        _key("DRBDDEV"), "The empty partition for the store",
+        "It will hold Asterisk's and MariaDB's data, and must have the same size on both\n"
+        "nodes. ALL THAT IS ON IT WILL BE LOST.",
+        suggest.device_default, problem=suggest.device_problem, choices=suggest.device_choices,
+    ),
+    Question(
+        _key("CLUSTERALERT"), "Mail address for alerts", "Empty: no mail.",
+        suggest.kept("CLUSTERALERT"), optional=True,
+    ),
+    Question(
+        _key("SITEID"), "The site's name", "In the subject of every alert.", suggest.site_id,
+        optional=True,
+    ),
+    Question(
+        _key("RHINOSPF"), "Line relay (Rhino 1SPF, Numato)",
+        "The card that moves an ISDN or analogue line, and which node's USB powers it.",
+        suggest.relay_default, answers=suggest.relay,
+        choices=lambda asking: (("none", ""), ("here", "this node powers it"),
+                                ("there", f"{suggest.other(asking)} powers it")),
+    ),
+    Question(
+        _key("RHINOUSB"), "The relay's device", "dmesg tells, when it is plugged in.",
+        suggest.kept("RHINOUSB"), when=suggest.has_relay,
+    ),
+    Question(
+        _key("RELAYDRIVER"), "The relay's kind", "", suggest.kept("RELAYDRIVER"),
+        when=suggest.has_relay,
+        choices=lambda asking: (("rhino", "Rhino 1SPF"), ("numato", "Numato USB relay module")),
+    ),
+    Question(
+        _key("RELAYNUMBER"), "The relay on the module", "Counted from 0.",
+        suggest.kept("RELAYNUMBER"), when=suggest.is_numato,
+    ),
+)

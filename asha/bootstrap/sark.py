@@ -1,0 +1,123 @@
+"""SARK's own switches for a cluster, set in the copy of its database.
+
+Table ``globals``, one row. The manual's behaviour of the panel (no START button, no
+host name field; the virtual address for telephones) hangs on them. Releases differ in
+the columns that they have (SAIL 4.0 to 7): each is set only where it exists.
+STATICIPV4 is never touched: SARK 6.2 takes that address at boot, on both nodes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from asha.bootstrap import copy, handover, live
+from asha.bootstrap.action import Action, Call, Say
+from asha.bootstrap.machine import Machine
+from asha.cluster.site import Site
+from asha.data.sqlite import become_owner
+from asha.ocf.child import in_child
+from asha.ocf.deadline import Deadline
+from asha.ocf.results import AgentError, Failed
+from asha.trouble import Trouble
+
+DIRECTORY = "/opt/sark/db"
+# The second is what provisioning reads; SARK makes it anew from the first with each
+# commit, and the panel would wait for that.
+DATABASES = ("sark.db", "sark.rdonly.db")
+SECONDS = 30.0
+
+
+def flags(site: Site) -> dict[str, str]:
+    """Column and value, as the manual's scripts of 2014 set them."""
+    return {
+        "BINDADDR": "ON",
+        "HACLUSTERIP": site.virtual_address,
+        "HAUSECLUSTER": "YES",
+        "RHINOSPF": "YES" if site.relay is not None else "NO",
+    }
+
+
+def actions(site: Site, machine: Machine) -> list[Action]:
+    """Nothing to do where there is no SARK."""
+
+    def work(machine: Machine, say: Say) -> None:
+        for name in DATABASES:
+            path = f"{live.STORE}{DIRECTORY}/{name}"
+            if machine.exists(path):
+                set_flags(str(machine.path(path)), flags(site))
+
+    def done(machine: Machine) -> bool:
+        if handover.is_taken_over(machine) or not machine.exists(f"{DIRECTORY}/{DATABASES[0]}"):
+            return True
+        return copy.is_copied(machine) and all(
+            is_set(str(machine.path(f"{live.STORE}{DIRECTORY}/{name}")), flags(site))
+            for name in DATABASES
+            if machine.exists(f"{live.STORE}{DIRECTORY}/{name}")
+        )
+
+    values = ", ".join(f"{column}='{value}'" for column, value in flags(site).items())
+    return [
+        Call(
+            "sark",
+            "tell SARK's copy that it is in a cluster",
+            f"In {live.STORE}{DIRECTORY}: {' and '.join(DATABASES)}, table globals, of these\n"
+            f"columns those that exist: {values}.",
+            work,
+            done,
+        )
+    ]
+
+
+def set_flags(path: str, wanted: dict[str, str]) -> None:
+    """Raises Trouble. As the file's owner, as SARK would."""
+
+    def work() -> str:
+        become_owner(path)
+        try:
+            link = _open(path, "rw")
+            try:
+                there = _there(link, wanted)
+                names = ", ".join(f'"{column}" = ?' for column in there)
+                if there:
+                    with link:
+                        link.execute(f"UPDATE globals SET {names}", tuple(there.values()))
+            finally:
+                link.close()
+        except sqlite3.Error as problem:
+            raise Failed(str(problem)) from None
+        return ""
+
+    try:
+        in_child(work, Deadline(SECONDS), f"changing {path}")
+    except AgentError as problem:
+        raise Trouble(f"{path} cannot be changed: {problem.reason}",
+                      "repair or restore SARK's database, then run asha install again") from None
+
+
+def is_set(path: str, wanted: dict[str, str]) -> bool:
+    def work() -> str:
+        become_owner(path)
+        link = _open(path, "ro")
+        try:
+            there = _there(link, wanted)
+            names = ", ".join(f'"{column}"' for column in there) or "1"
+            rows = link.execute(f"SELECT {names} FROM globals").fetchall() if there else []
+            return str(all(row == tuple(there.values()) for row in rows))
+        finally:
+            link.close()
+
+    try:
+        return in_child(work, Deadline(SECONDS), f"reading {path}") == str(True)
+    except AgentError:
+        return False
+
+
+def _open(path: str, mode: str) -> sqlite3.Connection:
+    uri = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return sqlite3.connect(f"{uri}?mode={mode}", uri=True, timeout=SECONDS / 2)
+
+
+def _there(link: sqlite3.Connection, wanted: dict[str, str]) -> dict[str, str]:
+    """Of what is wanted, the columns that this release has."""
+    columns = {str(row[1]).upper() for row in link.execute("PRAGMA table_info(globals)")}
+    return {column: value for column, value in wanted.items() if column in columns}

@@ -1,0 +1,208 @@
+"""Directory trees: what is in one, and whether another is the same.
+
+Everything is done in one pass over sorted names, so that a hundred thousand
+recordings take no memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+CHUNK = 1 << 20
+# More differences than this say no more.
+PROBLEMS_MOST = 20
+
+# Attributes that a program could miss. Not a security label's, which is the
+# system's own, nor an overlay's.
+XATTRS = ("user.", "security.capability", "system.posix_acl_")
+
+NANO = 10**9
+
+
+@dataclass
+class Size:
+    """What a tree takes: entries, and bytes in files, holes counted."""
+
+    entries: int = 0
+    bytes: int = 0
+    sockets: list[str] = field(default_factory=list)
+
+
+def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Every entry as (path below ``top``, lstat), the top itself as "", sorted.
+
+    Sockets are left out: the program that made one makes it again.
+    """
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        about = os.lstat(f"{top}/{inside}" if inside else top)
+        if stat.S_ISSOCK(about.st_mode):
+            continue
+        yield inside, about
+        if stat.S_ISDIR(about.st_mode):
+            prefix = f"{inside}/" if inside else ""
+            names = sorted(os.listdir(f"{top}/{inside}"), reverse=True)
+            waiting += [prefix + name for name in names]
+
+
+def measure(top: str) -> Size:
+    """Raises OSError. What goes away meanwhile is not counted."""
+    size = Size()
+    for folder, folders, files in os.walk(top):
+        for name in files + folders:
+            try:
+                about = os.lstat(f"{folder}/{name}")
+            except FileNotFoundError:
+                continue
+            size.entries += 1
+            if stat.S_ISREG(about.st_mode):
+                size.bytes += max(about.st_size, about.st_blocks * 512)
+            elif stat.S_ISSOCK(about.st_mode):
+                size.sockets.append(os.path.relpath(f"{folder}/{name}", top))
+    return size
+
+
+def fingerprint(tops: list[str]) -> str:
+    """Changes with every write, creation, removal or renaming in these trees.
+
+    By ctime, which no program can set back. Contents are not read.
+    """
+    digest = hashlib.sha256()
+    for top in tops:
+        digest.update(os.fsencode(top))
+        for inside, about in walk(top):
+            digest.update(os.fsencode(inside))
+            size = about.st_size if stat.S_ISREG(about.st_mode) else 0
+            fields = (about.st_mode, about.st_uid, about.st_gid, size, about.st_ino,
+                      about.st_mtime_ns, about.st_ctime_ns)
+            digest.update(f"\0{fields}\n".encode())
+    return digest.hexdigest()
+
+
+def newest(tops: list[str]) -> str:
+    """The entry that was changed last; a directory, when something in it was removed."""
+    found, latest = "", -1
+    for top in tops:
+        for inside, about in walk(top):
+            if about.st_ctime_ns > latest:
+                found, latest = f"{top}/{inside}".rstrip("/"), about.st_ctime_ns
+    return found
+
+
+class Comparison:
+    """One tree against its copy: counts, and what differs.
+
+    ``by_content`` says of which files (path below the top, lstat) both sides are
+    read; of the others size and time speak. ``digest`` takes in every checksum.
+    """
+
+    def __init__(
+        self,
+        by_content: Callable[[str, os.stat_result], bool],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self.problems: list[str] = []
+        self.entries = 0
+        self.bytes = 0
+        self.read = 0
+        self.digest = hashlib.sha256()
+        self._by_content = by_content
+        self._progress = progress
+        self._links: dict[int, int] = {}
+
+    def add(self, source: str, copy: str) -> None:
+        """Compare one tree. Raises OSError."""
+        self._links.clear()
+        theirs = walk(copy)
+        other = next(theirs, None)
+        for inside, about in walk(source):
+            key = _key(inside)
+            while other is not None and _key(other[0]) < key:
+                self._note(f"{copy}/{other[0]} is not in {source}")
+                other = next(theirs, None)
+            if other is None or other[0] != inside:
+                self._note(f"{source}/{inside} is missing in the copy")
+                continue
+            self._pair(f"{source}/{inside}", f"{copy}/{inside}", inside, about, other[1])
+            other = next(theirs, None)
+        while other is not None:
+            self._note(f"{copy}/{other[0]} is not in {source}")
+            other = next(theirs, None)
+
+    def _pair(self, source: str, copy: str, inside: str, a: os.stat_result,
+              b: os.stat_result) -> None:
+        self.entries += 1
+        name = source.rstrip("/")
+        if stat.S_IFMT(a.st_mode) != stat.S_IFMT(b.st_mode):
+            self._note(f"{name} is of another kind in the copy")
+            return
+        if stat.S_ISLNK(a.st_mode):
+            if os.readlink(name) != os.readlink(copy):
+                self._note(f"{name} points elsewhere in the copy")
+        elif a.st_mode != b.st_mode:
+            self._note(f"{name} has mode {a.st_mode & 0o7777:o}, the copy {b.st_mode & 0o7777:o}")
+        if (a.st_uid, a.st_gid) != (b.st_uid, b.st_gid):
+            self._note(f"{name} belongs to {a.st_uid}:{a.st_gid}, the copy to "
+                       f"{b.st_uid}:{b.st_gid}")
+        if not _same_time(a.st_mtime_ns, b.st_mtime_ns):
+            self._note(f"{name} was changed at another time than the copy")
+        if _attributes(name) != _attributes(copy):
+            self._note(f"{name} has other extended attributes or access lists than the copy")
+        if stat.S_ISREG(a.st_mode):
+            self._file(name, copy, inside, a, b)
+
+    def _file(self, source: str, copy: str, inside: str, a: os.stat_result,
+              b: os.stat_result) -> None:
+        self.bytes += a.st_size
+        if a.st_size != b.st_size:
+            self._note(f"{source} has {a.st_size} bytes, the copy {b.st_size}")
+            return
+        if a.st_nlink > 1 and self._links.setdefault(a.st_ino, b.st_ino) != b.st_ino:
+            self._note(f"{source} is a hard link, and the copy is one file more")
+        if not self._by_content(inside, a):
+            return
+        checksum = self._checksum(source)
+        if checksum != self._checksum(copy, from_disk=True):
+            self._note(f"{source} has other contents than the copy")
+        self.digest.update(os.fsencode(source) + b"\0" + checksum)
+
+    def _checksum(self, path: str, from_disk: bool = False) -> bytes:
+        digest = hashlib.sha256()
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(path, flags), "rb", buffering=0) as file:
+            if from_disk:
+                # What has just been written would be read from memory.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                self.read += len(chunk)
+                self._progress(self.read)
+        return digest.digest()
+
+    def _note(self, problem: str) -> None:
+        if len(self.problems) < PROBLEMS_MOST:
+            self.problems.append(problem)
+
+
+def _key(inside: str) -> list[str]:
+    """In the order of ``walk``: a directory comes right before what is in it."""
+    return inside.split("/") if inside else []
+
+
+def _same_time(source: int, copy: int) -> bool:
+    """A small ext4 keeps whole seconds only."""
+    return source == copy or (copy % NANO == 0 and source // NANO == copy // NANO)
+
+
+def _attributes(path: str) -> dict[str, bytes]:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+        return {name: os.getxattr(path, name, follow_symlinks=False)
+                for name in names if name.startswith(XATTRS)}
+    except OSError:
+        return {}  # a file system that has none

@@ -1,0 +1,152 @@
+"""Who could still write to the live data: asked before it is copied and moved."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from asha.data.paths import is_inside
+from asha.ocf.child import in_child, stat_of
+from asha.ocf.deadline import Deadline
+from asha.ocf.results import AgentError
+from asha.trouble import Trouble
+
+# A look at every process. One that hangs in the kernel can hang the look too.
+SEARCH_SECONDS = 30.0
+
+# Programs that write to the data without a file open all the time.
+DAEMONS = ("asterisk", "mariadbd", "mysqld", "apache2", "slapd")
+ASTERISK = "/usr/sbin/asterisk"
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A process, and what it has open for writing ("" for a daemon that just runs)."""
+
+    pid: int
+    name: str
+    path: str
+
+    def __str__(self) -> str:
+        does = f" has {self.path} open for writing" if self.path else " still runs"
+        return f"{self.name} (pid {self.pid}){does}"
+
+
+def find(places: Sequence[str]) -> list[Writer]:
+    """Every process that has something below these directories open for writing.
+
+    Raises Trouble when the search itself hangs.
+    """
+    return _in_child(lambda: list(_holders(places)))
+
+
+def daemons() -> list[Writer]:
+    """The PBX's own programs that still run, an Asterisk console left out."""
+    from asha.asterisk.proc import Proc
+
+    def work() -> list[Writer]:
+        asterisks = {one.pid for one in Proc().daemons(ASTERISK)}
+        found = []
+        for pid in _pids():
+            name = _name(pid)
+            about = stat_of(pid)
+            if name not in DAEMONS or about is None or about[0] in "ZX" or not _is_near(pid):
+                continue
+            if name != "asterisk" or pid in asterisks:
+                found.append(Writer(pid, name, ""))
+        return found
+
+    return _in_child(work)
+
+
+def _in_child(work: Callable[[], list[Writer]]) -> list[Writer]:
+    try:
+        answer = in_child(
+            lambda: json.dumps([(one.pid, one.name, one.path) for one in work()]),
+            Deadline(SEARCH_SECONDS),
+            "looking for programs that use the data",
+        )
+    except AgentError as problem:
+        raise Trouble(
+            problem.reason, "look for a process in state D: ps -eo pid,stat,comm"
+        ) from None
+    return [Writer(*fields) for fields in json.loads(answer)]
+
+
+def _holders(places: Sequence[str]) -> Iterator[Writer]:
+    family = (os.getpid(), os.getppid())
+    for pid in _pids():
+        path = next((one for one in _written(pid)
+                     if any(is_inside(one, place) for place in places)), "")
+        if path and pid not in family:
+            yield Writer(pid, _name(pid), path)
+
+
+def _written(pid: int) -> Iterator[str]:
+    """The files that a process could write to: open, or mapped and shared.
+
+    Files that are deleted are left out: what goes there is missed by nobody.
+    """
+    folder = f"/proc/{pid}"
+    for name in _list(f"{folder}/fd"):
+        if int(_field(f"{folder}/fdinfo/{name}", "flags:") or "0", 8) & os.O_ACCMODE:
+            try:
+                path = os.readlink(f"{folder}/fd/{name}")
+                # A container may have another file under this name.
+                if os.path.samestat(os.stat(f"{folder}/fd/{name}"), os.lstat(path)):
+                    yield path
+            except OSError:
+                continue  # closed or deleted meanwhile
+    if not _is_near(pid):
+        return
+    try:
+        with open(f"{folder}/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            lines = maps.read().split("\n")
+    except OSError:
+        return
+    for line in lines:
+        # address perms offset dev inode path; see proc_pid_maps(5)
+        fields = line.split(None, 5)
+        if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s" \
+                and os.path.lexists(fields[5]):
+            yield fields[5]
+
+
+def _field(path: str, key: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith(key):
+                    return line.removeprefix(key).strip()
+    except OSError:
+        pass  # closed meanwhile
+    return ""
+
+
+def _is_near(pid: int) -> bool:
+    """Whether it sees our files: what runs in a container is another machine's."""
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/root"), os.stat("/"))
+    except OSError:
+        return False
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return " ".join(file.read().split()) or "?"
+    except OSError:
+        return "?"
+
+
+def _list(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []

@@ -1,0 +1,88 @@
+"""The command ``asha``.
+
+Each subcommand is a module of asha.commands with ``EPILOG`` (what --help adds, or
+""), ``arguments(parser)`` and ``run(options) -> int``. A module is imported only when
+its command is the one, so that ``asha --help`` is quick and a missing library hurts
+nobody else. ``run`` raises Trouble for what the user should read: one line, and the
+mend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from asha import __version__
+from asha.trouble import Trouble
+
+# name: what --help says of it
+COMMANDS = {
+    "configure": "ask the questions and write asha.conf",
+    "check": "look at this machine: everything that stands in the way, with the mend",
+    "plan": "show every command and file change, in order, and change nothing",
+    "install": "make this machine a node of the cluster; resumes where it was cut off",
+    "status": "the whole cluster on one screen",
+    "switchover": "move the telephone system to the other node",
+    "standby": "take a node out of service; its work moves to the other",
+    "online": "let a node back in; nothing moves by itself",
+    "sync": "how far the two disks are from being the same",
+    "cib": "the cluster's configuration: print, compare with the live one, load",
+    "evidence": "what a hung Asterisk looked like before it was restarted",
+    "remove-node": "forget a node that is gone for good; a replacement may then join",
+    "step": "one action of the plan alone, as its scripts call it",
+    "join-listen": "(a service) let the second node in once it proves the secret",
+    "recover": "(a service) undo a hand-over that was cut off",
+}
+HIDDEN = ("step", "join-listen", "recover")
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 1 not done (said why), 2 wrong usage, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    parser = _parser(chosen)
+    options = parser.parse_args(words)
+    try:
+        return int(options.run(options))
+    except Trouble as trouble:
+        print(f"asha: {trouble}", file=sys.stderr)
+        if trouble.mend:
+            print(f"      {trouble.mend}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        print("asha: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="asha",
+        description="Two Debian boxes, one telephone system: install it, look at it, switch it.",
+        epilog="asha COMMAND --help tells more. See asha(8).",
+    )
+    parser.add_argument("--version", action="version", version=f"asha {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, about in COMMANDS.items():
+        if name in HIDDEN and name != chosen:
+            continue
+        if name != chosen:
+            commands.add_parser(name, help=about)
+            continue
+        module = importlib.import_module("asha.commands." + name.replace("-", "_"))
+        sub = commands.add_parser(
+            name,
+            help=about,
+            description=about[0].upper() + about[1:] + ".",
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser

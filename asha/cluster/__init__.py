@@ -1,0 +1,1 @@
+"""What ASHA writes for, and reads from, Corosync, DRBD and Pacemaker."""

@@ -1,0 +1,300 @@
+"""DRBD: which one this kernel has, its resource "asha", and how the two disks stand.
+
+Debian's drbd-utils 9.22 drive both modules: the 8.4 of Debian's kernels and LINBIT's 9.
+They take different configuration (drbd.conf-8.4(5), drbd.conf-9.0(5)) and tell their
+state in different ways.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from asha.bootstrap.machine import Machine
+from asha.cluster.secret import Secret
+from asha.cluster.site import Peer, Site
+
+RESOURCE = "asha"
+DEVICE = "/dev/drbd0"
+MINOR = 0
+CONF = "/etc/drbd.d/asha.res"
+# Registered for nobody, but DRBD's usual first port.
+PORT = 7788
+
+PROC = "/proc/drbd"
+LOOK_SECONDS = 10.0
+
+# What drbd-utils say where there is nothing to say.
+UNCONFIGURED = "Unconfigured"
+UNKNOWN = "Unknown"
+DISK_UNKNOWN = "DUnknown"
+# drbdsetup.c (peer_device_status_json): no speed yet, so no end.
+NO_END = 987654321
+
+# Connection states (8.4) and replication states (9) in which blocks are copied.
+SYNCING = ("SyncSource", "SyncTarget", "PausedSyncS", "PausedSyncT")
+
+
+@dataclass(frozen=True)
+class Replication:
+    """How the two disks stand, in DRBD's own words.
+
+    ``connection``: Connected; SyncSource or SyncTarget while blocks are copied;
+    Connecting or WFConnection while the peer is not there; StandAlone when DRBD has
+    given up (split brain); Unconfigured when the resource is not up. ``percent`` of
+    what there is to copy is done, 100 when nothing is left. KiB, KiB/s and seconds;
+    None is not known.
+    """
+
+    version: str
+    role: str = UNKNOWN
+    peer_role: str = UNKNOWN
+    connection: str = UNCONFIGURED
+    disk: str = DISK_UNKNOWN
+    peer_disk: str = DISK_UNKNOWN
+    percent: float | None = None
+    out_of_sync: int | None = None
+    speed: int | None = None
+    seconds_left: int | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.connection != UNCONFIGURED
+
+    @property
+    def is_connected(self) -> bool:
+        return self.connection in ("Connected", *SYNCING)
+
+    @property
+    def is_syncing(self) -> bool:
+        return self.connection in SYNCING
+
+    @property
+    def is_whole(self) -> bool:
+        """Both disks are there and the same: either node may go on alone."""
+        return self.is_connected and self.disk == self.peer_disk == "UpToDate"
+
+
+def version(machine: Machine) -> str:
+    """Of the kernel's module, such as "8.4.11"; "" without one."""
+    found = re.match(r"version: (\S+)", machine.read(PROC) or "")
+    return found[1] if found else machine.says("modinfo", "-F", "version", "drbd").strip()
+
+
+def is_old(version: str) -> bool:
+    """8.4. Without a module drbdadm takes the configuration of 9."""
+    return version.startswith("8.")
+
+
+# Two nodes, each of which must be able to go on alone: no quorum, and no fencing of
+# nodes until the site has a device for it. What is left is fencing the resource:
+# when the disks lose each other while Pacemaker still has a link (the LAN ring), the
+# survivor forbids the other's stale copy to be promoted, by a constraint that the
+# resync's end removes. resource-and-stonith would freeze the disk for good when
+# nobody can shoot. A node that leaves in an orderly way marks its own disk outdated.
+# --role: the scripts' default, Master, is a word that Pacemaker 3 is giving up.
+# --timeout: their own advice for resource-only, no waiting for a shot.
+HANDLER = "--role Promoted --timeout 1 --dc-timeout 15"
+
+
+def render(site: Site, secret: Secret, version: str) -> str:
+    """The file /etc/drbd.d/asha.res; it has the shared secret in it: mode 600.
+
+    Each node writes its own DRBDDEV in both sections: it reads only its own.
+    """
+    old = is_old(version)
+    fencing = "fencing resource-only;"
+    lines = [
+        f"# Written by asha, for DRBD {version or '9'}. The store's replicated disk.",
+        f"resource {RESOURCE} {{",
+        f"    device {DEVICE} minor {MINOR};",
+        f"    disk {site.device};",
+        "    meta-disk internal;",
+        "    net {",
+        "        # A write is done when it is on both disks.",
+        "        protocol C;",
+        "        cram-hmac-alg sha256;",
+        f'        shared-secret "{secret.drbd()}";',
+        "        verify-alg crc32c;",
+        "        # After a split brain: by itself only where no write is lost.",
+        "        after-sb-0pri discard-zero-changes;",
+        "        after-sb-1pri consensus;",
+        "        after-sb-2pri disconnect;",
+    ]
+    if not old:
+        lines.append(f"        {fencing}")
+    lines += [
+        "    }",
+        "    disk {",
+        "        # A disk with errors is dropped; the node goes on with the other one's.",
+        "        on-io-error detach;",
+    ]
+    if old:
+        lines.append(f"        {fencing}")
+    lines += [
+        "        # Sync as fast as a gigabit link goes, with a tenth of it kept also while",
+        "        # the telephone system writes.",
+        "        c-fill-target 1M;",
+        "        c-max-rate 100M;",
+        "        c-min-rate 10M;",
+        "    }",
+    ]
+    if not old:
+        lines += [
+            "    options {",
+            "        # Pacemaker promotes, never a mount by itself.",
+            "        auto-promote no;",
+            "    }",
+        ]
+    script = "/usr/lib/drbd/crm-{}fence-peer" + (".sh" if old else ".9.sh")
+    unfence = f'"{script.format("un")} --role Promoted"'
+    lines += ["    handlers {", f'        fence-peer "{script.format("")} {HANDLER}";']
+    if old:
+        lines.append(f"        after-resync-target {unfence};")
+    # 8.4 does not call it by itself, but has it as a command: drbdadm unfence-peer asha
+    lines += [f"        unfence-peer {unfence};", "    }"]
+    for node in sorted((site.first, site.second), key=lambda node: node.nodeid):
+        lines += _on(node, old)
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _on(node: Peer, old: bool) -> list[str]:
+    lines = [f"    on {node.name} {{", f"        address {node.address}:{PORT};"]
+    if not old:
+        lines.append(f"        node-id {node.nodeid - 1};")
+    return [*lines, "    }"]
+
+
+def check_command(conf: str, version: str) -> list[str]:
+    """The parser of drbd-utils that this module's drbdadm would use, on a file alone.
+
+    Exit 0: it takes the file. Run where ``uname -n`` is one of the two nodes.
+    """
+    return ["/lib/drbd/drbdadm-84" if is_old(version) else "/sbin/drbdadm", "-c", conf, "dump"]
+
+
+def status(machine: Machine) -> Replication:
+    """How it stands now. Never raises Trouble: what cannot be asked is not known."""
+    has = version(machine)
+    said = machine.says("drbdsetup", "status", RESOURCE, "--json", timeout=LOOK_SECONDS)
+    found = parse_json(said, has) or parse_proc(
+        machine.read(PROC) or "", has, device_size(machine)
+    )
+    return found or _by_words(machine, has)
+
+
+def device_size(machine: Machine) -> int | None:
+    """KiB of the replicated disk; the kernel counts sectors of 512 bytes."""
+    sectors = (machine.read(f"/sys/block/drbd{MINOR}/size") or "").strip()
+    return int(sectors) // 2 if sectors.isdecimal() else None
+
+
+def parse_json(text: str, version: str) -> Replication | None:
+    """``drbdsetup status --json`` of drbd-utils 9 (user/v9/drbdsetup.c,
+    resource_status_json and below). None where it is something else."""
+    try:
+        resources = json.loads(text)
+        resource = next(one for one in resources if one["name"] == RESOURCE)
+        device = resource["devices"][0]
+        connections = resource.get("connections") or [{}]
+        connection = connections[0]
+        peer = (connection.get("peer_devices") or [{}])[0]
+        state = str(connection.get("connection-state", "StandAlone"))
+        replication = str(peer.get("replication-state", "Off"))
+        return Replication(
+            version=version,
+            role=str(resource["role"]),
+            peer_role=str(connection.get("peer-role", UNKNOWN)),
+            # 9 tells the link and what goes over it apart; here they are one, as in 8.4.
+            connection=replication if replication not in ("Off", "Established") else state,
+            disk=str(device["disk-state"]),
+            peer_disk=str(peer.get("peer-disk-state", DISK_UNKNOWN)),
+            percent=_number(peer.get("percent-resync-done", peer.get("percent-in-sync"))),
+            out_of_sync=_whole(peer.get("out-of-sync")),
+            speed=_whole(peer.get("db1/dt1 [MiB/s]"), 1024),
+            seconds_left=_end(peer.get("estimated-seconds-to-finish")),
+        )
+    except (ValueError, TypeError, KeyError, IndexError, StopIteration, AttributeError):
+        return None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: object, unit: int = 1) -> int | None:
+    return round(value * unit) if isinstance(value, int | float) else None
+
+
+def _end(value: object) -> int | None:
+    seconds = _whole(value)
+    return None if seconds is None or seconds >= NO_END else seconds
+
+
+# drbd 8.4, drbd_proc.c: one line of states, one of counters, two more while syncing.
+STATES = re.compile(
+    rf"^\s*{MINOR}: cs:(?P<connection>\S+)"
+    r"(?: ro:(?P<role>[^/\s]+)/(?P<peer_role>\S+) ds:(?P<disk>[^/\s]+)/(?P<peer_disk>\S+))?",
+    re.MULTILINE,
+)
+OUT_OF_SYNC = re.compile(r"\boos:(\d+)")
+SYNCED = re.compile(r"sync'ed:\s*([\d.]+)%")
+FINISH = re.compile(r"finish: (\d+):(\d\d):(\d\d)")
+SPEED = re.compile(r"speed: ([\d,]+)")
+
+
+def parse_proc(text: str, version: str, size: int | None = None) -> Replication | None:
+    """/proc/drbd of 8.4 (and 8.3). ``size``: KiB of the device. None: not in there."""
+    states = STATES.search(text)
+    if states is None:
+        return None
+    if states["role"] is None:
+        return Replication(version, connection=states["connection"])
+    # Up to the next resource's line.
+    rest = re.split(r"^\s*\d+: cs:", text[states.end():], maxsplit=1, flags=re.MULTILINE)[0]
+    oos, synced = OUT_OF_SYNC.search(rest), SYNCED.search(rest)
+    finish, speed = FINISH.search(rest), SPEED.search(rest)
+    out_of_sync = int(oos[1]) if oos else None
+    percent: float | None = None
+    if synced:
+        percent = float(synced[1])
+    elif out_of_sync == 0:
+        percent = 100.0
+    elif out_of_sync is not None and size:
+        percent = 100.0 * (1 - min(out_of_sync, size) / size)
+    return Replication(
+        version=version,
+        role=states["role"],
+        peer_role=states["peer_role"],
+        connection=states["connection"],
+        disk=states["disk"],
+        peer_disk=states["peer_disk"],
+        percent=percent,
+        out_of_sync=out_of_sync,
+        speed=int(speed[1].replace(",", "")) if speed else None,
+        seconds_left=sum(
+            int(part) * unit for part, unit in zip(finish.groups(), (3600, 60, 1), strict=True)
+        ) if finish else None,
+    )
+
+
+def _by_words(machine: Machine, version: str) -> Replication:
+    """``drbdadm role|cstate|dstate``: no figures, but every version has them."""
+    def ask(what: str) -> tuple[str, str]:
+        said = machine.says("drbdadm", what, RESOURCE, timeout=LOOK_SECONDS).strip()
+        here, _, there = said.splitlines()[0].partition("/") if said else ("", "", "")
+        return here, there
+
+    connection = ask("cstate")[0]
+    if not connection:
+        return Replication(version)
+    role, disk = ask("role"), ask("dstate")
+    return Replication(
+        version=version,
+        role=role[0] or UNKNOWN,
+        peer_role=role[1] or UNKNOWN,
+        connection=connection,
+        disk=disk[0] or DISK_UNKNOWN,
+        peer_disk=disk[1] or DISK_UNKNOWN,
+    )

@@ -1,0 +1,267 @@
+"""What Pacemaker says of the cluster: one look, by crm_mon's XML.
+
+The same for Pacemaker 2.1 and 3.0 (API 2.25 and 2.38;
+/usr/share/pacemaker/api/crm_mon-*.rng).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from asha.bootstrap.machine import Machine
+from asha.trouble import Trouble
+
+COMMAND = ("crm_mon", "-1", "--output-as=xml", "--inactive")
+LOOK_SECONDS = 15.0
+
+# The active node is the one that runs it.
+TELEPHONES = "p_asterisk"
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str
+    online: bool
+    standby: bool = False
+    pending: bool = False
+    unclean: bool = False
+    maintenance: bool = False
+    is_dc: bool = False
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One instance; a clone has several of one id. ``node`` is "" where it runs nowhere.
+
+    ``role``: Started, Stopped, Promoted, Unpromoted, or on the way: Starting, Stopping...
+    ``pending``: the action that is under way ("Starting", "Promoting"...), "" if none;
+    monitors do not count.
+    """
+
+    id: str
+    agent: str
+    role: str
+    node: str
+    active: bool
+    failed: bool
+    blocked: bool
+    managed: bool
+    pending: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """``when`` in local time, without a zone; None where crm_mon does not tell."""
+
+    resource: str
+    action: str
+    node: str
+    status: str
+    reason: str
+    when: datetime | None
+
+    @property
+    def is_degraded(self) -> bool:
+        """crm_mon lists it with the failures, but it works: the reason tells what
+        somebody should look at."""
+        return "degraded" in self.status.lower()
+
+
+@dataclass(frozen=True)
+class Ban:
+    """A rule that keeps a resource off a node: DRBD's (drbd-fence-by-handler-...) until
+    the disks are the same, or one that a person's "move" or "ban" left (cli-...)."""
+
+    id: str
+    resource: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Where and when (local time) the telephones were started, or stopped, last."""
+
+    node: str
+    when: datetime
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """What an agent tells of a node, such as asha-line; gone when the node leaves."""
+
+    node: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class State:
+    dc: str
+    quorum: bool
+    nodes: tuple[Node, ...]
+    resources: tuple[Resource, ...]
+    failures: tuple[Failure, ...]
+    bans: tuple[Ban, ...]
+    stonith_enabled: bool
+    maintenance: bool
+    last_change: datetime | None
+    last_start: Event | None
+    last_stop: Event | None = None
+    attributes: tuple[Attribute, ...] = ()
+
+    @property
+    def active_node(self) -> str:
+        """Where the telephones run; "" when nowhere, or on their way, or twice."""
+        where = self.where(TELEPHONES, "Started")
+        return where[0] if len(where) == 1 else ""
+
+    @property
+    def has_fencing(self) -> bool:
+        """Enabled, and with a device that could do it."""
+        devices = any(resource.agent.startswith("stonith:") for resource in self.resources)
+        return self.stonith_enabled and devices
+
+    @property
+    def busy(self) -> bool:
+        """Something is being started, stopped, promoted or demoted."""
+        return any(resource.pending for resource in self.resources)
+
+    def node(self, name: str) -> Node | None:
+        return next((node for node in self.nodes if node.name.lower() == name.lower()), None)
+
+    def attribute(self, node: str, name: str) -> str:
+        """Its value, "" without it."""
+        found = (one.value for one in self.attributes if (one.node, one.name) == (node, name))
+        return next(found, "")
+
+    def of(self, identity: str) -> list[Resource]:
+        """Every instance of a resource, by its primitive's id."""
+        return [resource for resource in self.resources if resource.id == identity]
+
+    def where(self, identity: str, role: str) -> list[str]:
+        """On which nodes it is well in that role, and not on its way out of it."""
+        return [
+            resource.node for resource in self.of(identity)
+            if resource.role == role and resource.active and resource.node
+            and not resource.failed and not resource.pending
+        ]
+
+
+def look(machine: Machine) -> State:
+    """Trouble when Pacemaker does not run on this machine."""
+    said = machine.run(*COMMAND, timeout=LOOK_SECONDS, check=False)
+    if not said.ok:
+        raise Trouble("Pacemaker does not run on this node",
+                      "systemctl start corosync pacemaker; journalctl -u pacemaker tells why not")
+    return parse(said.out)
+
+
+def parse(text: str) -> State:
+    """crm_mon's XML. Trouble when it is none."""
+    try:
+        top = ElementTree.fromstring(text)
+    except ElementTree.ParseError as problem:
+        raise Trouble(f"crm_mon says what cannot be understood: {problem}") from None
+    dc = top.find("summary/current_dc")
+    options = top.find("summary/cluster_options")
+    change = top.find("summary/last_change")
+    present = dc is not None and _yes(dc, "present")
+    return State(
+        dc=dc.get("name", "") if dc is not None and present else "",
+        quorum=dc is not None and present and _yes(dc, "with_quorum"),
+        nodes=tuple(_node(node) for node in top.iterfind("nodes/node")),
+        resources=tuple(_resource(one) for one in top.iterfind("resources//resource")),
+        failures=tuple(_failure(failure) for failure in top.iterfind("failures/failure")),
+        bans=tuple(
+            Ban(ban.get("id", ""), ban.get("resource", ""), ban.get("node", ""))
+            for ban in top.iterfind("bans/ban")
+        ),
+        stonith_enabled=options is not None and _yes(options, "stonith-enabled"),
+        maintenance=options is not None and _yes(options, "maintenance-mode"),
+        last_change=_when(change.get("time", "")) if change is not None else None,
+        last_start=_last(top, "start"),
+        last_stop=_last(top, "stop"),
+        attributes=tuple(
+            Attribute(node.get("name", ""), one.get("name", ""), one.get("value", ""))
+            for node in top.iterfind("node_attributes/node") for one in node.iterfind("attribute")
+        ),
+    )
+
+
+def _yes(element: Element, name: str) -> bool:
+    return element.get(name) == "true"
+
+
+def _node(node: Element) -> Node:
+    return Node(
+        name=node.get("name", ""),
+        online=_yes(node, "online"),
+        standby=_yes(node, "standby") or _yes(node, "standby_onfail"),
+        pending=_yes(node, "pending"),
+        unclean=_yes(node, "unclean"),
+        maintenance=_yes(node, "maintenance"),
+        is_dc=_yes(node, "is_dc"),
+    )
+
+
+def _resource(resource: Element) -> Resource:
+    where = resource.find("node")
+    pending = resource.get("pending", "")
+    return Resource(
+        # Clones that are not anonymous have names with a number behind a colon.
+        id=resource.get("id", "").split(":")[0],
+        agent=resource.get("resource_agent", ""),
+        role=resource.get("role", ""),
+        node=where.get("name", "") if where is not None else "",
+        active=_yes(resource, "active"),
+        failed=_yes(resource, "failed"),
+        blocked=_yes(resource, "blocked"),
+        managed=_yes(resource, "managed"),
+        pending="" if pending == "Monitoring" else pending,
+    )
+
+
+def _failure(failure: Element) -> Failure:
+    # op_key is RESOURCE_ACTION_INTERVAL, and resources have underscores in their names.
+    key = failure.get("op_key", "").rsplit("_", 2)
+    return Failure(
+        resource=key[0],
+        action=failure.get("task") or (key[1] if len(key) == 3 else ""),
+        node=failure.get("node", ""),
+        status=failure.get("exitstatus", ""),
+        reason=failure.get("exitreason", ""),
+        when=_when(failure.get("last-rc-change", "")),
+    )
+
+
+def _last(top: Element, task: str) -> Event | None:
+    """From the history that each node keeps of its actions. A node that crashed has
+    none left, which is as well: what counts is where the telephones went."""
+    found = []
+    for node in top.iterfind("node_history/node"):
+        for resource in node.iterfind("resource_history"):
+            if resource.get("id") != TELEPHONES:
+                continue
+            for operation in resource.iterfind("operation_history"):
+                when = _when(operation.get("last-rc-change", ""))
+                good = operation.get("task") == task and operation.get("rc") == "0"
+                if good and when is not None:
+                    found.append(Event(node.get("name", ""), when))
+    return max(found, key=lambda event: event.when, default=None)
+
+
+def _when(text: str) -> datetime | None:
+    """crm_mon writes ctime(3), and ISO 8601 with a zone for failures."""
+    try:
+        return datetime.strptime(text, "%a %b %d %H:%M:%S %Y")
+    except ValueError:
+        pass
+    try:
+        # The interpreter of Debian 12 takes no blank before the zone.
+        found = datetime.fromisoformat(text.replace(" +", "+").replace(" -", "-"))
+    except ValueError:
+        return None
+    return found.astimezone().replace(tzinfo=None) if found.tzinfo else found

@@ -1,0 +1,1 @@
+"""The subcommands of ``asha``, one module each; see asha.cli for their contract."""

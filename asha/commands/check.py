@@ -1,0 +1,78 @@
+"""``asha check``: the preflight. Changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from asha.bootstrap import facts, preflight
+from asha.bootstrap.finding import Finding, error
+from asha.bootstrap.machine import Machine
+from asha.cluster import site as conf
+from asha.cluster.site import Site, SiteError
+from asha.trouble import Trouble
+
+EPILOG = """\
+Errors forbid the installation, and asha install asks the same before it changes
+anything. A warning is for you to weigh. With --config FILE about other machines only
+what the file alone can tell is looked at; the rest is named.
+
+Exit code: 0 no error, 1 errors.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", default=conf.CONF, metavar="FILE", help=f"({conf.CONF})")
+    parser.add_argument("--json", action="store_true", help="for a program to read")
+
+
+def run(options: argparse.Namespace) -> int:
+    machine = Machine()
+    left_out: list[str] = []
+    try:
+        site = conf.read(options.config)
+    except SiteError as wrong:
+        findings = [error(f"{options.config}: {problem}", "mend it, or run: asha configure")
+                    for problem in wrong.problems]
+    except FileNotFoundError:
+        raise Trouble(f"there is no {options.config}",
+                      "asha configure asks the questions and writes it") from None
+    except OSError as problem:
+        raise Trouble(f"cannot read {options.config}: {problem.strerror}") from None
+    else:
+        findings, left_out = look(machine, site, elsewhere=options.config != conf.CONF)
+    failed = any(finding.severity == "error" for finding in findings)
+    if options.json:
+        print(json.dumps({"ok": not failed, "findings": [asdict(one) for one in findings],
+                          "left_out": left_out}, indent=2))
+    else:
+        print(as_text(findings) or "nothing stands in the way")
+        if left_out:
+            print(f"\nNot looked at, for this machine is neither {site.first.name} nor "
+                  f"{site.second.name}: {', '.join(left_out)}.")
+    return 1 if failed else 0
+
+
+def look(machine: Machine, site: Site, elsewhere: bool) -> tuple[list[Finding], list[str]]:
+    """The findings, and the titles of the checks that were left out.
+
+    ``elsewhere``: the file may be about other machines than this one.
+    """
+    name = facts.node_name(machine)
+    if elsewhere and name not in (site.first.name, site.second.name):
+        alone = preflight.apart_from_machine()
+        left_out = [check.title for check in preflight.CHECKS if check not in alone]
+        return preflight.look(machine, site, facts.Facts(name), checks=alone), left_out
+    return preflight.look(machine, site, facts.gather(machine)), []
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """One finding a paragraph: what is wrong, and below it what to do."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.severity}: {finding.what}")
+        if finding.mend:
+            lines.append(f"    {finding.mend}")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""``asha cib``: the configuration as text, compared with the live one, loaded."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from asha.bootstrap.console import ask
+from asha.bootstrap.machine import Machine
+from asha.cluster import cib, site
+from asha.commands.common import load_site, need_root
+from asha.trouble import Trouble
+
+EPILOG = """\
+Without an option it prints what asha.conf describes, as crmsh reads it, and touches
+nothing. Loading adds and changes; it never deletes. What you made yourself in the
+cluster stays.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", default=site.CONF,
+                        help="another asha.conf (default: %(default)s)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--diff", action="store_true",
+                      help="what loading would change in the running cluster; exit 0 either way")
+    what.add_argument("--load", action="store_true", help="load it into the running cluster")
+    parser.add_argument("--yes", action="store_true", help="with --load: do not ask first")
+
+
+def run(options: argparse.Namespace) -> int:
+    described = load_site(options.config)
+    if not options.diff and not options.load:
+        sys.stdout.write(cib.render(described))
+        return 0
+    need_root("asha cib --load" if options.load else "asha cib --diff")
+    machine = Machine()
+    changes = cib.diff(machine, described)
+    print(changes or "the cluster is as asha.conf says")
+    if not options.load or not changes:
+        return 0
+    if not options.yes and not ask("Load this into the running cluster?"):
+        raise Trouble("nothing was changed")
+    for warning in cib.load(machine, described):
+        print(warning, file=sys.stderr)
+    print("loaded; asha status shows what becomes of it")
+    return 0

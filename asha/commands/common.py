@@ -1,0 +1,47 @@
+"""What several commands need: the site, root, and to be the only one at work."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from asha.cluster import site as conf
+from asha.cluster.site import Site, SiteError
+from asha.trouble import Trouble
+
+SECRET = "/etc/asha/secret"
+LOCK = "/run/asha-install.lock"
+
+
+def load_site(path: str = conf.CONF) -> Site:
+    """asha.conf, or Trouble with everything that is wrong in it."""
+    try:
+        return conf.read(path)
+    except FileNotFoundError:
+        raise Trouble(f"there is no {path}", "asha configure asks the questions and writes it") \
+            from None
+    except OSError as problem:
+        raise Trouble(f"cannot read {path}: {problem.strerror}") from None
+    except SiteError as wrong:
+        lines = "\n      ".join(wrong.problems)
+        raise Trouble(f"{path} is not right:\n      {lines}", "mend it, or run: asha configure") \
+            from None
+
+
+def need_root(what: str) -> None:
+    if os.geteuid() != 0:
+        raise Trouble(f"{what} changes this machine and needs root", "run it with sudo")
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Two of us at once would undo each other's work. Trouble when one is at it."""
+    with open(LOCK, "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Trouble("another asha install is at work on this machine",
+                          "wait for it, or end it; it puts back what it has not finished") from None
+        yield

@@ -1,0 +1,119 @@
+"""``asha configure``: asks, and writes asha.conf."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+
+from asha.bootstrap import console, facts
+from asha.bootstrap import interview as asking
+from asha.bootstrap.machine import Machine
+from asha.cluster import site as conf
+from asha.cluster.site import Site, SiteError
+from asha.trouble import Trouble
+
+EPILOG = """\
+Without --answers it asks in the terminal: Return takes what stands in brackets, - leaves
+an answer empty, Ctrl-C ends it and nothing is written. FILE has KEY=VALUE lines in
+asha.conf's keys, asha.conf(5); what it leaves out is taken from the machine where that
+can tell. Neither touches anything but asha.conf.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--answers", metavar="FILE", help="answers, - for standard input")
+    parser.add_argument("--output", metavar="FILE", default=conf.CONF,
+                        help=f"write this file ({conf.CONF})")
+    parser.add_argument("--yes", action="store_true", help="do not ask before it is replaced")
+
+
+def run(options: argparse.Namespace) -> int:
+    machine = Machine()
+    output = os.path.abspath(options.output)
+    values = _answered(machine, options.answers) if options.answers else _asked(machine, output)
+    _store(machine, output, values, options.yes)
+    return 0
+
+
+def interview(machine: Machine) -> None:
+    """What asha install does first on a machine without asha.conf."""
+    _store(machine, conf.CONF, _asked(machine, conf.CONF), yes=False)
+
+
+def _asked(machine: Machine, output: str) -> dict[str, str]:
+    if not sys.stdin.isatty():
+        raise Trouble("asha configure asks questions, and this is no terminal",
+                      "asha configure --answers FILE takes the answers from a file")
+    print("Return takes what stands in brackets. Ctrl-C ends this; nothing is written then.")
+    known = conf.values_of(machine.read(output) or "")
+    try:
+        return asking.ask(machine, facts.gather(machine), known)
+    except EOFError:
+        raise Trouble("the answers ended: nothing was written") from None
+
+
+def _answered(machine: Machine, path: str) -> dict[str, str]:
+    try:
+        if path == "-":
+            text = sys.stdin.read()
+        else:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read()
+    except OSError as problem:
+        raise Trouble(f"cannot read {path}: {problem.strerror}") from None
+    values, problems = asking.complete(machine, facts.gather(machine), conf.values_of(text))
+    if problems:
+        lines = "\n      ".join(problems)
+        raise Trouble(f"these answers will not do:\n      {lines}", "nothing was written")
+    return values
+
+
+def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> None:
+    earlier = machine.read(output)
+    text = asking.render(values, earlier or "")
+    if text == earlier:
+        print(f"{output}: nothing has changed")
+        return
+    if output == conf.CONF and machine.exists(facts.MARKER):
+        refuse_another_node(earlier or "", conf.parse(text))
+    if earlier is not None and not yes:
+        print("\n".join(difflib.unified_diff(
+            earlier.splitlines(), text.splitlines(), output, output, lineterm="")))
+        if not console.ask("Write this?"):
+            raise Trouble("nothing was written", "asha configure --yes does not ask")
+    try:
+        machine.write(output, text)
+    except OSError as problem:
+        raise Trouble(f"cannot write {output}: {problem.strerror}", "run it with sudo") from None
+    print(f"written: {output}")
+
+
+def refuse_another_node(earlier: str, wanted: Site) -> None:
+    """Raises Trouble where an installed node would change what it is known by.
+
+    Corosync, DRBD and Pacemaker on both nodes know these names and addresses; a change
+    here alone would split them.
+    """
+    try:
+        now = conf.parse(earlier)
+    except SiteError:
+        return  # it could not be read: anything is better
+    fixed = (
+        ("the nodes' names and addresses", {(one.name, one.address) for one in _nodes(now)},
+         {(one.name, one.address) for one in _nodes(wanted)}),
+        ("this node's name", now.here.name, wanted.here.name),
+        ("the partition of the store", now.device, wanted.device),
+    )
+    changed = [what for what, old, new in fixed if old != new]
+    if changed:
+        raise Trouble(
+            f"this node is installed: {' and '.join(changed)} cannot change any more",
+            f"for another name, address or disk install it anew: asha remove-node "
+            f"{now.here.name} on {now.there.name}, then asha install here as the second node",
+        )
+
+
+def _nodes(site: Site) -> tuple[conf.Peer, conf.Peer]:
+    return site.first, site.second

@@ -1,0 +1,68 @@
+"""``asha evidence``: what hung Asterisks looked like before they were restarted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from asha.asterisk.evidence import DIRECTORY, SUMMARY, events_in
+from asha.trouble import Trouble
+
+EPILOG = """\
+Each node keeps its own, on its own disk. An event is named by its moment and the
+number of the process; "last" is the newest. Send the whole directory of an event
+(mostly backtraces.txt) to whoever looks after your Asterisk.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
+    actions.add_parser("list", help="the events, oldest first, and why each")
+    show = actions.add_parser("show", help="one event: its summary, or all of it")
+    show.add_argument("event", help="its name, or last")
+    show.add_argument("--all", action="store_true", help="every file, not only the summary")
+    parser.add_argument("--directory", default=DIRECTORY, metavar="DIR", help=f"({DIRECTORY})")
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        events = events_in(options.directory)
+        if options.action == "list":
+            for event in events:
+                print(f"{event}  {_why(options.directory, event)}")
+            if not events:
+                print("no hang was seen on this node")
+            return 0
+        return _show(options, events)
+    except PermissionError:
+        raise Trouble(f"{options.directory} is for root alone", "run it with sudo") from None
+
+
+def _show(options: argparse.Namespace, events: list[str]) -> int:
+    name = events[-1] if options.event == "last" and events else options.event
+    if name not in events:
+        raise Trouble(f"there is no event {name} on this node", "asha evidence list names them")
+    place = f"{options.directory}/{name}"
+    others = sorted(file for file in os.listdir(place) if file != SUMMARY)
+    for file in [SUMMARY, *others] if options.all else [SUMMARY]:
+        if options.all:
+            print(f"\n== {file} ==\n")
+        print(_text(f"{place}/{file}"), end="")
+    if not options.all:
+        print(f"\nIn {place}: {' '.join(others)}")
+    return 0
+
+
+def _why(directory: str, event: str) -> str:
+    for line in _text(f"{directory}/{event}/{SUMMARY}").splitlines():
+        if line.startswith("Why: "):
+            return line.removeprefix("Why: ")
+    return "(cut off before its summary was written)"
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""

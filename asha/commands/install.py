@@ -1,0 +1,203 @@
+"""``asha install``: walks the plan."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from asha.bootstrap import facts, handover, join, plan, preflight
+from asha.bootstrap.action import Step
+from asha.bootstrap.console import Console, ask
+from asha.bootstrap.journal import Journal
+from asha.bootstrap.machine import Machine
+from asha.bootstrap.record import RECORD
+from asha.cluster import site as conf
+from asha.cluster.secret import Secret
+from asha.cluster.site import Site
+from asha.commands import check, configure
+from asha.commands.common import SECRET, load_site, need_root, only_one
+from asha.trouble import Trouble
+
+EPILOG = """\
+The first node makes the cluster secret and shows it; the second asks for it (or reads
+--secret-file, or finds /etc/asha/secret). Everything is checked before anything is
+changed. Cut off at any point (Ctrl-C, a lost connection, a power cut) it puts the
+services back as they were; run it again and it goes on.
+
+The telephones are silent while the data is copied for the last time and until
+Pacemaker has started them: on the first node about a minute, on the second not at all.
+"""
+
+# The longest that a question to the first node may take.
+ASK_SECONDS = 15.0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask before the changes")
+    parser.add_argument("--secret-file", metavar="FILE",
+                        help="a file with the cluster secret, - for standard input")
+
+
+def run(options: argparse.Namespace) -> int:
+    need_root("asha install")
+    machine = Machine()
+    if not machine.exists(conf.CONF) and sys.stdin.isatty():
+        configure.interview(machine)
+    site = load_site()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    with only_one():
+        journal = Journal(machine)
+        cut_off = journal.cut_off_in()
+        if cut_off:
+            print(f"going on: the last run was cut off in: {cut_off}")
+        if machine.exists(RECORD):
+            handover.recover(machine, print)
+        secret, is_new = _secret(site, machine, options)
+        steps = plan.steps(site, machine, secret)
+        left = plan.pending(steps, machine)
+        if not left:
+            print(f"{site.here.name} is installed: nothing to do")
+            return 0
+        _check(site, machine, secret)
+        if not options.yes:
+            _confirm(site, left)
+        machine.write(SECRET, secret.typed + "\n", mode=0o600)
+        _walk(machine, steps, journal)
+    _farewell(site, secret, is_new)
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _secret(site: Site, machine: Machine, options: argparse.Namespace) -> tuple[Secret, bool]:
+    """The cluster secret, and whether it was made just now."""
+    if options.secret_file:
+        return _given(options.secret_file), False
+    if machine.exists(SECRET):
+        try:
+            return Secret.read(str(machine.path(SECRET))), False
+        except ValueError as wrong:
+            raise Trouble(f"{SECRET}: {wrong}", "delete it, and asha install asks for it") from None
+    if site.is_first:
+        return Secret.generate(), True
+    if not sys.stdin.isatty():
+        raise Trouble(f"the second node needs the cluster secret of {site.there.name}",
+                      f"it is in {SECRET} there; give it with --secret-file FILE")
+    print(f"The cluster secret: {site.there.name} showed it at the end of its install, and its\n"
+          f"{SECRET} has it. Capitals and dashes do not matter.")
+    while True:
+        try:
+            return Secret.parse(input("cluster secret: ")), False
+        except ValueError as wrong:
+            print(f"  {wrong}")
+        except EOFError:
+            raise KeyboardInterrupt from None
+
+
+def _given(path: str) -> Secret:
+    try:
+        if path == "-":
+            return Secret.parse(sys.stdin.readline())
+        with open(path, encoding="utf-8") as file:
+            return Secret.parse(file.read())
+    except (OSError, ValueError) as wrong:
+        raise Trouble(f"--secret-file {path}: {wrong}") from None
+
+
+def _check(site: Site, machine: Machine, secret: Secret) -> None:
+    """Raises Trouble where something stands in the way; the findings are printed."""
+    here = facts.gather(machine)
+    other = None
+    if not site.is_first:
+        own = facts.shared_facts(machine, site)
+        try:
+            other = join.ask_facts(site, secret, own, ASK_SECONDS, machine)
+        except Trouble:
+            # Perhaps what is wrong here says why.
+            findings = preflight.look(machine, site, here)
+            if findings:
+                print(check.as_text(findings))
+            raise
+    findings = preflight.look(machine, site, here, other)
+    if findings:
+        print(check.as_text(findings))
+    if any(finding.severity == "error" for finding in findings):
+        raise Trouble("nothing was changed", "mend the errors above, then run asha install again")
+
+
+def _confirm(site: Site, steps: list[Step]) -> None:
+    print(f"\n{site.here.name} becomes the {'first' if site.is_first else 'second'} node:")
+    for step in steps:
+        count = len(step.actions)
+        print(f"  {step.number} {step.title} ({count} change{'s' if count > 1 else ''})")
+    print("asha plan shows each of them.")
+    if site.is_first:
+        print("The telephones will be silent for a minute or more.")
+    if not ask("Go on?"):
+        raise Trouble("nothing was changed", "asha install --yes does not ask")
+
+
+def _walk(machine: Machine, steps: list[Step], journal: Journal) -> None:
+    """Do what is not done. Whatever ends it early, the services are put back.
+
+    Each action is asked when its turn comes: one before it may have undone it.
+    """
+    console = Console()
+    current = ""
+    try:
+        for step in steps:
+            told = False
+            for action in step.actions:
+                if action.is_done(machine):
+                    continue
+                if not told:
+                    console.note(f"{step.number} {step.title}")
+                    told = True
+                current = action.title
+                journal.note("begin", current)
+                console.note(f"   {current}")
+                action.do(machine, console.say)
+                journal.note("done", current)
+    except BaseException as problem:
+        journal.note("interrupted" if isinstance(problem, KeyboardInterrupt) else "failed",
+                     current, str(problem))
+        console.note(f"   stopped in: {current}")
+        handover.recover(machine, console.note)
+        if isinstance(problem, Trouble):
+            raise Trouble(f"{current}: {problem}",
+                          problem.mend or "mend it and run asha install again: it goes on") \
+                from None
+        raise
+    console.note("done")
+
+
+def _farewell(site: Site, secret: Secret, is_new: bool) -> None:
+    if not site.is_first:
+        print(f"""
+{site.here.name} has joined {site.there.name}. The disks are being made the same now:
+
+    asha sync --watch
+
+DO NOT TEST A FAIL-OVER BEFORE THAT HAS ENDED. Then reboot {site.here.name} once.""")
+        return
+    if is_new:
+        print(f"""
+The cluster secret. Write it down: the second node asks for it once.
+
+    {secret.typed}
+
+(It stays in {SECRET}, for root alone.)""")
+    print(f"""
+The telephone system runs on {site.here.name}, at {site.virtual_address}. Now:
+
+    asha status         look at it
+    reboot              see that everything comes back
+
+then install the second node, {site.there.name}: apt install ./asha_*.deb, asha install.
+There is no fail-over before that. Do not test one before the disks are the same.""")

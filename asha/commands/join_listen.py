@@ -1,0 +1,48 @@
+"""``asha join-listen``: what asha-join.service runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from asha.bootstrap.listener import Listener, open_socket
+from asha.bootstrap.machine import Machine
+from asha.bootstrap.wire import PORT
+from asha.cluster.secret import Secret
+from asha.cluster.site import Site
+from asha.commands.common import SECRET, load_site, only_one
+from asha.trouble import Trouble
+
+EPILOG = """\
+Runs as asha-join.service on both nodes and for good: a replacement of either node
+joins through the one that is left.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """None: it goes by asha.conf."""
+
+
+def run(options: argparse.Namespace) -> int:
+    site, _ = _load()
+    try:
+        server = open_socket(site.here.address)
+    except OSError as problem:
+        raise Trouble(f"cannot listen at {site.here.address}, port {PORT}: {problem.strerror}",
+                      f"who does: ss -tlnp sport = {PORT}") from None
+    _log(f"{site.here.name} listens at {site.here.address}, port {PORT}")
+    Listener(Machine(), _load, only_one, _log).serve(server)
+
+
+def _load() -> tuple[Site, Secret]:
+    """Anew for each visitor: both files may have been written since."""
+    site = load_site()
+    try:
+        return site, Secret.read(SECRET)
+    except OSError as problem:
+        raise Trouble(f"cannot read {SECRET}: {problem.strerror}") from None
+
+
+def _log(text: str) -> None:
+    """To the journal, which adds the time."""
+    print(text, file=sys.stderr, flush=True)

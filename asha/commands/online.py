@@ -1,0 +1,75 @@
+"""``asha online``: a node back in service."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from asha.bootstrap.console import Console
+from asha.bootstrap.machine import Machine
+from asha.cluster import pacemaker
+from asha.cluster.pacemaker import State
+from asha.commands import standby
+from asha.commands.common import need_root
+from asha.status import moving, render, waiting
+from asha.status.replication import DiskSight
+from asha.trouble import Trouble
+
+EPILOG = """\
+The node gets its share of the work again and is there to take over; what runs on the
+other stays there. Its disk is brought up to date first: asha sync --watch.
+
+exit code: 0 the node is back, 1 it is not, and why"""
+
+SECONDS = 120.0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("node", nargs="?", metavar="NODE", help="default: this one")
+
+
+def run(options: argparse.Namespace) -> int:
+    need_root("asha online")
+    machine = Machine()
+    here = os.uname().nodename
+    state = pacemaker.look(machine)
+    name = standby.known(state, options.node or here)
+    take_back(machine, name)
+    node = state.node(name)
+    if node is None or not node.online:
+        raise Trouble(f"{name} may work again, but is not in the cluster now",
+                      f"see to {name}: its power, its cluster link, systemctl start pacemaker")
+    console = Console()
+    console.note(f"{name} comes back")
+    waiting.end_orderly()
+    missing = waiting.until(machine, lambda now: _left(now, name), SECONDS, console.say)
+    if missing:
+        raise Trouble(f"{name} is no longer in standby, but after {SECONDS:.0f} s not yet: "
+                      f"{', '.join(missing)}", "asha status tells why")
+    console.note(f"{name} is online")
+    disks = DiskSight(machine, here, moving.other_node(state, here)).look()
+    if disks is not None:
+        console.note(f"disks: {render.disks(disks)}")
+        if not disks.in_sync:
+            console.note("no fail-over before they are the same: asha sync --watch")
+    return 0
+
+
+def take_back(machine: Machine, name: str) -> None:
+    """Both kinds of standby: for good, and until the next reboot."""
+    for lifetime in ("forever", "reboot"):
+        machine.run("crm_attribute", "--node", name, "--name", "standby", "--delete",
+                    "--lifetime", lifetime, timeout=moving.COMMAND_SECONDS)
+
+
+def _left(state: State, name: str) -> list[str]:
+    node = state.node(name)
+    if node is None or not node.online or node.pending or node.standby:
+        return [f"{name} online"]
+    # Its half of every clone: what is elsewhere may stay there.
+    clones = {one.id for one in state.resources if one.role in ("Promoted", "Unpromoted")}
+    lacking = [identity for identity in sorted(clones)
+               if not any(one.node == name and one.active and not one.failed
+                          for one in state.of(identity))]
+    return [f"{identity} on {name}" for identity in lacking] or \
+        (["the last actions"] if state.busy else [])

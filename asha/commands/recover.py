@@ -1,0 +1,37 @@
+"""asha recover: put back what an unfinished installation has stopped and moved."""
+
+from __future__ import annotations
+
+import argparse
+
+from asha.bootstrap import handover
+from asha.bootstrap.machine import Machine
+from asha.bootstrap.record import RECORD
+
+EPILOG = f"""\
+An installation that is cut off half-way through the hand-over of the services is undone
+by itself: at once by a guard that watches the installer, or at the next boot by
+asha-recover.service. Nothing is undone once the cluster has the services. What is to be
+put back is in {RECORD}.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument("--watch", type=int, metavar="PID",
+                      help="wait for the end of this installer first (the guard)")
+    when.add_argument("--boot", action="store_true",
+                      help="before the services start (asha-recover.service)")
+
+
+def run(options: argparse.Namespace) -> int:
+    machine = Machine()
+    if options.watch is not None:
+        handover.watch(machine, options.watch, _say)
+    elif not handover.recover(machine, _say, boot=options.boot):
+        _say("nothing to put back")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

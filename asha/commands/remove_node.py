@@ -1,0 +1,63 @@
+"""``asha remove-node``: the node that is left becomes a cluster of its own."""
+
+from __future__ import annotations
+
+import argparse
+
+from asha.bootstrap import membership
+from asha.bootstrap.console import ask
+from asha.bootstrap.machine import Machine
+from asha.cluster.site import Site
+from asha.commands.common import load_site, need_root, only_one
+from asha.trouble import Trouble
+
+EPILOG = """\
+When: the other node is gone for good or for long (broken, stolen, on its way to
+repair), and is switched off. The telephones are not touched.
+
+Why: after a reboot a node of two waits until it has seen the other one, so that two
+nodes that cannot see each other never both start. A survivor that reboots would wait
+for ever; after this command it starts alone, and one that waits already starts at once.
+
+A replacement needs the same name and addresses: apt install ./asha_*.deb, asha install
+there, as the second node (PRIMARY=false), whichever of the two it was. So does the
+machine that was removed, should it come back.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the node that is gone")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(options: argparse.Namespace) -> int:
+    site = load_site()
+    name = _checked(site, options.name)
+    need_root("asha remove-node")
+    machine = Machine()
+    with only_one():
+        membership.need_gone(machine, site)
+        if membership.is_forgotten(machine, site):
+            print(f"the cluster has no {name}")
+        else:
+            print(f"{site.here.name} becomes a cluster of its own: corosync.conf without {name}, "
+                  f"and\nPacemaker forgets what it knew of {name}. The disk's configuration "
+                  f"stays as it is.\n{name} must be switched off: were it to run unseen, "
+                  "there would be two telephone systems.")
+            if not options.yes and not ask(f"Is {name} switched off, and shall it be forgotten?"):
+                raise Trouble("nothing was changed", "asha remove-node --yes does not ask")
+        membership.forget(machine, site)
+    print(f"{site.here.name} is alone, and starts alone after a reboot. When {name} or its "
+          f"replacement\nis to join: asha install, there.")
+    return 0
+
+
+def _checked(site: Site, name: str) -> str:
+    """Trouble unless it is the other node's."""
+    here, there = site.here.name, site.there.name
+    if name == here:
+        raise Trouble(f"{here} is this node: it cannot remove itself",
+                      f"on the node that stays: asha remove-node {here}")
+    if name != there:
+        raise Trouble(f"there is no node {name}: the nodes are {here} and {there}")
+    return name

@@ -1,0 +1,91 @@
+"""``asha standby``: a node out of service, its work to the other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from asha.bootstrap.console import Console, ask
+from asha.bootstrap.machine import Machine
+from asha.cluster import pacemaker
+from asha.cluster.pacemaker import State
+from asha.commands import switchover
+from asha.commands.common import need_root
+from asha.status import moving, waiting
+from asha.status.services import services
+from asha.trouble import Trouble
+
+EPILOG = """\
+For work on the node: it may be rebooted and stays out of service until asha online.
+While it is, the other node is alone: there is no fail-over. Where it has the
+telephones they move to the other, calls in progress are cut, and it refuses where the
+other could not take over.
+
+exit code: 0 nothing runs there any more, 1 it does, and why"""
+
+SECONDS = 300.0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("node", nargs="?", metavar="NODE", help="default: this one")
+    parser.add_argument("--yes", action="store_true", help="do not ask before the calls are cut")
+
+
+def run(options: argparse.Namespace) -> int:
+    need_root("asha standby")
+    machine = Machine()
+    here = os.uname().nodename
+    state = pacemaker.look(machine)
+    name = known(state, options.node or here)
+    if state.active_node == name or not state.active_node:
+        _give_up(machine, state, name, here, options.yes)
+    set_standby(machine, name)
+    console = Console()
+    console.note(f"{name} gives up its work")
+    waiting.end_orderly()
+    missing = waiting.until(machine, lambda now: _left(now, name, state), SECONDS, console.say)
+    if missing:
+        raise Trouble(f"{name} is in standby, but after {SECONDS:.0f} s still: "
+                      f"{', '.join(missing)}", "asha status tells why")
+    console.note(f"{name} is in standby: no fail-over until asha online {name}")
+    return 0
+
+
+def known(state: State, name: str) -> str:
+    """The cluster's own spelling of it. Trouble when it is none of its nodes."""
+    node = state.node(name)
+    if node is None:
+        raise Trouble(f"{name} is no node of the cluster",
+                      f"it has: {', '.join(node.name for node in state.nodes)}")
+    return node.name
+
+
+def set_standby(machine: Machine, name: str) -> None:
+    """For good: also after a reboot, until it is taken back."""
+    machine.run("crm_attribute", "--node", name, "--name", "standby", "--update", "on",
+                "--lifetime", "forever", timeout=moving.COMMAND_SECONDS)
+
+
+def _give_up(machine: Machine, state: State, name: str, here: str, yes: bool) -> None:
+    """It has the telephones: the other must be able to take them, and somebody want it."""
+    if not state.active_node:
+        raise Trouble("the telephones run on no node now, or are on their way",
+                      "asha status tells why; wait until they run")
+    _, target = switchover.ready(machine, here)
+    if not yes and not ask(f"{switchover.cut_calls(name, here)}\n"
+                           f"Move the telephone system to {target}, and {name} to standby?"):
+        raise Trouble("nothing was changed", "asha standby --yes does not ask")
+
+
+def _left(state: State, name: str, before: State) -> list[str]:
+    running = sorted({one.id for one in state.resources if one.node == name and one.active})
+    if running:
+        return [f"{one} to stop on {name}" for one in running]
+    if before.active_node == name:
+        target = moving.other_node(state, name)
+        wanted = {one.id for one in services(before) if one.runs}
+        left = moving.elsewhere(
+            tuple(one for one in services(state) if one.id in wanted), target
+        )
+        return [f"{one} on {target}" for one in left]
+    return []

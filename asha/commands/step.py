@@ -1,0 +1,55 @@
+"""``asha step``: one action of the plan alone, as the written scripts call it."""
+
+from __future__ import annotations
+
+import argparse
+
+from asha.bootstrap import plan
+from asha.bootstrap.action import Action, Call, Write
+from asha.bootstrap.console import Console
+from asha.bootstrap.machine import Machine
+from asha.cluster import site as conf
+from asha.cluster.secret import Secret
+from asha.commands.common import SECRET, load_site, need_root, only_one
+from asha.trouble import Trouble
+
+EPILOG = """\
+Without a name: the names there are. What is already done is not done again.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="the action's name")
+    parser.add_argument("--file", metavar="PATH", help="the file that the plan writes there")
+    parser.add_argument("--config", default=conf.CONF, metavar="FILE", help=f"({conf.CONF})")
+
+
+def run(options: argparse.Namespace) -> int:
+    site = load_site(options.config)
+    machine = Machine()
+    if not options.name and not options.file:
+        for step in plan.steps(site, machine, Secret.generate()):
+            for action in step.actions:
+                if isinstance(action, Call):
+                    print(f"{step.number}  {action.name:20}  {action.title}")
+        return 0
+    need_root("asha step")
+    try:
+        secret = Secret.read(str(machine.path(SECRET)))
+    except (OSError, ValueError) as problem:
+        raise Trouble(f"no cluster secret: {problem}", "asha install makes it or asks for it") \
+            from None
+    with only_one():
+        for step in plan.steps(site, machine, secret):
+            for action in step.actions:
+                if _is_meant(action, options):
+                    if not action.is_done(machine):
+                        action.do(machine, Console().say)
+                    return 0
+    raise Trouble(f"the plan has no {options.name or options.file}", "asha step lists the names")
+
+
+def _is_meant(action: Action, options: argparse.Namespace) -> bool:
+    if isinstance(action, Call):
+        return bool(action.name == options.name)
+    return isinstance(action, Write) and bool(action.path == options.file)

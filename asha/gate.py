@@ -1,0 +1,52 @@
+"""Agents wait while dpkg replaces the modules that they are made of.
+
+dpkg replaces a package's files one after the other. An agent that starts meanwhile
+would import old modules and new ones together, fail, and Pacemaker would restart an
+Asterisk that is well. So each agent holds a shared lock as long as it runs, and
+before an upgrade unpacks anything the package's preinst puts up ``GATE`` and waits
+for the lock: no agent is at work then, and those that Pacemaker starts wait here
+until postrm takes the gate away.
+
+Imports nothing of the rest, which may be half replaced.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+LOCK = "/run/asha-agents.lock"
+GATE = "/run/asha-unpacking"
+
+# Half of the shortest timeout in the CIB. A gate of that age was left by a dpkg
+# that died, or a disk is so slow that waiting on is the worse choice.
+PATIENCE = 10.0
+STEP = 0.02
+
+
+def enter(lock: str = LOCK, gate: str = GATE) -> None:
+    """Return when no upgrade is under way, in at most PATIENCE seconds.
+
+    The lock is held until the process ends; programs that it runs do not inherit
+    it. Without the right to open the lock (``meta-data``, which anybody may ask
+    for) there is no waiting.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
+    except OSError:
+        return
+    while True:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if not _closed(gate):
+            return
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(STEP)
+
+
+def _closed(gate: str) -> bool:
+    try:
+        age = time.time() - os.stat(gate).st_mtime
+    except OSError:
+        return False
+    return 0 <= age < PATIENCE

@@ -1,0 +1,219 @@
+"""What a person should know of a Status, and what to do about it.
+
+A warning is something to see to now: the telephones are out, or the other node could
+not take over. A note is so by the way the site was built, and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from asha.cluster.pacemaker import Ban
+from asha.data.space import size
+from asha.status.model import NOTE, WARNING, Finding, Node, Status
+from asha.status.moving import Preference
+
+# Free percent of the store, as sark-data's low_space.
+LOW_SPACE = 10
+
+NOT_TO_BE_TESTED = "do not test a fail-over before it ends: asha sync --watch"
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the findings need beside the Status. None: not known."""
+
+    other: str = ""
+    fencing: bool | None = None
+    two_nics: bool = True
+    second_ring: bool = True
+    alert: str = ""
+    cut_off: bool = False
+    clock_is_set: bool | None = None
+    space: str = ""
+    damage: str = ""
+    kept: tuple[Preference, ...] = ()
+    bans: tuple[Ban, ...] = ()
+    maintenance: bool = False
+    pacemaker_hangs: bool = False
+    trouble: tuple[str, ...] = ()
+
+
+def findings(status: Status, about: Circumstances) -> tuple[Finding, ...]:
+    """The urgent first."""
+    return tuple(found for part in (
+        _installation(status, about),
+        _service(status, about),
+        _nodes(status, about),
+        _disks(status),
+        _links(status),
+        _space(status, about),
+        _resources(status, about),
+        _notes(status, about),
+    ) for found in part)
+
+
+def _installation(status: Status, about: Circumstances) -> Iterator[Finding]:
+    for trouble in about.trouble:
+        yield Finding(WARNING, trouble)
+    if about.cut_off:
+        yield Finding(WARNING, "an installation is at work here, or was cut off",
+                      "if none is at work: asha install (it goes on where it was)")
+    elif not status.configured:
+        yield Finding(WARNING, "this machine is not configured", "asha configure, asha install")
+    elif not status.installed:
+        yield Finding(WARNING, "this machine is not a node of the cluster yet", "asha install")
+
+
+def _service(status: Status, about: Circumstances) -> Iterator[Finding]:
+    if not status.installed:
+        return
+    if not status.pacemaker:
+        if about.pacemaker_hangs:
+            yield Finding(WARNING, "Pacemaker does not answer on this node",
+                          "journalctl -u corosync -u pacemaker tells why")
+        else:
+            yield Finding(WARNING, "Pacemaker does not run on this node: it can take nothing over",
+                          "systemctl start pacemaker; journalctl -u corosync -u pacemaker")
+        if status.address is not None and status.address_answers is not None:
+            answers = "answers" if status.address_answers else "does not answer"
+            other = f": {about.other} has it" if status.address_answers and about.other else ""
+            yield Finding(NOTE, f"{status.address.address} {answers}{other}")
+        return
+    if not status.quorum:
+        yield Finding(WARNING, "this node sees no quorum and may run nothing",
+                      "start the other node; check the cables between the two")
+    if about.maintenance:
+        yield Finding(WARNING, "the cluster is in maintenance mode: nothing is watched or moved",
+                      "crm maintenance off")
+    for kept in about.kept:
+        if kept.until is None:
+            yield Finding(WARNING, f"somebody's move keeps {kept.resource} on {kept.node} for ever",
+                          f"crm resource clear {kept.resource}")
+        else:
+            yield Finding(WARNING, f"a switchover to {kept.node} is under way or was cut off",
+                          f"it ends by itself at {kept.until.astimezone():%H:%M:%S}")
+    for ban in about.bans:
+        if ban.id.startswith("drbd-fence"):
+            yield Finding(WARNING, f"{ban.node} may not take over until its disk is the same",
+                          "asha sync --watch")
+        else:
+            yield Finding(WARNING, f"{ban.resource} may not run on {ban.node} ({ban.id})",
+                          f"crm resource clear {ban.resource}")
+
+
+def _nodes(status: Status, about: Circumstances) -> Iterator[Finding]:
+    if not status.pacemaker:
+        return
+    if len(status.nodes) == 1:
+        other = about.other or "the second node"
+        yield Finding(WARNING, f"only {status.nodes[0].name} is in the cluster: no fail-over yet",
+                      f"install {other}: apt install ./asha_*.deb, asha install")
+    for node in status.nodes:
+        if node.state != "online":
+            yield _node(node)
+
+
+def _node(node: Node) -> Finding:
+    name = node.name
+    if node.state == "standby":
+        return Finding(WARNING, f"{name} is in standby and takes nothing over",
+                       f"asha online {name}")
+    if node.state == "maintenance":
+        return Finding(WARNING, f"{name} is in maintenance: nothing is watched there",
+                       f"crm node ready {name}")
+    if node.state == "pending":
+        return Finding(WARNING, f"{name} is just joining the cluster", "wait a minute")
+    if node.state == "unclean":
+        return Finding(WARNING, f"{name} is gone, and nobody knows what it still does",
+                       f"switch {name} off, then on again")
+    return Finding(WARNING, f"{name} is off or out of reach: there is no fail-over",
+                   f"see to {name}, its power and its cluster link")
+
+
+def _disks(status: Status) -> Iterator[Finding]:
+    disks = status.disks
+    if disks is None:
+        if status.installed:
+            yield Finding(WARNING, "DRBD does not hold the disk on this node: it has no copy "
+                                   "of what is written now", "drbdadm status asha; dmesg")
+        return
+    if disks.in_sync:
+        return
+    if disks.syncing:
+        yield Finding(WARNING, "the disks are being made the same", NOT_TO_BE_TESTED)
+        return
+    for name, disk in ((disks.node, disks.disk), (disks.peer, disks.peer_disk)):
+        if disk in ("Failed", "Diskless"):
+            yield Finding(WARNING, f"{name} has lost its disk for the store",
+                          f"see dmesg and drbdadm status asha on {name}")
+    if disks.connection == "StandAlone":
+        yield Finding(WARNING, "the disks have parted: DRBD found both changed on their own",
+                      "decide whose data is kept; see asha(8), SPLIT BRAIN")
+    elif disks.connection != "Connected":
+        if any(not node.here and node.state == "online" for node in status.nodes):
+            yield Finding(WARNING, f"the disks are not connected ({disks.connection or 'unknown'})",
+                          "see to the cluster link and to the other node")
+    elif "Failed" not in (disks.disk, disks.peer_disk):
+        yield Finding(WARNING, f"the disks are not the same ({disks.node} {disks.disk}, "
+                               f"{disks.peer} {disks.peer_disk})", NOT_TO_BE_TESTED)
+
+
+def _links(status: Status) -> Iterator[Finding]:
+    peers = [node for node in status.nodes if not node.here and node.state != "offline"]
+    for link in status.links:
+        if peers and link.state != "connected":
+            yield Finding(WARNING, f"cluster link {link.number} ({link.address}) is "
+                                   f"{link.state}", "check its cable, NIC and switch")
+
+
+def _space(status: Status, about: Circumstances) -> Iterator[Finding]:
+    mend = "remove old recordings and voicemail, or grow the disk"
+    if status.store is not None and status.store.total:
+        percent = status.store.free * 100 // status.store.total
+        if percent < LOW_SPACE:
+            yield Finding(WARNING, f"the store has only {size(status.store.free)} "
+                                   f"({percent} %) left", mend)
+    elif about.space.startswith(("low", "full")):
+        yield Finding(WARNING, f"the store is {about.space}", mend)
+    if about.damage:
+        yield Finding(WARNING, f"a database in the store is damaged ({about.damage})",
+                      "journalctl -t sark-data tells more; restore it from a backup")
+
+
+def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
+    if not status.pacemaker:
+        return
+    for service in status.services:
+        if service.state == "failed":
+            yield Finding(WARNING, f"{service.title}: {service.why or 'failed'}",
+                          f"mend it, then: crm resource cleanup {service.id}")
+        elif service.state == "stopped":
+            yield Finding(WARNING, f"{service.title}: not running"
+                                   f"{': ' + service.why if service.why else ''}",
+                          f"crm resource cleanup {service.id}; journalctl -u pacemaker")
+        elif service.state == "unmanaged":
+            yield Finding(WARNING, f"{service.title}: not managed by the cluster",
+                          f"crm resource manage {service.id}")
+        elif service.why:
+            yield Finding(WARNING, f"{service.title}: runs again, but: {service.why}",
+                          f"see why; then: crm resource cleanup {service.id}")
+    if status.calls is not None and status.calls.trouble:
+        yield Finding(NOTE, f"calls not known: {status.calls.trouble}")
+
+
+def _notes(status: Status, about: Circumstances) -> Iterator[Finding]:
+    if status.pacemaker and about.fencing is False:
+        yield Finding(NOTE, "NO FENCING: if a node hangs, or both links are cut, both nodes may "
+                            "run and their data part", "see asha(8), FENCING")
+    if status.configured and not about.two_nics:
+        yield Finding(NOTE, "ONE NIC for all: good for learning, not for telephones")
+    elif status.installed and not about.second_ring:
+        yield Finding(NOTE, "no second ring: one cut cable between the nodes parts them",
+                      "give both nodes static LAN addresses (ANODELAN, BNODELAN)")
+    if about.clock_is_set is False:
+        yield Finding(NOTE, "the clock is not synchronised: logs and call records will not agree",
+                      "apt install systemd-timesyncd")
+    if about.alert:
+        yield Finding(NOTE, f"mail to {about.alert} is asked for, and this version sends none")

@@ -1,0 +1,226 @@
+"""Gathers a Status from everything that can be asked, within ten seconds in all.
+
+Each source may be missing, hang or lie broken: what it would have told is left unknown,
+and the others still tell theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from datetime import datetime, timedelta
+
+from asha.bootstrap.machine import Machine
+from asha.cluster import pacemaker
+from asha.cluster import site as conf
+from asha.cluster.pacemaker import State
+from asha.cluster.site import Site, SiteError
+from asha.data import space
+from asha.ocf.child import in_child
+from asha.ocf.deadline import Deadline
+from asha.ocf.results import AgentError
+from asha.status import advice, calls, moving
+from asha.status.advice import Circumstances
+from asha.status.calls import Calls
+from asha.status.hurry import Hurried
+from asha.status.model import Address, Line, Link, Node, Status, Store
+from asha.status.replication import DiskSight
+from asha.status.services import services
+from asha.trouble import Trouble
+
+# All of it, leaving the interpreter's own start and end out of ten.
+SECONDS = 9.0
+# Of one program that does not answer.
+PROGRAM_SECONDS = 3.0
+STORE = "/drbd"
+STORE_SECONDS = 1.0
+
+MARKER = "/etc/asha/cluster-owns-services"
+HANDOVER = "/var/lib/asha/handover.json"
+LINE_ATTRIBUTE = "asha-line"
+SPACE_ATTRIBUTE = "asha-data-space"
+DAMAGE_ATTRIBUTE = "asha-data-warning"
+
+# A stop on one node that long before the start on the other was the same move.
+MOVE_TIME = timedelta(minutes=10)
+
+
+def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Status:
+    """Everything, within ``seconds``. ``name``: this node's, by default uname -n."""
+    name = name or os.uname().nodename
+    quick = Hurried(machine, Deadline(seconds), PROGRAM_SECONDS)
+    site, trouble = _site(machine)
+    begun = time.monotonic()
+    try:
+        state: State | None = pacemaker.look(quick)
+    except Trouble:
+        state = None
+    hangs = state is None and time.monotonic() - begun >= PROGRAM_SECONDS
+    status = Status(
+        time=_stamp(datetime.now()),
+        node=name,
+        site_id=site.site_id if site else "",
+        configured=site is not None,
+        installed=machine.exists(MARKER) or (state is not None and bool(state.of("p_asterisk"))),
+        pacemaker=state is not None,
+        address=Address(site.virtual_address, "") if site else None,
+    )
+    if state is not None:
+        status = _from_cluster(status, state, site, name)
+    other = _other(site, state, name)
+    if status.active == name:
+        patience = quick.deadline.remaining(calls.SECONDS)
+        status = dataclasses.replace(status, calls=_calls(machine, patience))
+    status = dataclasses.replace(
+        status,
+        disks=DiskSight(quick, name, other or "the other").look_closely(),
+        links=_links(quick),
+        store=_store(machine, quick.deadline),
+        address_answers=_answers(quick, status) if state is None else None,
+    )
+    about = dataclasses.replace(
+        _circumstances(quick, status, state, site), other=other, pacemaker_hangs=hangs,
+        trouble=tuple(trouble),
+    )
+    return dataclasses.replace(status, findings=advice.findings(status, about))
+
+
+def _site(machine: Machine) -> tuple[Site | None, list[str]]:
+    try:
+        return conf.read(str(machine.path(conf.CONF))), []
+    except FileNotFoundError:
+        return None, []
+    except OSError as problem:
+        return None, [f"cannot read {conf.CONF}: {problem.strerror}"]
+    except SiteError as wrong:
+        return None, [f"{conf.CONF} is not right: {problem}" for problem in wrong.problems]
+
+
+def _other(site: Site | None, state: State | None, name: str) -> str:
+    if site is not None:
+        return site.second.name if site.first.name == name else site.first.name
+    return moving.other_node(state, name) if state is not None else ""
+
+
+def _from_cluster(status: Status, state: State, site: Site | None, name: str) -> Status:
+    active = state.active_node
+    holder = state.where("p_ip", "Started")
+    since, moved_from = _last_move(state)
+    return dataclasses.replace(
+        status,
+        quorum=state.quorum,
+        active=active,
+        active_since=since,
+        moved_from=moved_from,
+        nodes=tuple(
+            Node(node.name, _node_state(node), node.name == name, node.name == active)
+            for node in state.nodes
+        ),
+        services=services(state),
+        address=Address(site.virtual_address, holder[0] if len(holder) == 1 else "")
+        if site else None,
+        line=_line(state, site),
+    )
+
+
+def _node_state(node: pacemaker.Node) -> str:
+    for word in ("unclean", "pending"):
+        if getattr(node, word):
+            return word
+    if not node.online:
+        return "offline"
+    return "standby" if node.standby else "maintenance" if node.maintenance else "online"
+
+
+def _last_move(state: State) -> tuple[str, str]:
+    """Since when the telephones run where they run, and where they came from."""
+    start, stop = state.last_start, state.last_stop
+    if start is None or start.node != state.active_node:
+        return "", ""
+    came = stop is not None and stop.node != start.node and \
+        timedelta() <= start.when - stop.when <= MOVE_TIME
+    return _stamp(start.when), stop.node if stop is not None and came else ""
+
+
+def _line(state: State, site: Site | None) -> Line | None:
+    if not state.of("p_line"):
+        return None
+    card = next((one.node for one in state.attributes if one.name == LINE_ATTRIBUTE), "")
+    card = card or (site.relay.node if site and site.relay else "")
+    where = state.where("p_line", "Promoted")
+    position = state.attribute(card, LINE_ATTRIBUTE) or "unknown"
+    return Line(where[0] if len(where) == 1 else "", card or "an unknown node", position)
+
+
+def _calls(machine: Machine, seconds: float) -> Calls:
+    return calls.ask(str(machine.path(calls.SECRET)), seconds=seconds)
+
+
+def _links(machine: Machine) -> tuple[Link, ...]:
+    """``corosync-cfgtool -s``: each link with its address here and its state per node."""
+    said = machine.says("corosync-cfgtool", "-s")
+    found = []
+    for part in said.split("LINK ID ")[1:]:
+        number = re.match(r"\d+", part)
+        address = re.search(r"addr\s*=\s*(\S+)", part)
+        states = [state for state in re.findall(r"nodeid:\s*\d+:\s*(\S+)", part)
+                  if state != "localhost"]
+        bad = [state for state in states if state != "connected"]
+        if number:
+            found.append(Link(int(number[0]), address[1] if address else "",
+                              bad[0] if bad else states[0] if states else "alone"))
+    return tuple(found)
+
+
+def _store(machine: Machine, deadline: Deadline) -> Store | None:
+    """The room in the store, where it is mounted here. A stalled disk tells nothing."""
+    point = str(machine.path(STORE))
+    if not os.path.ismount(point):
+        return None
+
+    def measure() -> str:
+        room = space.measure(point)
+        return f"{room.free} {room.total}"
+
+    try:
+        free, total = in_child(measure, deadline.within(STORE_SECONDS), "asking for space").split()
+    except AgentError:
+        return None
+    return Store(int(free), int(total))
+
+
+def _answers(machine: Machine, status: Status) -> bool | None:
+    """Whether the virtual address answers a ping: then some node has it."""
+    if status.address is None or not status.installed or not machine.has("ping"):
+        return None
+    try:
+        return machine.run("ping", "-n", "-c", "1", "-W", "1", status.address.address,
+                           check=False).ok
+    except Trouble:
+        return None
+
+
+def _circumstances(machine: Machine, status: Status, state: State | None,
+                   site: Site | None) -> Circumstances:
+    kept = moving.preferences(machine) if state is not None else []
+    synchronised = machine.says("timedatectl", "show", "--property=NTPSynchronized", "--value")
+    active = status.active
+    return Circumstances(
+        fencing=state.has_fencing if state is not None else None,
+        two_nics=site.two_nics if site else True,
+        second_ring=len(status.links) > 1 or (site.second_ring if site else True),
+        alert=site.alert if site else "",
+        cut_off=machine.exists(HANDOVER),
+        clock_is_set={"yes": True, "no": False}.get(synchronised.strip()),
+        space=state.attribute(active, SPACE_ATTRIBUTE) if state else "",
+        damage=state.attribute(active, DAMAGE_ATTRIBUTE) if state else "",
+        kept=tuple(kept),
+        bans=state.bans if state else (),
+        maintenance=state.maintenance if state else False,
+    )
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,55 @@
+"""Waiting for the cluster to get somewhere, with a line that tells how far it is."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from asha.bootstrap.machine import Machine
+from asha.cluster import pacemaker
+from asha.cluster.pacemaker import State
+from asha.trouble import Trouble
+
+EVERY = 0.5
+
+Say = Callable[[str], None]
+
+
+def until(machine: Machine, left: Callable[[State], list[str]], seconds: float,
+          say: Say) -> list[str]:
+    """Look until nothing is ``left``, and say what is. What is left after ``seconds``.
+
+    A node that does not answer for a moment is asked again.
+    """
+    end = time.monotonic() + seconds
+    missing = ["the cluster does not answer"]
+    while True:
+        try:
+            missing = left(pacemaker.look(machine))
+        except Trouble as problem:
+            missing = [str(problem)]
+        if not missing or time.monotonic() >= end:
+            return missing
+        say(f"waiting for: {', '.join(missing)}")
+        time.sleep(EVERY)
+
+
+def end_orderly() -> None:
+    """A lost connection or a polite kill ends us as Ctrl-C does, so that we clean up."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def timeout(text: str) -> float:
+    """An argument in seconds, for argparse."""
+    value = float(text)
+    if not 10 <= value <= 3600:
+        raise ValueError
+    return value

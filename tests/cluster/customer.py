@@ -1,0 +1,79 @@
+"""Two commands per node, as a customer types them, in the lab."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.lab import Node, Result, wait_for
+
+DEB = "/root/asha.deb"
+SECRET = "/etc/asha/secret"
+# Hands off, and with the packages in reach: what may be asked of a node.
+INSTALL_SECONDS = 180.0
+APT_SECONDS = 600.0
+
+# The answers to the package's questions: the reference site of the manual of 2014.
+SITE = {
+    "usenic1": "true",
+    "clusterip": "192.168.1.90",
+    "lannic": "eth0",
+    "lanprefix": "24",
+    "linknic": "eth1",
+    "linkprefix": "24",
+    "drbddev": "/dev/sda5",
+    "clusteralert": "admin@example.com",
+    "siteid": "the lab",
+}
+FIRST = {**SITE, "primary": "true", "ip": "10.0.3.251", "otherip": "10.0.3.252",
+         "othername": "crm2", "relay": "true", "relaydriver": "rhino",
+         "rhinousb": "/dev/ttyUSB0"}
+SECOND = {**SITE, "primary": "false", "ip": "10.0.3.252", "otherip": "10.0.3.251",
+          "othername": "crm1", "relay": "false"}
+# debconf's types, where they are not string; see debian/asha.templates.
+KINDS = {"primary": "boolean", "usenic1": "boolean", "relay": "boolean", "relaydriver": "select"}
+
+
+def preseed(node: Node, answers: Mapping[str, str]) -> None:
+    """Answer debconf's questions, asha/KEY, before the package asks them."""
+    lines = [f"asha asha/{key} {KINDS.get(key, 'string')} {value}\n"
+             for key, value in answers.items()]
+    node.run("debconf-set-selections", stdin="".join(lines))
+
+
+def install_package(node: Node, deb: Path) -> float:
+    """``apt install ./asha.deb``, hands off; the seconds that it took."""
+    node.path(DEB).write_bytes(deb.read_bytes())
+    begun = time.monotonic()
+    node.run("apt-get", "install", "-y", DEB, timeout=APT_SECONDS,
+             env={"DEBIAN_FRONTEND": "noninteractive"})
+    return time.monotonic() - begun
+
+
+def install_node(
+    node: Node, secret: str | None = None, *, check: bool = True, timeout: float = APT_SECONDS
+) -> tuple[float, Result]:
+    """``asha install --yes``: the seconds that it took, and what it said.
+
+    ``secret``: what the person has from the first node and types on the second.
+    """
+    if secret is not None:
+        node.write(SECRET, secret + "\n", mode=0o600)
+    begun = time.monotonic()
+    said = node.run("asha", "install", "--yes", timeout=timeout, check=check)
+    return time.monotonic() - begun, said
+
+
+def secret_of(node: Node) -> str:
+    """The cluster secret, in the form that can be typed."""
+    return node.path(SECRET).read_text().strip()
+
+
+def wait_in_sync(node: Node, timeout: float = 120.0) -> float:
+    """Until both disks have all of the data; the seconds that it took."""
+    return wait_for(
+        lambda: node.run("drbdadm", "dstate", "asha", check=False).out.strip()
+        == "UpToDate/UpToDate",
+        "both disks to be the same", timeout=timeout,
+    )

@@ -1,0 +1,112 @@
+"""SARK's flags: in the copy, where the columns exist, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from asha.bootstrap import copy, sark
+from asha.trouble import Trouble
+from tests.unit.bootstrap_customer import Customer, customer, site
+
+__all__ = ["customer"]
+
+COLUMNS = "pkey BINDADDR HACLUSTERIP HAUSECLUSTER RHINOSPF STATICIPV4"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make(tmp_path / "sark.db", COLUMNS)
+
+
+def make(path: Path, columns: str) -> Path:
+    link = sqlite3.connect(path)
+    link.execute(f"CREATE TABLE globals ({', '.join(f'{c} TEXT' for c in columns.split())})")
+    link.execute("INSERT INTO globals (pkey) VALUES ('global')")
+    link.commit()
+    link.close()
+    return path
+
+
+def row(path: Path) -> dict[str, str | None]:
+    link = sqlite3.connect(path)
+    link.row_factory = sqlite3.Row
+    (found,) = link.execute("SELECT * FROM globals")
+    link.close()
+    return dict(found)
+
+
+def test_the_manuals_flags_are_set(path: Path) -> None:
+    wanted = sark.flags(site(RHINOSPF="YES"))
+    assert not sark.is_set(str(path), wanted)
+    sark.set_flags(str(path), wanted)
+    assert row(path) == {"pkey": "global", "BINDADDR": "ON", "HACLUSTERIP": "192.168.1.90",
+                         "HAUSECLUSTER": "YES", "RHINOSPF": "YES", "STATICIPV4": None}
+    assert sark.is_set(str(path), wanted)
+
+
+def test_only_columns_that_exist(tmp_path: Path) -> None:
+    """SAIL 7 has dropped some; names are compared as SQLite does."""
+    path = make(tmp_path / "sark.db", "pkey haclusterip hausecluster")
+    sark.set_flags(str(path), sark.flags(site()))
+    assert row(path) == {"pkey": "global", "haclusterip": "192.168.1.90", "hausecluster": "YES"}
+    assert sark.is_set(str(path), sark.flags(site()))
+
+
+def test_a_release_without_any_of_them(tmp_path: Path) -> None:
+    path = make(tmp_path / "sark.db", "pkey SITENAME")
+    sark.set_flags(str(path), sark.flags(site()))
+    assert sark.is_set(str(path), sark.flags(site()))
+
+
+def test_mode_and_owner_stay(path: Path) -> None:
+    path.chmod(0o664)
+    before = path.stat()
+    sark.set_flags(str(path), sark.flags(site()))
+    after = path.stat()
+    assert stat.S_IMODE(after.st_mode) == 0o664
+    assert (after.st_uid, after.st_gid, after.st_ino) == (
+        before.st_uid, before.st_gid, before.st_ino)
+    assert os.listdir(path.parent) == ["sark.db"]
+
+
+def test_what_is_no_database_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "sark.db"
+    path.write_text("this is not a database, and long enough to be none" * 40)
+    with pytest.raises(Trouble, match="cannot be changed"):
+        sark.set_flags(str(path), sark.flags(site()))
+    assert not sark.is_set(str(path), sark.flags(site()))
+
+
+def test_the_copy_is_changed_and_never_the_original(customer: Customer) -> None:
+    (action,) = sark.actions(site(), customer)
+    assert not action.is_done(customer)
+    for one in copy.actions(site(), customer):
+        one.do(customer, customer.say)
+    make(customer.path("/drbd/opt/sark/db/sark.rdonly.db"), COLUMNS)
+    assert not action.is_done(customer)
+    action.do(customer, customer.say)
+    assert action.is_done(customer)
+    assert row(customer.path("/drbd/opt/sark/db/sark.db"))["BINDADDR"] == "ON"
+    assert row(customer.path("/drbd/opt/sark/db/sark.rdonly.db"))["HAUSECLUSTER"] == "YES"
+    assert row(customer.path("/opt/sark/db/sark.db"))["BINDADDR"] == "OFF"
+
+
+def test_flags_of_an_earlier_copy_do_not_count(customer: Customer) -> None:
+    """The next copy overwrites them."""
+    (action,) = sark.actions(site(), customer)
+    for one in copy.actions(site(), customer):
+        one.do(customer, customer.say)
+    action.do(customer, customer.say)
+    customer.remove("/var/lib/asha/handover.json")
+    assert not action.is_done(customer)
+
+
+def test_no_sark_nothing_to_do(customer: Customer) -> None:
+    customer.remove("/opt/sark/db/sark.db")
+    (action,) = sark.actions(site(), customer)
+    assert action.is_done(customer)

@@ -1,0 +1,104 @@
+"""No agent imports modules that dpkg is just replacing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asha import gate
+
+HERE = Path(__file__).parents[2]
+
+
+def agent(tmp_path: Path) -> subprocess.Popen[str]:
+    """A process that says when it starts and when it is through, and then waits for its input."""
+    code = (
+        "import sys; from asha import gate; print('here', flush=True);"
+        f"gate.enter({str(tmp_path / 'lock')!r}, {str(tmp_path / 'gate')!r});"
+        "print('through', flush=True); sys.stdin.read()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def free(lock: Path) -> bool:
+    """Whether an upgrade could begin."""
+    with open(lock, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_an_open_gate_is_passed_and_the_lock_held_until_the_end(tmp_path: Path) -> None:
+    with agent(tmp_path) as process:
+        assert line(process) == "here"
+        assert line(process) == "through"
+        assert not free(tmp_path / "lock")
+        process.communicate()
+    assert free(tmp_path / "lock")
+
+
+def test_a_closed_gate_is_waited_for_and_the_upgrade_is_not_kept(tmp_path: Path) -> None:
+    closed = tmp_path / "gate"
+    closed.touch()
+    with agent(tmp_path) as process:
+        assert line(process) == "here"
+        # preinst waits for the lock; those at the gate must let it have it.
+        with open(tmp_path / "lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.set_blocking(process.stdout.fileno(), False)  # type: ignore[union-attr]
+            assert line(process) == ""
+            os.set_blocking(process.stdout.fileno(), True)  # type: ignore[union-attr]
+        assert process.poll() is None
+        closed.unlink()
+        assert line(process) == "through"
+        process.communicate()
+
+
+@pytest.mark.parametrize("age", [gate.PATIENCE + 1, -60.0])
+def test_a_gate_left_by_a_dead_dpkg_is_passed(tmp_path: Path, age: float) -> None:
+    closed = tmp_path / "gate"
+    closed.touch()
+    then = time.time() - age
+    os.utime(closed, (then, then))
+    with agent(tmp_path) as process:
+        assert line(process) == "here"
+        assert line(process) == "through"
+        process.communicate()
+
+
+def test_who_may_not_lock_does_not_wait(tmp_path: Path) -> None:
+    closed = tmp_path / "gate"
+    closed.touch()
+    gate.enter(str(tmp_path / "no such directory" / "lock"), str(closed))
+
+
+def test_the_package_and_the_agents_mean_the_same_files() -> None:
+    preinst = (HERE / "debian/asha.preinst").read_text(encoding="utf-8")
+    assert preinst.count(gate.GATE) == 2
+    assert gate.LOCK in preinst
+    for script in ("postinst", "postrm"):
+        assert f"GATE={gate.GATE}\n" in (HERE / f"debian/asha.{script}").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["asterisk-health", "sark-data", "rhino-relay"])
+def test_every_agent_waits_before_it_imports_the_rest(name: str) -> None:
+    text = (HERE / "agents" / name).read_text(encoding="utf-8")
+    imports = [row for row in text.splitlines() if row.startswith(("import ", "from "))]
+    assert imports[:2] == ["import sys", "from asha import gate"]
+    assert 0 < text.index("gate.enter()") < text.index(imports[2])

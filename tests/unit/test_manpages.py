@@ -1,0 +1,100 @@
+"""The manual names every key, every command and every parameter, and troff reads it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from asha.agents.asterisk_health import AsteriskHealth
+from asha.agents.rhino_relay import RhinoRelay
+from asha.agents.sark_data import SarkData
+from asha.cli import COMMANDS
+from asha.cluster.site import KEYS, Key, parse
+from asha.ocf import manpage, metadata
+from asha.ocf.agent import Agent
+
+PAGES = Path(__file__).parents[2] / "docs/man"
+AGENTS: tuple[type[Agent], ...] = (AsteriskHealth, RhinoRelay, SarkData)
+
+
+def plain(page: str) -> str:
+    """The page's text with roff's escapes taken back."""
+    return page.replace(r"\-", "-")
+
+
+def conf_page() -> str:
+    return plain((PAGES / "asha.conf.5").read_text(encoding="utf-8"))
+
+
+def described() -> set[str]:
+    """The keys that head a paragraph of asha.conf(5)."""
+    heads = re.findall(r"^\.TP\n\.BR? (.*)$", conf_page(), re.MULTILINE)
+    return {key for head in heads for key in re.findall(r"\b[A-Z][A-Z0-9]+\b", head)}
+
+
+def test_asha_conf_5_has_every_key_and_no_other() -> None:
+    assert described() == {key.name for key in KEYS}
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
+def test_asha_conf_5_has_the_defaults(key: Key) -> None:
+    if key.default:
+        head = rf"^\.TP\n\.BR? [^\n]*\b{key.name}\b"
+        paragraph = re.split(head, conf_page(), flags=re.MULTILINE)[1].split("\n.TP", 1)[0]
+        assert re.search(rf"(?<![\w/]){re.escape(key.default)}(?!\w)", paragraph)
+
+
+def test_the_example_of_asha_conf_5_is_the_shipped_one_and_right() -> None:
+    example = conf_page().split(".SH EXAMPLE", 1)[1].split(".nf\n", 1)[1].split(".fi", 1)[0]
+    shipped = (PAGES.parent / "examples/asha.conf").read_text(encoding="utf-8")
+    assert example == "".join(
+        line for line in shipped.splitlines(keepends=True) if not line.startswith("#")
+    )
+    assert parse(example).virtual_address == "192.168.1.90"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_asha_8_has_every_command(command: str) -> None:
+    page = plain((PAGES / "asha.8").read_text(encoding="utf-8"))
+    heads = re.findall(r"^\.TP\n\.BR? (.*)$", page, re.MULTILINE)
+    assert any(command in re.findall(r"[a-z][a-z-]*", head) for head in heads)
+
+
+@pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.name)
+def test_an_agents_page_has_its_parameters_and_actions(agent: type[Agent]) -> None:
+    page = plain(manpage.page(metadata.render(agent)))
+    for name, parameter in agent.parameters.items():
+        assert f"\\fB{name}\\fR ({parameter.content_type}" in page
+        if parameter.default:
+            assert f"Default: {parameter.default}" in page
+    for spec in agent.actions:
+        assert f"\\fB{spec.name}\\fR\ntimeout {spec.timeout}s" in page
+
+
+def test_text_that_looks_like_a_request_is_printed() -> None:
+    xml = """<resource-agent name="x" version="1"><longdesc>.so /etc/passwd
+'quoted' and a back\\slash</longdesc><shortdesc>S.</shortdesc></resource-agent>"""
+    page = manpage.page(xml)
+    assert r"\&.so /etc/passwd" in page
+    assert r"\&'quoted' and a back\eslash" in page
+
+
+@pytest.mark.skipif(not shutil.which("man"), reason="man is not installed")
+@pytest.mark.parametrize("name", ["asha.8", "asha.conf.5", *(agent.name for agent in AGENTS)])
+def test_man_has_nothing_to_complain_of(name: str, tmp_path: Path) -> None:
+    page = PAGES / name
+    if not page.exists():
+        agent = next(one for one in AGENTS if one.name == name)
+        page = tmp_path / f"{name}.7"
+        page.write_text(manpage.page(metadata.render(agent)), encoding="utf-8")
+    done = subprocess.run(
+        ["man", "--warnings", "-l", str(page)],
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
+        capture_output=True, text=True, check=True,
+    )
+    assert done.stderr == ""
+    assert "NAME" in done.stdout

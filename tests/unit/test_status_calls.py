@@ -1,0 +1,280 @@
+"""Asking Asterisk through panoramisk: what it counts, and that it can never hang."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from asha.status import calls
+
+pytest.importorskip("panoramisk")
+
+LIMIT = 0.5
+# What one visit may take beyond its limit on a busy machine.
+SLACK = 4.0
+
+LOGIN = "Response: Success\r\nMessage: Authentication accepted"
+REFUSED = "Response: Error\r\nMessage: Authentication failed"
+UNKNOWN = "Response: Error\r\nMessage: Invalid/unknown command"
+
+CHANNELS = """Response: Success
+EventList: start
+Message: Channels will follow
+
+Event: CoreShowChannel
+Channel: PJSIP/201-00000001
+Duration: 00:01:30
+
+Event: CoreShowChannel
+Channel: PJSIP/trunk-00000002
+Duration: 01:00:05
+
+Event: CoreShowChannelsComplete
+EventList: Complete
+ListItems: 2"""
+CONTACTS = """Response: Success
+EventList: start
+Message: A listing of Contacts follows, presented as ContactList events
+
+Event: ContactList
+ObjectName: 201;@1
+Endpoint: 201
+Status: Reachable
+
+Event: ContactList
+ObjectName: 202;@1
+Endpoint: 202
+Status: Unreachable
+
+Event: ContactListComplete
+EventList: Complete
+ListItems: 2"""
+PEERS = """Response: Success
+EventList: start
+Message: Peer status list will follow
+
+Event: PeerEntry
+ObjectName: 203
+IPaddress: 192.168.1.203
+Status: OK (12 ms)
+
+Event: PeerEntry
+ObjectName: 204
+IPaddress: -none-
+Status: UNKNOWN
+
+Event: PeerlistComplete
+EventList: Complete
+ListItems: 2"""
+REGISTRATIONS = """Response: Success
+EventList: start
+Message: Following are Events for each Outbound registration
+
+Event: OutboundRegistrationDetail
+ObjectName: provider
+Status: Registered
+
+Event: OutboundRegistrationDetail
+ObjectName: spare
+Status: Rejected
+
+Event: OutboundRegistrationDetailComplete
+EventList: Complete
+Registered: 1
+NotRegistered: 1"""
+CORE = """Response: Success
+CoreStartupDate: 2026-11-22
+CoreStartupTime: 14:05:58
+CoreCurrentCalls: 3"""
+
+PBX = {
+    "Login": LOGIN,
+    "CoreStatus": CORE,
+    "CoreShowChannels": CHANNELS,
+    "PJSIPShowContacts": CONTACTS,
+    "SIPpeers": PEERS,
+    "PJSIPShowRegistrationsOutbound": REGISTRATIONS,
+    "SIPshowregistry": UNKNOWN,
+}
+Serve = Callable[[socket.socket], None]
+
+
+def talker(answers: dict[str, str]) -> Serve:
+    """An AMI that says this; what is not in the table it never answers."""
+
+    def serve(caller: socket.socket) -> None:
+        caller.sendall(b"Asterisk Call Manager/5.0.4\r\n")
+        heard = ""
+        while data := caller.recv(65536):
+            heard += data.decode()
+            while "\r\n\r\n" in heard:
+                block, _, heard = heard.partition("\r\n\r\n")
+                fields = dict(line.split(": ", 1) for line in block.split("\r\n") if line)
+                answer = answers.get(fields["Action"])
+                if answer is None:
+                    continue
+                for message in answer.replace("\r\n", "\n").split("\n\n"):
+                    text = f"{message}\nActionID: {fields['ActionID']}\n\n"
+                    caller.sendall(text.replace("\n", "\r\n").encode())
+
+    return serve
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> str:
+    path = tmp_path / "ami.secret"
+    path.write_text("user=asha\nsecret=geheim\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[Serve], tuple[str, int]]]:
+    opened: list[socket.socket] = []
+
+    def start(serve: Serve) -> tuple[str, int]:
+        listener = socket.create_server(("127.0.0.1", 0))
+        opened.append(listener)
+
+        def accept() -> None:
+            try:
+                while True:
+                    caller, _ = listener.accept()
+                    opened.append(caller)
+                    threading.Thread(target=attend, args=(caller,), daemon=True).start()
+            except OSError:
+                return
+
+        def attend(caller: socket.socket) -> None:
+            try:
+                serve(caller)
+            except OSError:
+                return
+
+        threading.Thread(target=accept, daemon=True).start()
+        host, port = listener.getsockname()
+        return host, port
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+Listen = Callable[[Serve], tuple[str, int]]
+
+
+def test_everything_is_counted(secret: str, listen: Listen) -> None:
+    said = calls.ask(secret, listen(talker(PBX)), seconds=10)
+    assert said == calls.Calls(
+        calls=3, channels=2, longest=3605, registered=3, silent=1, trunks=2, trunks_up=1,
+        started="2026-11-22 14:05:58",
+    )
+
+
+def test_an_idle_pbx_with_pjsip_alone(secret: str, listen: Listen) -> None:
+    answers = PBX | {
+        "CoreStatus": "Response: Success\r\nCoreCurrentCalls: 0",
+        "CoreShowChannels": CHANNELS.split("\n\n")[0] + "\n\n" + CHANNELS.split("\n\n")[-1],
+        "PJSIPShowContacts": "Response: Error\r\nMessage: No Contacts found",
+        "SIPpeers": UNKNOWN,
+        "PJSIPShowRegistrationsOutbound": UNKNOWN,
+    }
+    said = calls.ask(secret, listen(talker(answers)), seconds=10)
+    assert (said.calls, said.channels, said.registered, said.trunks) == (0, 0, 0, 0)
+    assert said.trouble == ""
+
+
+def test_part_of_an_answer_is_kept(secret: str, listen: Listen) -> None:
+    answers = {name: text for name, text in PBX.items() if name != "SIPpeers"}
+    begun = time.monotonic()
+    said = calls.ask(secret, listen(talker(answers)), seconds=LIMIT)
+    assert time.monotonic() - begun < LIMIT + SLACK
+    assert (said.calls, said.registered, said.trunks) == (3, None, 2)
+    assert said.trouble == "Asterisk did not answer in time: SIPpeers"
+
+
+def test_a_wrong_secret(secret: str, listen: Listen) -> None:
+    said = calls.ask(secret, listen(talker({"Login": REFUSED})), seconds=10)
+    assert said.calls is None
+    assert "refuses the manager user asha" in said.trouble
+    assert "geheim" not in said.trouble
+
+
+def test_a_user_without_the_right(secret: str, listen: Listen) -> None:
+    denied = dict.fromkeys(calls.ACTIONS, "Response: Error\r\nMessage: Permission denied")
+    said = calls.ask(secret, listen(talker(denied | {"Login": LOGIN})), seconds=10)
+    assert "write=system,reporting" in said.trouble
+
+
+def accepts_and_is_silent(caller: socket.socket) -> None:
+    caller.recv(65536)
+    caller.recv(65536)
+
+
+def hangs_up(caller: socket.socket) -> None:
+    caller.sendall(b"Asterisk Call Manager/5.0.4\r\n")
+    caller.recv(65536)
+    # Not close(): a thread of ours may be reading, which keeps the socket.
+    caller.shutdown(socket.SHUT_RDWR)
+
+
+def babbles(caller: socket.socket) -> None:
+    while True:
+        caller.sendall(os.urandom(65536))
+
+
+def stops_after_login(caller: socket.socket) -> None:
+    talker({"Login": LOGIN})(caller)
+
+
+@pytest.mark.parametrize(
+    "serve", [accepts_and_is_silent, hangs_up, babbles, stops_after_login]
+)
+def test_never_hangs_and_never_prints(
+    secret: str, listen: Listen, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun = time.monotonic()
+    said = calls.ask(secret, listen(serve), seconds=LIMIT)
+    assert time.monotonic() - begun < LIMIT + SLACK
+    assert said.calls is None
+    assert said.trouble
+    assert "\n" not in said.trouble
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nobody_listens(secret: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    said = calls.ask(secret, address, seconds=10)
+    assert said.trouble.endswith("cannot be reached: Connection refused")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_hang_up_is_seen_at_once(secret: str, listen: Listen) -> None:
+    begun = time.monotonic()
+    calls.ask(secret, listen(hangs_up), seconds=60)
+    assert time.monotonic() - begun < 30
+
+
+def test_without_the_secret(tmp_path: Path) -> None:
+    said = calls.ask(str(tmp_path / "none"))
+    assert "there is no" in said.trouble
+
+
+def test_a_secret_that_others_read_is_not_used(secret: str, listen: Listen) -> None:
+    Path(secret).chmod(0o644)
+    said = calls.ask(secret, listen(talker(PBX)), seconds=10)
+    assert said.calls is None
+    assert "chmod 600" in said.trouble
+
+
+def test_without_panoramisk(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "panoramisk", None)
+    assert "apt install python3-panoramisk" in calls.ask(secret).trouble
