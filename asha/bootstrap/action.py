@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 Say = Callable[[str], None]

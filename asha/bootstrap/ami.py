@@ -13,10 +13,10 @@ from pathlib import Path
 
 from asha.bootstrap import asteriskconf, copy, handover, live
 from asha.bootstrap.action import Action, Call, Say, Write
-from asha.bootstrap.machine import Machine
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.data import owners
+from asha.machine import Machine
 
 SECRET_FILE = "/etc/asha/ami.secret"
 USER = "asha"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asha.bootstrap.facts import Facts
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.nics import Nic
+from asha.machine import Machine
 
 Values = dict[str, str]
 # What can be typed, and what it means.

@@ -15,7 +15,8 @@ from asha.cluster import corosync, drbd
 LISTENERS = (
     ("udp", corosync.PORTS[0], "Corosync", ("corosync",)),
     ("udp", corosync.PORTS[1], "Corosync's second ring", ("corosync",)),
-    ("tcp", drbd.PORT, "DRBD", ()),
+    # The kernel's own, which ss shows without a process, or as that of its maker.
+    ("tcp", drbd.PORT, "DRBD", ("drbdsetup",)),
     ("tcp", wire.PORT, "asha's join", ("asha", "python3")),
 )
 LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")

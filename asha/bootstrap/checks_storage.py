@@ -9,9 +9,9 @@ from asha.bootstrap import disks, live
 from asha.bootstrap.disks import Disk
 from asha.bootstrap.facts import MARKER
 from asha.bootstrap.finding import Finding, Look, error, warning
-from asha.bootstrap.machine import Machine
 from asha.cluster import drbd
 from asha.data.space import size
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 # Live data and a fifth; what grows while the PBX runs comes on top.

@@ -165,4 +165,4 @@ def _resources(look: Look) -> Iterator[Finding]:
 
 def fencing(look: Look) -> Iterator[Finding]:
     yield warning("there is no fencing: a node that hangs with both cables cut is not switched off",
-                  "have both nodes on the same reliable power and keep the two cables apart")
+                  "keep the two cables apart, and see man asha, FENCING")

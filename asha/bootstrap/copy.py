@@ -23,11 +23,11 @@ from asha.bootstrap import record as records
 from asha.bootstrap.action import Action, Call, Say
 from asha.bootstrap.handover import COPY_ID
 from asha.bootstrap.live import Live
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.record import BEGUN, COPIED
 from asha.cluster.site import Site
 from asha.data import holders, space, sqlite
 from asha.data.paths import is_inside
+from asha.machine import Machine
 from asha.ocf.child import in_child
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError

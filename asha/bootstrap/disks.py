@@ -7,8 +7,8 @@ import os
 import stat
 from dataclasses import dataclass
 
-from asha.bootstrap.machine import Machine
 from asha.data import mountinfo
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 # Where partitions and logical volumes have their nodes. Not lsblk, which lists what

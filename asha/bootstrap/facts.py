@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from asha.bootstrap import disks, nics
 from asha.bootstrap.disks import Disk
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.nics import Nic
 from asha.cluster import drbd
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 # There while the services belong to the cluster.

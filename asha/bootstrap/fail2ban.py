@@ -9,8 +9,8 @@ from __future__ import annotations
 import configparser
 
 from asha.bootstrap.action import Action, Say, Write
-from asha.bootstrap.machine import Machine
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 # In the order of jail.conf(5): *.conf, then *.local, each by name.

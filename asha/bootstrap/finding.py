@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from asha.bootstrap.facts import Facts
-from asha.bootstrap.machine import Machine
 from asha.cluster.site import Site
+from asha.machine import Machine
 
 Severity = Literal["error", "warning"]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from asha.bootstrap import fail2ban, nft, shorewall
 from asha.bootstrap.action import Action, Call, Say
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.ports import Opening, openings
 from asha.cluster.site import Site
+from asha.machine import Machine
 
 
 def actions(site: Site, machine: Machine) -> list[Action]:

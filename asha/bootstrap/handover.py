@@ -25,11 +25,11 @@ from asha.bootstrap import record as records
 from asha.bootstrap.action import Call, Say
 from asha.bootstrap.facts import MARKER
 from asha.bootstrap.live import Live
-from asha.bootstrap.machine import Machine, sync_directory
 from asha.bootstrap.record import BEGUN, COPIED, MOVING, RECORD, TAKEN, Moved, Record
 from asha.cluster import cib
 from asha.cluster.site import Site
 from asha.data import mountinfo
+from asha.machine import Machine, sync_directory
 from asha.ocf.child import is_alive
 from asha.trouble import Trouble
 

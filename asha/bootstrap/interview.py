@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from asha.bootstrap.asking import Asking, Values, is_first, own_key
 from asha.bootstrap.facts import Facts, static_lan_address
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.questions import QUESTIONS, Question
 from asha.cluster.site import KEYS, SiteError, site_of
+from asha.machine import Machine
 
 # What _derived() makes of the answers.
 FOLLOWING = ("IP", "CLUSTERNET")

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from asha.bootstrap import membership, nics
 from asha.bootstrap.action import Action, Call, Say, Write
 from asha.bootstrap.listener import agreement
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.wire import PORT, Body, Talk, WireError, WrongSecret
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.ocf.deadline import Deadline
 from asha.trouble import Trouble
 

@@ -10,7 +10,7 @@ import os
 import time
 from typing import TextIO
 
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 
 JOURNAL = "/var/lib/asha/journal"
 

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 
 from asha.agents.sark_data import PATHS
-from asha.bootstrap.machine import Machine
 from asha.data import mountinfo, owners, paths
 from asha.data.mountinfo import MOUNTINFO, Mount
 from asha.data.paths import Item
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 STORE = "/drbd"

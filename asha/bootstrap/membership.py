@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from asha.bootstrap.machine import Machine
 from asha.cluster import corosync
 from asha.cluster import site as conf
 from asha.cluster.site import Peer, Site, SiteError
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 # Corosync takes a new configuration within a second; a machine under load gets more.

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from asha.bootstrap import nics
 from asha.bootstrap.action import Action, Call, Run, Say, Write
-from asha.bootstrap.machine import Machine
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 INTERFACES = "/etc/network/interfaces"

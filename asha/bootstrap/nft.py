@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from asha.bootstrap.action import Action, Call, Say, Write, enable
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.ports import Opening, openings
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 TABLE_FILE = "/etc/asha/firewall.nft"

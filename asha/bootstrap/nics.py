@@ -11,7 +11,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 
 # Kinds of interface that carry no cable of their own (ip-link(8), TYPE).
 NOT_CABLED = frozenset(("dummy", "ifb", "tun", "wireguard", "vxlan", "geneve", "macvtap"))

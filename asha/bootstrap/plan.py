@@ -23,10 +23,10 @@ from asha.bootstrap import (
     store,
 )
 from asha.bootstrap.action import Step
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.record import OWNER_VARIABLE
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
+from asha.machine import Machine
 
 
 def steps(site: Site, machine: Machine, secret: Secret) -> list[Step]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from asha.bootstrap import agreement, checks_network, checks_storage, checks_system, facts
 from asha.bootstrap.facts import Facts
 from asha.bootstrap.finding import Finding, Look, error, warning
-from asha.bootstrap.machine import Machine
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from asha.bootstrap.action import Say
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 from asha.ocf.child import is_alive, start_time
 from asha.trouble import Trouble
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from asha.bootstrap import store
 from asha.bootstrap.action import Action, Call, Say
-from asha.bootstrap.machine import Machine
 from asha.cluster import cib, drbd, pacemaker
 from asha.cluster.pacemaker import State
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 # What must run, and in which words it is waited for. Not the line's relay: it follows

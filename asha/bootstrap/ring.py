@@ -8,10 +8,10 @@ changed by a join, a removal or the administrator.
 from __future__ import annotations
 
 from asha.bootstrap.action import Action, Call, Run, Say, Write, enable
-from asha.bootstrap.machine import Machine
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 DAEMONS = ("corosync.service", "pacemaker.service")

@@ -12,9 +12,9 @@ import sqlite3
 
 from asha.bootstrap import copy, handover, live
 from asha.bootstrap.action import Action, Call, Say
-from asha.bootstrap.machine import Machine
 from asha.cluster.site import Site
 from asha.data.sqlite import become_owner
+from asha.machine import Machine
 from asha.ocf.child import in_child
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError, Failed

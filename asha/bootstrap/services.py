@@ -13,8 +13,8 @@ from asha.bootstrap import ring, units
 from asha.bootstrap.action import Action, Call, Run, Say, Write
 from asha.bootstrap.facts import MARKER
 from asha.bootstrap.live import STORE
-from asha.bootstrap.machine import Machine
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 # What p_apache's monitor asks (cib/asha.crm).

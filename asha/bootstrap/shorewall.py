@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from asha.bootstrap.action import Action, Call
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.ports import Opening, openings
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 DIRECTORY = "/etc/shorewall"

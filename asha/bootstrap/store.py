@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from asha.bootstrap.action import Action, Call, Run, Say, Write, enable
 from asha.bootstrap.live import STORE
-from asha.bootstrap.machine import Machine
 from asha.cluster import cib, drbd
 from asha.cluster.drbd import Replication
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 # There from before the metadata is made until the cluster has the store: the disk was

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 from asha.ocf.runner import Completed
 from asha.trouble import Trouble
 

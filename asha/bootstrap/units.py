@@ -6,8 +6,8 @@ from pathlib import PurePath
 
 from asha.bootstrap import writers
 from asha.bootstrap.action import Say
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.record import Unit
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 # In the order in which they are stopped. The databases go last, as others write to

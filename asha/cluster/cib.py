@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from asha.bootstrap.machine import Machine
 from asha.cluster.site import Relay, Site
+from asha.machine import Machine
 from asha.ocf.runner import Completed
 from asha.trouble import Trouble
 

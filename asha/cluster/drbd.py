@@ -11,9 +11,9 @@ import json
 import re
 from dataclasses import dataclass
 
-from asha.bootstrap.machine import Machine
 from asha.cluster.secret import Secret
 from asha.cluster.site import Peer, Site
+from asha.machine import Machine
 
 RESOURCE = "asha"
 DEVICE = "/dev/drbd0"

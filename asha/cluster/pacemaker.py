@@ -11,7 +11,7 @@ from datetime import datetime
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 COMMAND = ("crm_mon", "-1", "--output-as=xml", "--inactive")

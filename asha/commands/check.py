@@ -9,9 +9,9 @@ from dataclasses import asdict
 
 from asha.bootstrap import facts, preflight
 from asha.bootstrap.finding import Finding, error
-from asha.bootstrap.machine import Machine
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 EPILOG = """\

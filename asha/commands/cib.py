@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from asha.bootstrap.console import ask
-from asha.bootstrap.machine import Machine
 from asha.cluster import cib, site
 from asha.commands.common import load_site, need_root
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 EPILOG = """\

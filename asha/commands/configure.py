@@ -9,9 +9,9 @@ import sys
 
 from asha.bootstrap import console, facts
 from asha.bootstrap import interview as asking
-from asha.bootstrap.machine import Machine
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 EPILOG = """\

@@ -12,13 +12,14 @@ from asha.bootstrap import facts, handover, join, plan, preflight
 from asha.bootstrap.action import Step
 from asha.bootstrap.console import Console, ask
 from asha.bootstrap.journal import Journal
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.record import RECORD
+from asha.cluster import corosync
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands import check, configure
 from asha.commands.common import SECRET, load_site, need_root, only_one
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             _confirm(site, left)
         machine.write(SECRET, secret.typed + "\n", mode=0o600)
         _walk(machine, steps, journal)
-    _farewell(site, secret, is_new)
+    _farewell(site, machine, secret, is_new)
     return 0
 
 
@@ -177,7 +178,11 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal) -> None:
     console.note("done")
 
 
-def _farewell(site: Site, secret: Secret, is_new: bool) -> None:
+def _farewell(site: Site, machine: Machine, secret: Secret, is_new: bool) -> None:
+    text = machine.read(corosync.CONF) or ""
+    if site.there.name in (node.name for node in corosync.parse(text).nodes) and site.is_first:
+        print(f"\n{site.here.name} and {site.there.name} are as asha.conf says: asha status")
+        return
     if not site.is_first:
         print(f"""
 {site.here.name} has joined {site.there.name}. The disks are being made the same now:

@@ -6,11 +6,11 @@ import argparse
 import sys
 
 from asha.bootstrap.listener import Listener, open_socket
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.wire import PORT
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import SECRET, load_site, only_one
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 EPILOG = """\

@@ -6,11 +6,11 @@ import argparse
 import os
 
 from asha.bootstrap.console import Console
-from asha.bootstrap.machine import Machine
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.commands import standby
 from asha.commands.common import need_root
+from asha.machine import Machine
 from asha.status import moving, render, waiting
 from asha.status.replication import DiskSight
 from asha.trouble import Trouble

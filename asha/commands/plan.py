@@ -7,10 +7,10 @@ import os
 
 from asha.bootstrap import plan
 from asha.bootstrap.action import Step
-from asha.bootstrap.machine import Machine
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.commands.common import SECRET, load_site
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 EPILOG = """\

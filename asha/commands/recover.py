@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from asha.bootstrap import handover
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.record import RECORD
+from asha.machine import Machine
 
 EPILOG = f"""\
 An installation that is cut off half-way through the hand-over of the services is undone

@@ -6,9 +6,9 @@ import argparse
 
 from asha.bootstrap import membership
 from asha.bootstrap.console import ask
-from asha.bootstrap.machine import Machine
 from asha.cluster.site import Site
 from asha.commands.common import load_site, need_root, only_one
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 EPILOG = """\

@@ -6,11 +6,11 @@ import argparse
 import os
 
 from asha.bootstrap.console import Console, ask
-from asha.bootstrap.machine import Machine
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.commands import switchover
 from asha.commands.common import need_root
+from asha.machine import Machine
 from asha.status import moving, waiting
 from asha.status.services import services
 from asha.trouble import Trouble

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 from asha.status import render
 from asha.status.collect import collect
 from asha.status.model import Status, as_json

@@ -7,19 +7,20 @@ import argparse
 from asha.bootstrap import plan
 from asha.bootstrap.action import Action, Call, Write
 from asha.bootstrap.console import Console
-from asha.bootstrap.machine import Machine
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.commands.common import SECRET, load_site, need_root, only_one
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 EPILOG = """\
-Without a name: the names there are. What is already done is not done again.
+Without a name: the names there are. A number is a whole step: what is left to do of it.
+What is already done is not done again.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="the action's name")
+    parser.add_argument("name", nargs="?", help="the action's name, or a step's number")
     parser.add_argument("--file", metavar="PATH", help="the file that the plan writes there")
     parser.add_argument("--config", default=conf.CONF, metavar="FILE", help=f"({conf.CONF})")
 
@@ -40,12 +41,17 @@ def run(options: argparse.Namespace) -> int:
         raise Trouble(f"no cluster secret: {problem}", "asha install makes it or asks for it") \
             from None
     with only_one():
-        for step in plan.steps(site, machine, secret):
-            for action in step.actions:
-                if _is_meant(action, options):
-                    if not action.is_done(machine):
-                        action.do(machine, Console().say)
-                    return 0
+        meant = [
+            action
+            for step in plan.steps(site, machine, secret)
+            for action in step.actions
+            if str(step.number) == options.name or _is_meant(action, options)
+        ]
+        for action in meant:
+            if not action.is_done(machine):
+                action.do(machine, Console().say)
+    if meant:
+        return 0
     raise Trouble(f"the plan has no {options.name or options.file}", "asha step lists the names")
 
 

@@ -7,10 +7,10 @@ import os
 import time
 
 from asha.bootstrap.console import Console, ask
-from asha.bootstrap.machine import Machine
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.commands.common import need_root
+from asha.machine import Machine
 from asha.status import calls, moving, render, waiting
 from asha.status.replication import DiskSight
 from asha.status.services import services

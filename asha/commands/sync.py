@@ -9,9 +9,9 @@ import os
 import sys
 import time
 
-from asha.bootstrap.machine import Machine
 from asha.cluster import site as conf
 from asha.commands.common import load_site
+from asha.machine import Machine
 from asha.status import render
 from asha.status.model import SCHEMA, Disks
 from asha.status.replication import DiskSight

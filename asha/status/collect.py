@@ -12,12 +12,12 @@ import re
 import time
 from datetime import datetime, timedelta
 
-from asha.bootstrap.machine import Machine
 from asha.cluster import pacemaker
 from asha.cluster import site as conf
 from asha.cluster.pacemaker import State
 from asha.cluster.site import Site, SiteError
 from asha.data import space
+from asha.machine import Machine
 from asha.ocf.child import in_child
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError

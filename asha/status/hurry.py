@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 from asha.ocf.deadline import Deadline
 from asha.ocf.runner import Completed
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
-from asha.bootstrap.machine import Machine
 from asha.cluster.pacemaker import State
+from asha.machine import Machine
 from asha.status import render
 from asha.status.model import Disks, Service
 from asha.trouble import Trouble

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from asha.bootstrap.machine import Machine
 from asha.cluster import drbd
 from asha.cluster.drbd import Replication
+from asha.machine import Machine
 from asha.status.model import Disks
 
 # Between two looks: long enough for some MB, short enough for somebody who waits.

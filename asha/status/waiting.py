@@ -8,9 +8,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from asha.bootstrap.machine import Machine
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 EVERY = 0.5

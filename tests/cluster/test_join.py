@@ -49,7 +49,7 @@ rsc_defaults resource-stickiness=1000
 JOIN = """\
 import sys
 from asha.bootstrap import join
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.trouble import Trouble

@@ -23,7 +23,7 @@ from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import Cluster, freeze_asterisk
 
-# SEARCH of asha.bootstrap.machine has it before the true one.
+# SEARCH of asha.machine has it before the true one.
 DRBDSETUP = "/usr/local/sbin/drbdsetup"
 SITE = """\
 PRIMARY={first}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# One image is 1.2 GB, and is built beside the old one before it replaces it.
+# An image is up to 1.2 GB, and is built beside the old one before it replaces it.
 DISK_NEEDED = 3 << 30
 # A node's programs and its changed files, twice; measured with two nodes up.
 MEMORY_NEEDED = 2 << 30
@@ -52,7 +52,7 @@ class CommandFailed(LabError):
     """A program ended with a code other than 0, or did not end in time."""
 
     def __init__(self, result: Result, where: str = "") -> None:
-        said = (result.err.strip() or result.out.strip())[-2000:]
+        said = "\n".join(filter(None, (result.out.strip()[-2000:], result.err.strip()[-2000:])))
         at = f" on {where}" if where else ""
         super().__init__(f"{' '.join(result.argv)}{at}: exit {result.code}: {said}")
         self.result = result

@@ -222,12 +222,11 @@ def make_customer(release: str, tree: Path, step: Step) -> None:
     # As apt is by default: who installs a package gets what it recommends.
     (apt / "apt.conf.d/99mmdebstrap").write_text('Acquire::Languages "none";\n')
     step("apt's own lists", [*chroot, "sh", "-c", "apt-get clean && apt-get update"])
-    for place in DIVERTED:
-        # Not beside the original: Pacemaker would take it for an agent.
-        away = f"/usr/lib/lab{place}"
-        (tree / away.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-        step(f"room for the stand-in of {place}",
-             [*chroot, "dpkg-divert", "--local", "--rename", "--divert", away, "--add", place])
+    # Not beside the original: Pacemaker would take it for an agent.
+    step("room for the stand-ins",
+         [*chroot, "sh", "-e", "-c", 'for place; do mkdir -p "/usr/lib/lab${place%/*}"; '
+          'dpkg-divert --local --rename --divert "/usr/lib/lab$place" --add "$place"; done',
+          "sh", *DIVERTED])
     customize("customer", tree, step, "the PBX's data")
 
 

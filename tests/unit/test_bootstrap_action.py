@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.action import Call, Remove, Run, Say, Write
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 ME = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()

@@ -9,8 +9,8 @@ import pytest
 from asha.asterisk.ami import Credentials
 from asha.bootstrap import ami, asteriskconf, copy
 from asha.bootstrap.action import Action
-from asha.bootstrap.machine import Machine
 from asha.cluster.secret import Secret
+from asha.machine import Machine
 from tests.unit.bootstrap_customer import Customer, customer, site
 
 __all__ = ["customer"]

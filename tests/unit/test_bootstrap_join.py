@@ -122,6 +122,7 @@ class Node:
         self.machine = FakeMachine(root)
         self.machine.put(conf.CONF, FIRST).put(facts.MARKER)
         self.machine.put(corosync.CONF, corosync.render(self.site, joined=False))
+        self.machine.on("systemctl start --no-block asha-network.service")
         self.cluster = Cluster(self.machine)
         self.secret = SECRET
         self.log: list[str] = []
@@ -519,6 +520,8 @@ def test_joins(serving: Node, second: FakeMachine) -> None:
     assert second.read(corosync.AUTHKEY) == SECRET.corosync_authkey()
     assert second.path(corosync.AUTHKEY).stat().st_mode & 0o777 == 0o400
     assert (serving.machine.read(conf.CONF) or "").startswith("# The site.\n")
+    # The second ring's port is opened by a unit that may.
+    assert serving.machine.ran("systemctl start --no-block asha-network.service")
 
 
 def test_asked_again_it_says_yes_again(serving: Node, second: FakeMachine) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.journal import JOURNAL, Journal
-from asha.bootstrap.machine import Machine
+from asha.machine import Machine
 
 
 @pytest.fixture

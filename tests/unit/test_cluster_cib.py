@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.machine import Machine
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import cib, site
 from asha.cluster.site import Relay, Site
 from asha.commands import cib as command
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 REFERENCE = Path(__file__).parents[2] / "cib/asha.crm"
