@@ -67,7 +67,13 @@ def run(options: argparse.Namespace) -> int:
         if not options.yes:
             _confirm(site, left)
         machine.write(SECRET, secret.typed + "\n", mode=0o600)
-        _walk(machine, steps, journal)
+        console = Console()
+        _walk(machine, steps, journal, console)
+        if not site.is_first:
+            # The join has told the first node's LAN address: the second ring's way.
+            site = load_site()
+            _walk(machine, plan.steps(site, machine, secret), journal, console)
+        console.note("done")
     _farewell(site, machine, secret, is_new)
     return 0
 
@@ -144,12 +150,11 @@ def _confirm(site: Site, steps: list[Step]) -> None:
         raise Trouble("nothing was changed", "asha install --yes does not ask")
 
 
-def _walk(machine: Machine, steps: list[Step], journal: Journal) -> None:
+def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Console) -> None:
     """Do what is not done. Whatever ends it early, the services are put back.
 
     Each action is asked when its turn comes: one before it may have undone it.
     """
-    console = Console()
     current = ""
     try:
         for step in steps:
@@ -175,7 +180,6 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal) -> None:
                           problem.mend or "mend it and run asha install again: it goes on") \
                 from None
         raise
-    console.note("done")
 
 
 def _farewell(site: Site, machine: Machine, secret: Secret, is_new: bool) -> None:

@@ -242,6 +242,7 @@ def test_the_second_node_joins_and_the_calls_go_on(lab: Lab, cluster: Cluster) -
 
 def test_the_second_nodes_run_again_changes_nothing(lab: Lab) -> None:
     for name in ("crm1", "crm2"):
+        assert lab.node(name).run("asha", "plan").out.startswith("nothing to do")
         _, again = customer.install_node(lab.node(name))
         assert "nothing to do" in again.out
 
