@@ -7,7 +7,7 @@
 PYTHON := /usr/bin/python3
 VENV := .venv
 # What the lab and the tests run with; installed only where missing.
-HOST_PACKAGES := systemd-container mmdebstrap iproute2 util-linux e2fsprogs python3-venv
+HOST_PACKAGES := systemd-container mmdebstrap iproute2 util-linux e2fsprogs python3-venv man-db
 
 AGENTS := sark-data asterisk-health rhino-relay
 OCF_DIR := $(DESTDIR)/usr/lib/ocf/resource.d/asha

@@ -24,6 +24,9 @@ GATE = "/run/asha-unpacking"
 PATIENCE = 10.0
 STEP = 0.02
 
+# Seconds that this process has waited here: a part of its action's time.
+waited = 0.0
+
 
 def enter(lock: str = LOCK, gate: str = GATE) -> None:
     """Return when no upgrade is under way, in at most PATIENCE seconds.
@@ -32,16 +35,31 @@ def enter(lock: str = LOCK, gate: str = GATE) -> None:
     it. Without the right to open the lock (``meta-data``, which anybody may ask
     for) there is no waiting.
     """
+    global waited
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
+        # Root's alone: who may read a file may lock it (flock(2)), and us out.
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o600)
     except OSError:
         return
+    begun = time.monotonic()
     while True:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if not _closed(gate):
+        held = _take(descriptor)
+        if held and not _closed(gate):
             return
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        waited = time.monotonic() - begun
+        if waited >= PATIENCE:
+            return
+        if held:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         time.sleep(STEP)
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _closed(gate: str) -> bool:

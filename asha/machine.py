@@ -19,6 +19,8 @@ from asha.ocf.results import AgentError
 from asha.ocf.runner import Completed, Runner
 from asha.trouble import Trouble
 
+# Of what a failed program printed.
+LAST_LINES = 4
 # Debian's own; an administrator's PATH may lack sbin.
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -115,7 +117,7 @@ class Machine:
         except AgentError as problem:
             raise Trouble(problem.reason) from None
         if check and not done.ok:
-            raise Trouble(f"{' '.join(argv)}: exit {done.code}: {done.complaint}")
+            raise Trouble(f"{' '.join(argv)}: exit {done.code}: {last_words(done)}")
         return done
 
     def says(self, *argv: str, timeout: float = 20.0) -> str:
@@ -125,6 +127,12 @@ class Machine:
         except Trouble:
             return ""
         return done.out if done.ok else ""
+
+
+def last_words(done: Completed) -> str:
+    """What a program said at its end: drbdadm and crm need several lines for a reason."""
+    said = [line.strip() for line in (done.err or done.out).splitlines() if line.strip()]
+    return "; ".join(said[-LAST_LINES:]) or done.complaint
 
 
 def sync_directory(place: Path) -> None:

@@ -8,10 +8,12 @@ fail it: what cannot be had is said in the summary and left out.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from functools import partial
 
 from asha.asterisk.ami import Ami
+from asha.asterisk.proc import STOPPED
 from asha.asterisk.wire import Silent, hold
 from asha.ocf.child import in_child
 from asha.ocf.results import AgentError
@@ -112,14 +114,20 @@ class Collector:
             self._keep(f"{file}.txt", partial(str, said))
 
     def _backtraces(self) -> None:
-        """All of them by gdb; a killed gdb lets go of the process (ptrace(2))."""
+        """All of them by gdb."""
         argv = ["gdb", "-batch", "-nx", "-p", str(self.process.pid), "-iex",
                 "set debuginfod enabled off", "-ex", "thread apply all bt"]
+        halted = bool(self.process.tasks_in(STOPPED))
         try:
             done = self.run(*argv, cap=self.deadline.remaining())
         except AgentError as problem:
             self.notes.append(f"no backtraces: {problem.reason}")
             return
+        finally:
+            # A killed gdb lets go of the process (ptrace(2)), but the SIGSTOP that it
+            # had just sent to a thread, to attach to it, then stops all of them (seen).
+            if not halted and not self.process.gone:
+                os.kill(self.process.pid, signal.SIGCONT)
         self._keep("backtraces.txt", lambda: done.out + done.err)
 
 

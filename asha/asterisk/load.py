@@ -1,7 +1,8 @@
 """Whether Asterisk is too busy, rather than hung.
 
 At its high-water mark a taskprocessor makes PJSIP drop requests that come by UDP,
-without a word (res_pjsip/pjsip_distributor.c, distributor(); 500 tasks by default).
+without a word, until it is down at its low-water mark (res_pjsip/pjsip_distributor.c,
+distributor(); main/taskprocessor.c; 500 and 450 tasks by default).
 From outside that looks like a dead SIP thread. Telling them apart is easy from
 inside: an overloaded queue is long and moves, a stuck one does not move.
 """
@@ -26,15 +27,24 @@ BETWEEN = 0.5
 
 
 class Queue:
-    """One taskprocessor: how much it has done, how much waits, and from where it alarms."""
+    """One taskprocessor: how much it has done, how much waits, did and may wait."""
 
-    __slots__ = ("high", "name", "processed", "waiting")
+    __slots__ = ("high", "low", "most", "name", "processed", "waiting")
 
-    def __init__(self, name: str, processed: int, waiting: int, high: int) -> None:
+    def __init__(
+        self, name: str, processed: int, waiting: int, most: int, low: int, high: int
+    ) -> None:
         self.name = name
         self.processed = processed
         self.waiting = waiting
+        self.most = most
+        self.low = low
         self.high = high
+
+    @property
+    def may_alarm(self) -> bool:
+        """Beyond its high mark, or on the way down from there."""
+        return self.waiting >= self.high or (self.waiting > self.low and self.most >= self.high)
 
 
 def overloaded(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> str:
@@ -51,7 +61,7 @@ def overloaded(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> str:
 
 
 def _beyond(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> list[Queue]:
-    return [queue for queue in _queues(endpoint, who, deadline) if queue.waiting >= queue.high]
+    return [queue for queue in _queues(endpoint, who, deadline) if queue.may_alarm]
 
 
 def _queues(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> list[Queue]:
@@ -75,6 +85,5 @@ def parse(text: str) -> list[Queue]:
     for line in text.splitlines():
         words = line.split()
         if len(words) >= 6 and all(word.isdecimal() for word in words[-5:]):
-            processed, waiting, _, _, high = map(int, words[-5:])
-            found.append(Queue(" ".join(words[:-5]), processed, waiting, high))
+            found.append(Queue(" ".join(words[:-5]), *map(int, words[-5:])))
     return found

@@ -183,6 +183,10 @@ class ManagerQuestion(PortProbe):
     and no other (main/manager.c serves each session by a thread of its own).
     """
 
+    # Who waits for a lock is silent. One that is hung up on met AMI's own limit
+    # (authlimit in manager.conf) or its reload, of which no call knows.
+    vital = False
+
     def __init__(self, endpoint: Endpoint, process: Process, who: Credentials) -> None:
         super().__init__(endpoint, process)
         self.who = who
@@ -193,12 +197,31 @@ class ManagerQuestion(PortProbe):
             if not (yield from ami.login(self.who)):
                 reason = f"{self.name} not looked at: AMI does not accept user {self.who.user}"
                 return Verdict(self, UNKNOWN, reason)
-            problem = yield from self.question(ami)
+            try:
+                problem = yield from self.question(ami)
+            except Forbidden:
+                reason = (
+                    f"{self.name} not looked at: AMI's user {self.who.user} needs "
+                    "read=system,reporting and write=system,reporting in manager.conf"
+                )
+                return Verdict(self, UNKNOWN, reason)
         return Verdict(self, FAULTY, problem) if problem else Verdict(self, HEALTHY)
 
     def question(self, ami: Ami) -> Conversation[str]:
-        """Ask; "" or what Asterisk complains of."""
+        """Ask; "" or what Asterisk complains of. Raises Forbidden."""
         raise NotImplementedError
+
+
+class Forbidden(Exception):
+    """AMI refuses the action before it takes any lock."""
+
+
+def _allowed(ami: Ami, name: str, **fields: str) -> Conversation[dict[str, str]]:
+    """The response to an action. Raises Forbidden (main/manager.c, process_message())."""
+    answer = yield from ami.action(name, **fields)
+    if answer.get("Message") == "Permission denied":
+        raise Forbidden
+    return answer
 
 
 class ChannelLocks(ManagerQuestion):
@@ -208,7 +231,7 @@ class ChannelLocks(ManagerQuestion):
     def question(self, ami: Ami) -> Conversation[str]:
         # A channel that cannot exist is searched in all of them, under the container's
         # lock and each channel's own, and nothing is made (ast_channel_get_by_name).
-        yield from ami.action("Getvar", Channel="ASHA/no-such-channel", Variable="ASHA")
+        yield from _allowed(ami, "Getvar", Channel="ASHA/no-such-channel", Variable="ASHA")
         return ""
 
 
@@ -218,7 +241,7 @@ class DialplanLock(ManagerQuestion):
 
     def question(self, ami: Ami) -> Conversation[str]:
         # Refused, and only after it was searched under the lock (main/pbx.c, conlock).
-        yield from ami.action("ShowDialPlan", Context="asha-no-such-context")
+        yield from _allowed(ami, "ShowDialPlan", Context="asha-no-such-context")
         return ""
 
 
@@ -228,11 +251,11 @@ class Database(ManagerQuestion):
 
     def question(self, ami: Ami) -> Conversation[str]:
         key = {"Family": "asha", "Key": "heartbeat"}
-        put = yield from ami.action("DBPut", **key, Val=self.process.started)
+        put = yield from _allowed(ami, "DBPut", **key, Val=self.process.started)
         if put.get("Response") != "Success":
             said = put.get("Message", "no reason given")
             return f"AstDB does not take a key ({said}): is its disk full, or its file locked?"
-        got = yield from ami.action("DBGet", **key)
+        got = yield from _allowed(ami, "DBGet", **key)
         if got.get("Response") != "Success":
             return f"AstDB does not give a key back ({got.get('Message', 'no reason given')})"
         return ""

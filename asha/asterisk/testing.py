@@ -35,9 +35,14 @@ TERM = "term"
 LOCKS = {"Getvar": "channels", "ShowDialPlan": "dialplan", "DBPut": "astdb", "DBGet": "astdb"}
 # silent-astdb-locked: AstDB answers with an error.
 ASTDB_LOCKED = "astdb-locked"
-# A queue beyond its high-water mark, that moves or that does not.
+# AMI hangs up on such a question, or does not let this user ask it.
+HUNG_UP = "hung-up"
+FORBIDDEN = "forbidden"
+# A queue beyond its high-water mark, that moves or that does not; one that was, and is
+# not down at its low-water mark yet.
 OVERLOAD = "overload"
 STUCK = "stuck"
+DRAINING = "draining"
 
 USER = "asha"
 SECRET = "geheim"
@@ -149,17 +154,30 @@ class FakeAsterisk:
         if part == AMI:
             while b"\r\n\r\n" in heard:
                 block, _, heard = heard.partition(b"\r\n\r\n")
-                caller.sendall(self._ami_answer(block.decode()))
+                answer = self._ami_answer(block.decode())
+                if answer is None:
+                    del self._callers[caller]
+                    caller.close()
+                    return
+                caller.sendall(answer)
         elif part == SIP and b"\r\n\r\n" in heard:
             caller.sendall(_sip_response(heard))
             heard = b""
         self._callers[caller] = (part, heard)
 
-    def _ami_answer(self, block: str) -> bytes:
+    def _ami_answer(self, block: str) -> bytes | None:
+        """None to hang up."""
         fields = dict(line.split(": ", 1) for line in block.split("\r\n") if ": " in line)
         name = fields.get("Action", "")
         if name in LOCKS and self._silent(LOCKS[name]):
             return b""
+        if name in LOCKS and self._silent(HUNG_UP):
+            return None
+        if name in LOCKS and self._silent(FORBIDDEN):
+            identity = fields.get("ActionID", "")
+            return (
+                f"Response: Error\r\nActionID: {identity}\r\nMessage: Permission denied\r\n\r\n"
+            ).encode()
         if name == "Command":
             return self._listing(fields)
         return _ami_response(fields, self._silent(ASTDB_LOCKED))
@@ -169,6 +187,8 @@ class FakeAsterisk:
         waiting, moves = 0, 0
         if self._silent(OVERLOAD):
             waiting, moves = 600, 10
+        elif self._silent(DRAINING):
+            waiting, moves = 470, 10
         elif self._silent(STUCK):
             waiting = 600
         self._processed += moves

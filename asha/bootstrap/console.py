@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -10,16 +11,21 @@ EVERY = 10.0
 
 
 class Console:
-    """``note`` for a line that stays, ``say`` for how far the action at hand is."""
+    """``note`` for a line that stays, ``say`` for how far the action at hand is.
 
-    def __init__(self) -> None:
+    ``log``: a file to which the lines that stay are added, with the time of day.
+    """
+
+    def __init__(self, log: str = "") -> None:
         self._begun = time.monotonic()
+        self._log = log
         self._terminal = sys.stdout.isatty()
         self._drawn = False
         self._last = 0.0
 
     def note(self, text: str) -> None:
         self._clear()
+        self._write(text)
         print(f"[{time.monotonic() - self._begun:4.0f} s] {text}", flush=True)
         self._last = time.monotonic()
 
@@ -32,6 +38,12 @@ class Console:
         elif time.monotonic() - self._last >= EVERY:
             print(line, flush=True)
             self._last = time.monotonic()
+
+    def _write(self, text: str) -> None:
+        if self._log:
+            os.makedirs(os.path.dirname(self._log), exist_ok=True)
+            with open(self._log, "a", encoding="utf-8") as log:
+                log.write(time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
 
     def _clear(self) -> None:
         if self._drawn:

@@ -32,6 +32,8 @@ The telephones are silent while the data is copied for the last time and until
 Pacemaker has started them: on the first node about a minute, on the second not at all.
 """
 
+LOG = "/var/log/asha/install.log"
+
 # The longest that a question to the first node may take.
 ASK_SECONDS = 15.0
 
@@ -67,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         if not options.yes:
             _confirm(site, left)
         machine.write(SECRET, secret.typed + "\n", mode=0o600)
-        console = Console()
+        console = Console(LOG)
         _walk(machine, steps, journal, console)
         if not site.is_first:
             # The join has told the first node's LAN address: the second ring's way.
@@ -173,7 +175,7 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Consol
     except BaseException as problem:
         journal.note("interrupted" if isinstance(problem, KeyboardInterrupt) else "failed",
                      current, str(problem))
-        console.note(f"   stopped in: {current}")
+        console.note(f"   stopped in: {current}: {problem or 'interrupted'}")
         handover.recover(machine, console.note)
         if isinstance(problem, Trouble):
             raise Trouble(f"{current}: {problem}",

@@ -27,6 +27,7 @@ import os
 import sys
 import time
 
+from asha import gate
 from asha.ocf.deadline import Deadline
 from asha.ocf.params import Parameter
 from asha.ocf.results import (
@@ -445,7 +446,8 @@ class Agent:
         return state
 
     def _budget(self) -> float:
-        """The action's own seconds: Pacemaker's timeout less the reserve."""
+        """The action's own seconds: Pacemaker's timeout less the reserve, and less what an
+        upgrade has kept us waiting."""
         text = self.environ.get("OCF_RESKEY_CRM_meta_timeout", "")
         if text.isdecimal() and int(text) > 0:
             total = int(text) / 1000
@@ -454,7 +456,7 @@ class Agent:
                 (spec.timeout for spec in self.actions if spec.name == self.action_name),
                 default=UNDECLARED_TIMEOUT,
             )
-        return total - min(RESERVE_MOST, total * RESERVE_SHARE)
+        return total - min(RESERVE_MOST, total * RESERVE_SHARE) - gate.waited
 
     def _take_lock(self) -> None:
         """Wait until no earlier changing action of this resource is at work."""

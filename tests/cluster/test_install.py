@@ -210,10 +210,38 @@ def test_the_first_node_reboots_before_there_is_a_second(lab: Lab, alone: Cluste
     assert json.loads(status.out)
 
 
-def test_a_wrong_secret_is_refused(lab: Lab, deb: Path) -> None:
+def test_the_second_node_refuses_what_does_not_fit(lab: Lab, deb: Path) -> None:
+    """A partition of another size, and a first node that cannot be reached."""
     node = lab.node("crm2")
     customer.preseed(node, SECOND)
     customer.install_package(node, deb)
+    secret = customer.secret_of(lab.node("crm1"))
+    conf = node.path("/etc/asha/asha.conf").read_text()
+    before = files_of_ours(node)
+    node.run("truncate", "-s", "1G", "/root/small")
+    small = node.run("losetup", "--find", "--show", "/root/small").out.strip()
+    try:
+        node.run("sed", "-i", f"s#^DRBDDEV=.*#DRBDDEV={small}#", "/etc/asha/asha.conf")
+        _, refused = customer.install_node(node, secret, check=False)
+        assert refused.code == 1
+        assert "size" in refused.out or "large" in refused.out, refused.out
+    finally:
+        node.run("losetup", "--detach", small)
+        node.write("/etc/asha/asha.conf", conf)
+    lab.node("crm1").cut("eth1")
+    try:
+        _, refused = customer.install_node(node, secret, check=False)
+        assert refused.code == 1
+        assert "crm1 does not answer at 10.0.3.251" in refused.out + refused.err
+    finally:
+        lab.node("crm1").restore("eth1")
+    assert files_of_ours(node).keys() - before.keys() <= {"/etc/asha/secret"}
+    assert set(active_services(node).values()) == {"active"}
+    assert "10.0.3.252" not in node.run("ip", "address").out  # lent, and given back
+
+
+def test_a_wrong_secret_is_refused(lab: Lab, deb: Path) -> None:
+    node = lab.node("crm2")
     typed = node.run(
         "python3", "-c", "from asha.cluster.secret import Secret; print(Secret.generate().typed)"
     ).out.strip()

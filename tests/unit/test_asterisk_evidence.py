@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -68,6 +70,27 @@ def test_what_cannot_be_had_is_said(tmp_path: Path, me: Process) -> None:
     summary = (Path(place) / "summary.txt").read_text()
     assert "no backtraces: program gdb is not installed" in summary
     assert "no core show taskprocessors: greeting" in summary
+
+
+@pytest.mark.parametrize("halted", [False, True])
+def test_a_killed_gdb_leaves_the_process_as_it_was(tmp_path: Path, halted: bool) -> None:
+    with subprocess.Popen(["sleep", "600"]) as child:
+        process = Proc().process(child.pid)
+        assert process is not None
+
+        def stop() -> None:
+            os.kill(child.pid, signal.SIGSTOP)
+            assert Deadline(5).poll(lambda: process.state == "T")
+
+        def killed_gdb(*argv: str, cap: float | None = None) -> Completed:
+            stop()  # as one does that is killed while it attaches
+            raise Failed("gdb did not end within 1.0 s")
+
+        if halted:
+            stop()
+        Collector(process, Deadline(5), killed_gdb, str(tmp_path)).collect("hung", [], None, [])
+        assert Deadline(5 if not halted else 0.1).poll(lambda: process.state != "T") is not halted
+        child.kill()
 
 
 def test_a_disk_that_hangs_delays_it_by_a_bounded_time(

@@ -24,6 +24,9 @@ from asha.asterisk.testing import (
     AMI,
     ASTDB_LOCKED,
     CONTROL,
+    DRAINING,
+    FORBIDDEN,
+    HUNG_UP,
     LOADING,
     OVERLOAD,
     SECRET,
@@ -444,6 +447,27 @@ def test_overload_is_told_from_a_hang(pbx: Pbx, answer: str) -> None:
     outcome = pbx.act("monitor", DEEP, {"when_overloaded": answer})
     assert outcome.code == (Exit.DEGRADED if answer == "degraded" else Exit.ERR_GENERIC)
     assert "overloaded and drops SIP requests: pjsip/distributor" in outcome.reason
+
+
+def test_a_queue_on_its_way_down_still_has_requests_dropped(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(SIP)
+    pbx.silence(DRAINING)
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.DEGRADED
+    assert "has 470 tasks waiting" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("part", "said"), [(HUNG_UP, "closed the connection"), (FORBIDDEN, "needs read=system")]
+)
+def test_a_question_that_ami_does_not_take_is_no_hang(pbx: Pbx, part: str, said: str) -> None:
+    with_secret(pbx)
+    pbx.silence(part)
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.DEGRADED
+    assert outcome.reason.startswith("channel lock")
+    assert said in outcome.err
 
 
 def test_a_queue_that_does_not_move_is_a_hang(pbx: Pbx) -> None:

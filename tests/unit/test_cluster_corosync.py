@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from asha.cluster import corosync
 from asha.cluster.corosync import Conf, Node
-from asha.cluster.secret import Secret
 from asha.cluster.site import Peer, Site
 
 SITE = Site(
@@ -120,26 +115,3 @@ def test_debians_own_is_not_taken_for_ours() -> None:
     conf = corosync.parse(text)
     assert conf.cluster_name == "debian"
     assert conf.nodes == (Node("node1", 1, ("127.0.0.1",)),)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for addresses of its own")
-@pytest.mark.skipif(shutil.which("corosync") is None, reason="needs corosync")
-@pytest.mark.parametrize("joined", [False, True])
-@pytest.mark.parametrize("site", [SITE, DYNAMIC])
-def test_corosync_itself_takes_it(tmp_path: Path, site: Site, joined: bool) -> None:
-    """It wants one of the nodes' addresses to be this host's, and the key."""
-    key = tmp_path / "authkey"
-    key.write_text(Secret.generate().corosync_authkey())
-    text = corosync.render(site, joined=joined)
-    conf = tmp_path / "corosync.conf"
-    conf.write_text(text.replace("    version: 2\n", f"    version: 2\n    keyfile: {key}\n"))
-    script = (
-        "ip link add lan type veth peer name cable; ip link set lan up; "
-        'ip addr add "$1/24" dev lan; ip addr add "$2/24" dev lan; exec corosync -c "$3" -t'
-    )
-    said = subprocess.run(
-        ["unshare", "--net", "sh", "-ec", script, "sh", site.here.address, site.here.lan,
-         str(conf)],
-        capture_output=True, text=True, timeout=20,
-    )
-    assert said.returncode == 0, said.stderr + said.stdout

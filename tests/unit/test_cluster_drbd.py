@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -164,23 +161,6 @@ def test_both_nodes_write_the_same_but_for_their_own_disk() -> None:
 def test_a_replacement_of_the_first_keeps_its_node_id() -> None:
     turned = dataclasses.replace(SITE, first=SITE.second, second=SITE.first)
     assert drbd.render(turned, SECRET, "9.2.8") == drbd.render(SITE, SECRET, "9.2.8")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a host name and address of its own")
-@pytest.mark.skipif(shutil.which("drbdadm") is None, reason="needs drbd-utils")
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("node", [SITE.first, SITE.second])
-def test_drbd_utils_take_it(tmp_path: Path, version: str, node: Peer) -> None:
-    file = tmp_path / "asha.res"
-    file.write_text(drbd.render(SITE, SECRET, version))
-    script = 'hostname "$1"; ip link set lo up; ip addr add "$2/24" dev lo; shift 2; exec "$@"'
-    said = subprocess.run(
-        ["unshare", "--uts", "--net", "sh", "-ec", script, "sh", node.name, node.address,
-         *drbd.check_command(str(file), version)],
-        capture_output=True, text=True, timeout=30,
-    )
-    assert said.returncode == 0, said.stderr
-    assert "resource-only" in said.stdout
 
 
 # Which DRBD.

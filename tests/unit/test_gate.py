@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,60 @@ def test_a_gate_left_by_a_dead_dpkg_is_passed(tmp_path: Path, age: float) -> Non
         assert line(process) == "here"
         assert line(process) == "through"
         process.communicate()
+
+
+def quick_agent(tmp_path: Path) -> subprocess.Popen[str]:
+    """One with half a second of patience, that says how much was used."""
+    code = (
+        "from asha import gate; gate.PATIENCE = 0.5;"
+        f"gate.enter({str(tmp_path / 'lock')!r}, {str(tmp_path / 'gate')!r});"
+        "print(gate.waited, flush=True)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, text=True
+    )
+
+
+@contextlib.contextmanager
+def killed(process: subprocess.Popen[str], after: float) -> Iterator[None]:
+    timer = threading.Timer(after, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def test_a_lock_that_somebody_keeps_is_waited_for_no_longer_than_a_gate(tmp_path: Path) -> None:
+    with open(tmp_path / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with quick_agent(tmp_path) as process, killed(process, after=10):
+            said, _ = process.communicate()
+    assert 0.5 <= float(said) < 5
+
+
+def test_a_gate_that_is_put_up_again_and_again_is_waited_for_once(tmp_path: Path) -> None:
+    closed = tmp_path / "gate"
+    closed.touch()
+    with quick_agent(tmp_path) as process, killed(process, after=10):
+        while process.poll() is None:  # preinst does, when it has waited for the lock
+            closed.touch()
+        said, _ = process.communicate()
+    assert 0.5 <= float(said) < 5
+
+
+def test_nobody_else_can_keep_the_lock(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        with agent(tmp_path) as process:
+            assert line(process) == "here"
+            assert line(process) == "through"
+            assert (tmp_path / "lock").stat().st_mode & 0o077 == 0
+            process.communicate()
+    finally:
+        os.umask(old)
+    preinst = (HERE / "debian/asha.preinst").read_text(encoding="utf-8")
+    assert preinst.index("umask 077") < preinst.index(f"flock --timeout 10 {gate.LOCK}")
 
 
 def test_who_may_not_lock_does_not_wait(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from asha import gate
 from asha.ocf import (
     Agent,
     BadConfig,
@@ -548,6 +549,16 @@ def test_the_deadline_comes_before_pacemakers(name: str, timeout: str, seconds: 
     environ = {"OCF_RESKEY_CRM_meta_timeout": timeout}
     agent = Plain(name, Context(environ, clock=clock, sleep=clock.sleep))
     assert agent.deadline.remaining() == pytest.approx(seconds)
+
+
+def test_what_was_waited_for_an_upgrade_is_a_part_of_the_action(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "waited", 9.5)
+    clock = FakeClock()
+    environ = {"OCF_RESKEY_CRM_meta_timeout": "20000"}
+    agent = Plain("monitor", Context(environ, clock=clock, sleep=clock.sleep))
+    assert agent.deadline.remaining() == pytest.approx(8.5)
 
 
 def test_expired_says_where(act: Act) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.lab.lineswitch import FAULTS, LineSwitchClient, main, start_line_switch
 
-PROGRAM = Path(__file__).parents[1] / "lab/files/rhinofailover"
+PROGRAM = Path(__file__).parents[1] / "lab/files/node/usr/local/bin/rhinofailover"
 SECONDS = 5.0
 
 
