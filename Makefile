@@ -56,6 +56,8 @@ host-packages:
 	fi
 
 package:
+	@dpkg-checkbuilddeps || [ "$$(id -u)" != 0 ] || { apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq -y build-dep ./; }
 	dpkg-buildpackage -us -uc -b
 
 install:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -45,16 +46,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if not word.startswith("-")), "")
     parser = _parser(chosen)
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
     options = parser.parse_args(words)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except Trouble as trouble:
         print(f"asha: {trouble}", file=sys.stderr)
         if trouble.mend:
             print(f"      {trouble.mend}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        sys.stderr.close()
+        # Whoever read us has seen enough; Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print("asha: interrupted", file=sys.stderr)

@@ -105,6 +105,19 @@ def accounts(look: Look) -> Iterator[Finding]:
                     break
 
 
+def relay_card(look: Look) -> Iterator[Finding]:
+    """On the node that powers it."""
+    relay = look.site.relay
+    if relay is None or relay.node != look.site.here.name:
+        return
+    if not look.machine.exists(relay.device):
+        yield error(f"there is no relay card at {relay.device}",
+                    "plug it in (dmesg tells its device), or RHINOSPF=NO in asha.conf")
+    if relay.driver == "rhino" and not look.machine.exists(relay.program):
+        yield error(f"the Rhino's program {relay.program} is not installed",
+                    "build it from the vendor's sources, or RELAYPROGRAM= where it is")
+
+
 def phone_book(look: Look) -> Iterator[Finding]:
     """Its data moves with the rest: it must be the cluster's, or not be there."""
     there = "slapd" in look.facts.versions
@@ -119,7 +132,7 @@ def phone_book(look: Look) -> Iterator[Finding]:
 def clock(look: Look) -> Iterator[Finding]:
     if look.facts.synchronised is False:
         yield warning("this machine's clock is not synchronised",
-                      "apt install chrony: call records of two nodes need one time")
+                      "apt install systemd-timesyncd: call records of two nodes need one time")
 
 
 def other_managers(look: Look) -> Iterator[Finding]:

@@ -153,6 +153,8 @@ def last_pass(machine: Machine, say: Say) -> None:
         if found.problems:
             # A file that was changed twice in one tick of the clock looks unchanged.
             say("copying again, by contents: " + found.problems[0])
+            for place in found.joined:
+                os.unlink(place)
             for one in directories:
                 _rsync(machine, one, sizes[one.path], say, "--checksum")
             found = _verify(machine, directories, claim, say)

@@ -61,6 +61,17 @@ def is_taken_over(machine: Machine) -> bool:
     return machine.exists(MARKER) and cib.is_loaded(machine)
 
 
+def require_marker(machine: Machine) -> None:
+    """Before the cluster is given anything to run here. Raises Trouble.
+
+    Only `asha step` can come here in the wrong order: what systemd runs would be started
+    beside it, or be found on two nodes and stopped on both.
+    """
+    if not machine.exists(MARKER):
+        raise Trouble("the telephone system here is still systemd's",
+                      "asha install does everything in its order; by hand: asha plan --scripts")
+
+
 # The way there.
 
 
@@ -74,6 +85,7 @@ def begin(machine: Machine, say: Say) -> None:
         if is_taken_over(machine):
             return
         record = records.load(machine)
+        is_new = record is None
         if record is None:
             if cib.is_loaded(machine):
                 raise Trouble(
@@ -92,7 +104,7 @@ def begin(machine: Machine, say: Say) -> None:
             records.save(machine, record)
         else:
             directories = live.directories(machine)
-        _start_guard(machine, record)
+        _start_guard(machine, record, is_new)
         units.stop(machine, [*record.paused, *record.units], record.runit, say)
         units.require_quiet(machine, [one.place for one in directories])
 
@@ -136,9 +148,7 @@ def take_over(machine: Machine, site: Site, say: Say) -> None:
         if is_taken_over(machine):
             return
         record = require_own(machine, COPIED if site.is_first else BEGUN)
-        if record.reached(TAKEN):
-            return
-        if record.stage != MOVING:
+        if not record.reached(MOVING):
             directories = live.directories(machine)
             places = [one.place for one in directories]
             units.require_quiet(machine, places)
@@ -147,12 +157,11 @@ def take_over(machine: Machine, site: Site, say: Say) -> None:
                 live.unmount_store(machine)
             record.stage = MOVING
             records.save(machine, record)
-        units.disable(machine, record.units)
-        for directory in live.directories(machine):
-            if directory.mount is None:
-                _move_aside(machine, record, directory, say)
-        record.stage = TAKEN
-        records.save(machine, record)
+        if record.stage == MOVING:
+            units.disable(machine, record.units)
+            _move_all_aside(machine, record, say)
+            record.stage = TAKEN
+            records.save(machine, record)
         machine.write(MARKER, MARKER_TEXT)
 
 
@@ -172,29 +181,44 @@ def require_unchanged(machine: Machine, fingerprint: str, directories: list[Live
         )
 
 
-def _move_aside(machine: Machine, record: Record, directory: Live, say: Say) -> None:
-    if any(one.path == directory.place for one in record.moved):
-        return
-    place = machine.path(directory.place)
-    about = place.stat()
-    logs = [one for one in place.iterdir() if one.is_file() and not one.is_symlink()] \
-        if directory.path == LOGS else []
-    moved = Moved(directory.place, _free_name(machine, f"{directory.place}.asha-{_date()}"))
+def _move_all_aside(machine: Machine, record: Record, say: Say) -> None:
+    # A step of the scripts may have been killed in here, and be run again.
+    for moved in list(record.moved):
+        if machine.exists(moved.aside):
+            _stand_in(machine, moved)
+        else:
+            record.moved.remove(moved)
+    for directory in live.directories(machine):
+        is_moved = any(one.path == directory.place for one in record.moved)
+        if directory.mount is None and not is_moved:
+            _move_aside(machine, record, directory.place, say)
+
+
+def _move_aside(machine: Machine, record: Record, path: str, say: Say) -> None:
+    moved = Moved(path, _free_name(machine, f"{path}.asha-{_date()}"))
     record.moved.append(moved)
     records.save(machine, record)
     try:
-        place.rename(machine.path(moved.aside))
+        machine.path(path).rename(machine.path(moved.aside))
     except OSError as problem:
-        raise Trouble(f"{directory.place} cannot be renamed to {moved.aside}: {problem.strerror}",
+        raise Trouble(f"{path} cannot be renamed to {moved.aside}: {problem.strerror}",
                       "lsattr -d and findmnt tell whether it is immutable or mounted") from None
-    place.mkdir(0o700)
-    _dress(place, about)
-    for log in logs:
-        (place / log.name).touch(0o600)
-        _dress(place / log.name, (machine.path(moved.aside) / log.name).stat())
+    _stand_in(machine, moved)
+    say(f"{path} is kept as {moved.aside}")
+
+
+def _stand_in(machine: Machine, moved: Moved) -> None:
+    """An empty directory where the data was, for sark-data to show the store's in."""
+    place, aside = machine.path(moved.path), machine.path(moved.aside)
+    place.mkdir(0o700, exist_ok=True)
+    _dress(place, aside.stat())
+    if moved.path == live.resolve(machine, LOGS):
+        for log in aside.iterdir():
+            if log.is_file() and not log.is_symlink():
+                (place / log.name).touch(0o600)
+                _dress(place / log.name, log.stat())
     sync_directory(place)
     sync_directory(place.parent)
-    say(f"{directory.place} is kept as {moved.aside}")
 
 
 def _dress(place: Path, about: os.stat_result) -> None:
@@ -359,7 +383,7 @@ def _remove_stand_in(place: Path) -> bool:
 # The guard.
 
 
-def _start_guard(machine: Machine, record: Record) -> None:
+def _start_guard(machine: Machine, record: Record, is_new: bool) -> None:
     """Have systemd run ``asha recover --watch`` apart from this session and its end."""
     if machine.says("systemctl", "is-active", GUARD).strip() == "active":
         # Of an installer before: this one has settled what that one left.
@@ -374,7 +398,7 @@ def _start_guard(machine: Machine, record: Record) -> None:
             sys.executable, "-m", "asha", "recover", "--watch", str(record.owner[0]),
         )
     except Trouble:
-        if record.stage == BEGUN and not record.moved:
+        if is_new:
             machine.remove(RECORD)  # nothing is stopped without it
         raise
 

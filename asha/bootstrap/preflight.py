@@ -49,6 +49,7 @@ CHECKS = (
     Check("other DRBD resources", checks_storage.other_resources),
     Check("programs and versions", checks_system.programs),
     Check("users and groups", checks_system.accounts),
+    Check("the relay card", checks_system.relay_card),
     Check("the phone book", checks_system.phone_book),
     Check("other cluster managers", checks_system.other_managers),
     Check("the clock", checks_system.clock),

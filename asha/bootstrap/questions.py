@@ -118,7 +118,8 @@ QUESTIONS = (
         suggest.device_default, problem=suggest.device_problem, choices=suggest.device_choices,
     ),
     Question(
-        _key("CLUSTERALERT"), "Mail address for alerts", "Empty: no mail.",
+        _key("CLUSTERALERT"), "Mail address for alerts",
+        "Kept for a later version: this one sends no mail.",
         suggest.kept("CLUSTERALERT"), optional=True,
     ),
     Question(

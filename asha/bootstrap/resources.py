@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asha.bootstrap import store
+from asha.bootstrap import handover, store
 from asha.bootstrap.action import Action, Call, Say
 from asha.cluster import cib, drbd, pacemaker
 from asha.cluster.pacemaker import State
@@ -83,6 +83,7 @@ def joined_actions(site: Site, machine: Machine) -> list[Action]:
 
 
 def _load(site: Site, machine: Machine, say: Say) -> None:
+    handover.require_marker(machine)
     for warning in cib.load(machine, site):
         say(warning)
 

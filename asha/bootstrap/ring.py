@@ -7,6 +7,7 @@ changed by a join, a removal or the administrator.
 
 from __future__ import annotations
 
+from asha.bootstrap import handover
 from asha.bootstrap.action import Action, Call, Run, Say, Write, enable
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
@@ -133,6 +134,8 @@ def _missing(site: Site, machine: Machine) -> str:
 
 
 def _start(site: Site, machine: Machine, say: Say) -> None:
+    if not site.is_first:
+        handover.require_marker(machine)
     if site.is_first and not machine.exists(f"{CIB}/cib.xml"):
         _seed(machine)
     try:

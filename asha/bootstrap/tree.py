@@ -113,11 +113,16 @@ class Comparison:
         self.digest = hashlib.sha256()
         self._by_content = by_content
         self._progress = progress
+        # Copies that are one file where the source has two. rsync --inplace leaves them so,
+        # and writes what is in the one into the other.
+        self.joined: list[str] = []
         self._links: dict[int, int] = {}
+        self._joints: dict[int, int] = {}
 
     def add(self, source: str, copy: str) -> None:
         """Compare one tree. Raises OSError."""
         self._links.clear()
+        self._joints.clear()
         theirs = walk(copy)
         other = next(theirs, None)
         for inside, about in walk(source):
@@ -159,6 +164,9 @@ class Comparison:
     def _file(self, source: str, copy: str, inside: str, a: os.stat_result,
               b: os.stat_result) -> None:
         self.bytes += a.st_size
+        if b.st_nlink > 1 and self._joints.setdefault(b.st_ino, a.st_ino) != a.st_ino:
+            self._note(f"{source} is a file of its own, and the copy a hard link")
+            self.joined.append(copy)
         if a.st_size != b.st_size:
             self._note(f"{source} has {a.st_size} bytes, the copy {b.st_size}")
             return

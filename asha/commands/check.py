@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -72,7 +73,10 @@ def as_text(findings: Sequence[Finding]) -> str:
     """One finding a paragraph: what is wrong, and below it what to do."""
     lines = []
     for finding in findings:
-        lines.append(f"{finding.severity}: {finding.what}")
+        lines += textwrap.wrap(f"{finding.severity}: {finding.what}", 79,
+                               subsequent_indent="  ", break_long_words=False,
+                               break_on_hyphens=False)
+        # Commands in it are to be copied: not wrapped.
         if finding.mend:
             lines.append(f"    {finding.mend}")
     return "\n".join(lines)

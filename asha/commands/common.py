@@ -7,8 +7,11 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+from asha.bootstrap.facts import MARKER
+from asha.cluster import cib
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
+from asha.machine import Machine
 from asha.trouble import Trouble
 
 SECRET = "/etc/asha/secret"
@@ -35,10 +38,18 @@ def need_root(what: str) -> None:
         raise Trouble(f"{what} changes this machine and needs root", "run it with sudo")
 
 
+def need_installed(machine: Machine) -> None:
+    """Nothing of the cluster can be asked, or told, before there is one."""
+    if not machine.exists(MARKER) and not cib.is_loaded(machine):
+        raise Trouble("this machine is not a node of a cluster yet", "asha install makes it one")
+
+
 @contextlib.contextmanager
 def only_one() -> Iterator[None]:
     """Two of us at once would undo each other's work. Trouble when one is at it."""
-    with open(LOCK, "w", encoding="utf-8") as lock:
+    # Root's alone: who may read a file may lock it (flock(2)), and keep us out.
+    descriptor = os.open(LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

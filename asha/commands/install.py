@@ -13,7 +13,7 @@ from asha.bootstrap.action import Step
 from asha.bootstrap.console import Console, ask
 from asha.bootstrap.journal import Journal
 from asha.bootstrap.record import RECORD
-from asha.cluster import corosync
+from asha.cluster import cib, corosync
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
@@ -59,11 +59,12 @@ def run(options: argparse.Namespace) -> int:
             print(f"going on: the last run was cut off in: {cut_off}")
         if machine.exists(RECORD):
             handover.recover(machine, print)
-        secret, is_new = _secret(site, machine, options)
+        secret = _secret(site, machine, options)
         steps = plan.steps(site, machine, secret)
         left = plan.pending(steps, machine)
         if not left:
             print(f"{site.here.name} is installed: nothing to do")
+            tell_difference(site, machine)
             return 0
         _check(site, machine, secret)
         if not options.yes:
@@ -76,25 +77,32 @@ def run(options: argparse.Namespace) -> int:
             site = load_site()
             _walk(machine, plan.steps(site, machine, secret), journal, console)
         console.note("done")
-    _farewell(site, machine, secret, is_new)
+    _farewell(site, machine, secret)
     return 0
+
+
+def tell_difference(site: Site, machine: Machine) -> None:
+    """The live configuration may have been asked for otherwise since."""
+    if cib.diff(machine, site):
+        print("The cluster's live configuration differs from asha.conf: asha cib --diff\n"
+              "shows how, asha cib --load makes it so.")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _secret(site: Site, machine: Machine, options: argparse.Namespace) -> tuple[Secret, bool]:
-    """The cluster secret, and whether it was made just now."""
+def _secret(site: Site, machine: Machine, options: argparse.Namespace) -> Secret:
+    """The cluster secret; on the first node made now, if there is none yet."""
     if options.secret_file:
-        return _given(options.secret_file), False
+        return _given(options.secret_file)
     if machine.exists(SECRET):
         try:
-            return Secret.read(str(machine.path(SECRET))), False
+            return Secret.read(str(machine.path(SECRET)))
         except ValueError as wrong:
             raise Trouble(f"{SECRET}: {wrong}", "delete it, and asha install asks for it") from None
     if site.is_first:
-        return Secret.generate(), True
+        return Secret.generate()
     if not sys.stdin.isatty():
         raise Trouble(f"the second node needs the cluster secret of {site.there.name}",
                       f"it is in {SECRET} there; give it with --secret-file FILE")
@@ -102,7 +110,7 @@ def _secret(site: Site, machine: Machine, options: argparse.Namespace) -> tuple[
           f"{SECRET} has it. Capitals and dashes do not matter.")
     while True:
         try:
-            return Secret.parse(input("cluster secret: ")), False
+            return Secret.parse(input("cluster secret: "))
         except ValueError as wrong:
             print(f"  {wrong}")
         except EOFError:
@@ -147,7 +155,11 @@ def _confirm(site: Site, steps: list[Step]) -> None:
         print(f"  {step.number} {step.title} ({count} change{'s' if count > 1 else ''})")
     print("asha plan shows each of them.")
     if site.is_first:
-        print("The telephones will be silent for a minute or more.")
+        print(f"{site.device} is overwritten: it becomes the store. The telephones will be\n"
+              "silent for a minute or more.")
+    else:
+        print(f"{site.device} is overwritten with what {site.there.name} has. The PBX of this\n"
+              f"machine stops; its own data is kept, each directory as NAME.asha-DATE.")
     if not ask("Go on?"):
         raise Trouble("nothing was changed", "asha install --yes does not ask")
 
@@ -181,10 +193,12 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Consol
             raise Trouble(f"{current}: {problem}",
                           problem.mend or "mend it and run asha install again: it goes on") \
                 from None
+        if isinstance(problem, KeyboardInterrupt):
+            console.note("interrupted: run asha install again, it goes on")
         raise
 
 
-def _farewell(site: Site, machine: Machine, secret: Secret, is_new: bool) -> None:
+def _farewell(site: Site, machine: Machine, secret: Secret) -> None:
     text = machine.read(corosync.CONF) or ""
     if site.there.name in (node.name for node in corosync.parse(text).nodes) and site.is_first:
         print(f"\n{site.here.name} and {site.there.name} are as asha.conf says: asha status")
@@ -197,14 +211,13 @@ def _farewell(site: Site, machine: Machine, secret: Secret, is_new: bool) -> Non
 
 DO NOT TEST A FAIL-OVER BEFORE THAT HAS ENDED. Then reboot {site.here.name} once.""")
         return
-    if is_new:
-        print(f"""
+    print(f"""
 The cluster secret. Write it down: the second node asks for it once.
 
     {secret.typed}
 
-(It stays in {SECRET}, for root alone.)""")
-    print(f"""
+(It stays in {SECRET}, for root alone.)
+
 The telephone system runs on {site.here.name}, at {site.virtual_address}. Now:
 
     asha status         look at it

@@ -9,7 +9,7 @@ from asha.bootstrap.console import Console
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.commands import standby
-from asha.commands.common import need_root
+from asha.commands.common import need_installed, need_root
 from asha.machine import Machine
 from asha.status import moving, render, waiting
 from asha.status.replication import DiskSight
@@ -31,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     need_root("asha online")
     machine = Machine()
+    need_installed(machine)
     here = os.uname().nodename
     state = pacemaker.look(machine)
     name = standby.known(state, options.node or here)

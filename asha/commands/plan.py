@@ -10,6 +10,7 @@ from asha.bootstrap.action import Step
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.commands.common import SECRET, load_site
+from asha.commands.install import tell_difference
 from asha.machine import Machine
 from asha.trouble import Trouble
 
@@ -33,13 +34,19 @@ def run(options: argparse.Namespace) -> int:
         secret = Secret.read(str(machine.path(SECRET)))
     except (OSError, ValueError):
         secret = None  # not made or not ours to read; the plan does not show it anyway
-    steps = plan.steps(site, machine, secret or Secret.generate())
-    if not options.all:
-        steps = plan.pending(steps, machine)
+    try:
+        steps = plan.steps(site, machine, secret or Secret.generate())
+        if not options.all:
+            steps = plan.pending(steps, machine)
+    except (Trouble, PermissionError) as problem:
+        if os.geteuid() == 0:
+            raise
+        raise Trouble(f"only root may look at all of it ({problem})", "sudo asha plan") from None
     if options.scripts:
         return _write(steps, options.scripts)
     if not steps:
         print("nothing to do: this node is installed as asha.conf says")
+        tell_difference(site, machine)
         return 0
     print(plan.describe(steps, machine))
     return 0

@@ -7,7 +7,7 @@ import argparse
 from asha.bootstrap import membership
 from asha.bootstrap.console import ask
 from asha.cluster.site import Site
-from asha.commands.common import load_site, need_root, only_one
+from asha.commands.common import load_site, need_installed, need_root, only_one
 from asha.machine import Machine
 from asha.trouble import Trouble
 
@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
     name = _checked(site, options.name)
     need_root("asha remove-node")
     machine = Machine()
+    need_installed(machine)
     with only_one():
         membership.need_gone(machine, site)
         if membership.is_forgotten(machine, site):

@@ -9,7 +9,7 @@ from asha.bootstrap.console import Console, ask
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.commands import switchover
-from asha.commands.common import need_root
+from asha.commands.common import need_installed, need_root
 from asha.machine import Machine
 from asha.status import moving, waiting
 from asha.status.services import services
@@ -34,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     need_root("asha standby")
     machine = Machine()
+    need_installed(machine)
     here = os.uname().nodename
     state = pacemaker.look(machine)
     name = known(state, options.node or here)

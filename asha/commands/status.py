@@ -8,6 +8,8 @@ import os
 import sys
 import time
 
+from asha.bootstrap.record import RECORD
+from asha.commands.common import need_installed
 from asha.machine import Machine
 from asha.status import render
 from asha.status.collect import collect
@@ -44,8 +46,8 @@ CLEAR = "\033[H\033[J"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--watch", type=seconds, metavar="SECONDS",
-                        help="again and again, so many seconds apart, until Ctrl-C")
+    parser.add_argument("--watch", type=seconds, metavar="SECONDS", nargs="?", const=5.0,
+                        help="again and again, so many seconds apart (5), until Ctrl-C")
 
 
 def seconds(text: str) -> float:
@@ -62,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise Trouble("only root may ask Pacemaker, DRBD and Asterisk", "sudo asha status")
     machine = Machine()
+    if not machine.exists(RECORD):  # an installation that was cut off is told by status
+        need_installed(machine)
     if options.watch is None:
         status = collect(machine)
         _show(status, options.json, "")

@@ -9,7 +9,7 @@ import time
 from asha.bootstrap.console import Console, ask
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
-from asha.commands.common import need_root
+from asha.commands.common import need_installed, need_root
 from asha.machine import Machine
 from asha.status import calls, moving, render, waiting
 from asha.status.replication import DiskSight
@@ -39,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     need_root("asha switchover")
     machine = Machine()
+    need_installed(machine)
     here = os.uname().nodename
     source, target = ready(machine, here)
     if not options.yes and not ask(f"{cut_calls(source, here)}\n"

@@ -10,7 +10,7 @@ import sys
 import time
 
 from asha.cluster import site as conf
-from asha.commands.common import load_site
+from asha.commands.common import load_site, need_installed
 from asha.machine import Machine
 from asha.status import render
 from asha.status.model import SCHEMA, Disks
@@ -42,6 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     machine = Machine()
+    need_installed(machine)
     here, there = _names(machine)
     sight = DiskSight(machine, here, there)
     if options.watch:

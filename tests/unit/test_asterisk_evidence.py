@@ -75,22 +75,30 @@ def test_what_cannot_be_had_is_said(tmp_path: Path, me: Process) -> None:
 @pytest.mark.parametrize("halted", [False, True])
 def test_a_killed_gdb_leaves_the_process_as_it_was(tmp_path: Path, halted: bool) -> None:
     with subprocess.Popen(["sleep", "600"]) as child:
-        process = Proc().process(child.pid)
-        assert process is not None
+        try:
+            process = Proc().process(child.pid)
+            assert process is not None
+            left = _as_left_by_a_killed_gdb(process, tmp_path, halted)
+        finally:
+            child.kill()
+    assert left == halted
 
-        def stop() -> None:
-            os.kill(child.pid, signal.SIGSTOP)
-            assert Deadline(5).poll(lambda: process.state == "T")
 
-        def killed_gdb(*argv: str, cap: float | None = None) -> Completed:
-            stop()  # as one does that is killed while it attaches
-            raise Failed("gdb did not end within 1.0 s")
+def _as_left_by_a_killed_gdb(process: Process, place: Path, halted: bool) -> bool:
+    """Whether the process is halted then."""
 
-        if halted:
-            stop()
-        Collector(process, Deadline(5), killed_gdb, str(tmp_path)).collect("hung", [], None, [])
-        assert Deadline(5 if not halted else 0.1).poll(lambda: process.state != "T") is not halted
-        child.kill()
+    def halt() -> None:
+        os.kill(process.pid, signal.SIGSTOP)
+        assert Deadline(5).poll(lambda: process.state == "T")
+
+    def killed_gdb(*argv: str, cap: float | None = None) -> Completed:
+        halt()  # as one does that is killed while it attaches
+        raise Failed("gdb did not end within 1.0 s")
+
+    if halted:
+        halt()
+    Collector(process, Deadline(5), killed_gdb, str(place)).collect("hung", [], None, [])
+    return not Deadline(0.1 if halted else 5).poll(lambda: process.state != "T")
 
 
 def test_a_disk_that_hangs_delays_it_by_a_bounded_time(

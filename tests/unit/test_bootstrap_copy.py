@@ -88,6 +88,26 @@ def test_a_change_in_the_same_tick_of_the_clock_is_found_by_contents(customer: C
     assert any("by contents" in text for text in customer.said)
 
 
+@pytest.mark.parametrize("text", ["one", "two"])
+def test_a_hard_link_that_was_one_in_an_earlier_copy_is_none_in_this(
+    customer: Customer, text: str
+) -> None:
+    first, begin, last = copy.actions(site(), customer)
+    one, two = (customer.path(f"/etc/asterisk/{name}.conf") for name in ("one", "two"))
+    one.write_text("one")
+    two.write_text(text)
+    os.utime(two, ns=(0, one.stat().st_mtime_ns))
+    first.do(customer, customer.say)
+    begin.do(customer, customer.say)
+    there = customer.path("/drbd/etc/asterisk")
+    (there / "two.conf").unlink()
+    os.link(there / "one.conf", there / "two.conf")
+    last.do(customer, customer.say)
+    assert (there / "one.conf").read_text() == "one"
+    assert (there / "two.conf").read_text() == text
+    assert (there / "one.conf").stat().st_ino != (there / "two.conf").stat().st_ino
+
+
 def test_who_writes_during_the_last_pass_is_refused_by_name(customer: Customer) -> None:
     first, begin, last = copy.actions(site(), customer)
     first.do(customer, customer.say)
@@ -251,6 +271,7 @@ def test_a_faithful_copy_has_no_differences(tmp_path: Path) -> None:
          "points elsewhere"),
         ("printf X > {b}/data.db && touch -r {a}/data.db {b}/data.db", "other contents"),
         ("cp -p {b}/twin {b}/t && mv {b}/t {b}/twin && touch -r {a} {b}", "hard link"),
+        ("cp -p {a}/data.db {a}/d && ln {b}/data.db {b}/d && touch -r {a} {b}", "of its own"),
         ("rm {b}/data.db && mkdir {b}/data.db && touch -r {a} {b}", "another kind"),
     ],
 )

@@ -78,6 +78,16 @@ def test_without_a_guard_nothing_is_stopped(customer: Customer) -> None:
     assert not customer.exists(records.RECORD)
 
 
+def test_a_guard_that_cannot_be_renewed_is_no_reason_to_forget(customer: Customer) -> None:
+    handover.begin(customer, customer.say)
+    customer.on("systemd-run", Outcome(code=1, err="no"))
+    with pytest.raises(Trouble):
+        handover.begin(customer, customer.say)
+    orphan(customer)
+    assert handover.recover(customer, customer.say)
+    assert customer.is_as_before()
+
+
 def test_taken_over_means_aside_disabled_and_marked(customer: Customer) -> None:
     copied(customer)
     handover.take_over(customer, site(), customer.say)
@@ -214,6 +224,36 @@ def test_cut_off_anywhere_and_recovered_nothing_is_lost(
             return
 
 
+def test_cut_off_anywhere_and_gone_on_with_nothing_is_left_out(
+    tmp_path: Path, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scripts' owner is their shell, which lives on when a step is killed."""
+    monkeypatch.setattr(writers, "find", lambda places: [])
+    step = 0
+    came = True
+    while came:
+        step += 1
+        machine = Customer(tmp_path / str(step))
+        copied(machine)
+        with pytest.MonkeyPatch.context() as patch:
+            cut = cut_at(machine, patch, step)
+            try:
+                handover.take_over(machine, site(), machine.say)
+            except Cut:
+                pass
+        came = cut()
+        handover.take_over(machine, site(), machine.say)
+        assert machine.exists(MARKER), step
+        assert not machine.enabled & set(SERVICES), step
+        record = records.load(machine)
+        assert record is not None
+        for moved in record.moved:
+            assert machine.path(moved.path).is_dir(), (step, moved.path)
+            assert machine.path(moved.aside).is_dir(), (step, moved.path)
+        assert len(record.moved) == len(list(machine.root.rglob("*.asha-*"))), step
+    assert step > 20
+
+
 def test_killed_while_it_stopped_them_the_services_come_back(customer: Customer) -> None:
     handover.begin(customer, customer.say)
     assert not customer.running & set(SERVICES)
@@ -317,6 +357,24 @@ def test_a_service_that_does_not_start_is_told_and_tried_again(customer: Custome
     assert "mariadb.service" in customer.running
     customer.broken = set()
     handover.recover(customer, customer.say)
+    assert customer.is_as_before()
+
+
+def test_the_telephones_do_not_wait_for_a_database_that_hangs(customer: Customer) -> None:
+    handover.begin(customer, customer.say)
+    orphan(customer)
+    asked: list[bool] = []
+
+    def start(argv: tuple[str, ...], stdin: str | None) -> Outcome:
+        asked.append("asterisk.service" in customer.running)
+        if len(asked) == 1:
+            raise Trouble("systemctl start mariadb.service did not end within 60.0 s")
+        customer.running.add("mariadb.service")
+        return Outcome()
+
+    customer.on("systemctl start mariadb.service", start)
+    handover.recover(customer, customer.say)
+    assert asked == [False, True]
     assert customer.is_as_before()
 
 

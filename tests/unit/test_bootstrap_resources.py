@@ -9,6 +9,7 @@ import pytest
 
 from asha.bootstrap import resources, store
 from asha.bootstrap.action import Action
+from asha.bootstrap.facts import MARKER
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import cib
 from asha.cluster.site import Peer, Relay, Site
@@ -48,7 +49,7 @@ class Pacemaker:
         self.joined_at = 0.0
         self.relay = False
         self.down_until = 0.0
-        fake.put(store.NEW, "/dev/sda5\n")
+        fake.put(store.NEW, "/dev/sda5\n").put(MARKER)
         fake.on("cibadmin --query", lambda argv, stdin: Outcome(code=0 if self.loaded else 105))
         fake.on("crm --display=plain configure load update", self._load)
         fake.on("crm_mon", lambda argv, stdin: self._show())
@@ -124,6 +125,13 @@ def test_the_first_node_loads_it_and_waits_for_all_of_it(pacemaker: Pacemaker) -
     # From now on nothing may be forced on the disk.
     assert not pacemaker.fake.exists(store.NEW)
     assert first(pacemaker) == []
+
+
+def test_nothing_is_loaded_beside_what_systemd_runs(pacemaker: Pacemaker) -> None:
+    pacemaker.fake.remove(MARKER)
+    with pytest.raises(Trouble, match="still systemd's"):
+        first(pacemaker)
+    assert not pacemaker.loaded
 
 
 def test_what_is_awaited_are_resources_of_the_configuration() -> None:

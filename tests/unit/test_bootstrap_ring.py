@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap import ring
+from asha.bootstrap.facts import MARKER
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
@@ -153,6 +154,11 @@ def test_the_second_node_leaves_the_file_to_the_join(cluster: Cluster) -> None:
     joined = corosync.render(SECOND, joined=True)
     cluster.fake.put(corosync.CONF, joined)
     cluster.fake.on("crm_node -p", "crm1 crm2\n")
+    # Pacemaker would find two telephone systems and stop both.
+    with pytest.raises(Trouble, match="still systemd's"):
+        cluster.install(SECOND)
+    assert cluster.active == set()
+    cluster.fake.put(MARKER)
     cluster.install(SECOND)
     assert cluster.fake.read(corosync.CONF) == joined
     assert cluster.active >= {"corosync.service", "pacemaker.service"}

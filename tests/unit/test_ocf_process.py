@@ -133,7 +133,7 @@ def test_a_shallow_monitor_imports_next_to_nothing(stand: Stand) -> None:
     heavy = "asyncio dataclasses enum typing re json logging pathlib subprocess contextlib signal"
     assert not loaded & set(heavy.split())
     ours = {name for name in loaded if name.startswith("asha")}
-    assert ours == {"asha", "asha.ocf"} | {
+    assert ours == {"asha", "asha.gate", "asha.ocf"} | {
         f"asha.ocf.{name}" for name in ("agent", "deadline", "params", "results")
     }
 
