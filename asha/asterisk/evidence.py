@@ -34,6 +34,8 @@ SUMMARY = "summary.txt"
 # Seconds for what is read from /proc and written, and for one command of AMI.
 LOOK_SECONDS = 1.0
 AMI_SECONDS = 0.5
+# Kept back for the backtraces and the summary to be written.
+WRITE_SECONDS = 0.5
 
 # Bytes from the end of a log.
 LOG_TAIL = 64 << 10
@@ -85,6 +87,9 @@ class Collector:
 
     def _keep(self, name: str, text: Callable[[], str], make: bool = False) -> bool:
         """In a child: the disk that is read or written may be the one that hangs."""
+        if self.deadline.expired:
+            self.notes.append(f"no {name}: the time for evidence was over")
+            return False
 
         def work() -> str:
             if make:
@@ -119,7 +124,7 @@ class Collector:
                 "set debuginfod enabled off", "-ex", "thread apply all bt"]
         halted = bool(self.process.tasks_in(STOPPED))
         try:
-            done = self.run(*argv, cap=self.deadline.remaining())
+            done = self.run(*argv, cap=max(0.1, self.deadline.remaining() - WRITE_SECONDS))
         except AgentError as problem:
             self.notes.append(f"no backtraces: {problem.reason}")
             return

@@ -111,6 +111,11 @@ def is_loaded(machine: Machine) -> bool:
         said = Completed([], -1, "", "")
     if said.ok or said.code == NO_SUCH:
         return said.ok
+    return is_saved(machine)
+
+
+def is_saved(machine: Machine) -> bool:
+    """Whether the file that Pacemaker keeps has our resources. Asks nobody who may hang."""
     try:
         saved = ElementTree.fromstring(machine.read(ON_DISK) or "")
     except ElementTree.ParseError:

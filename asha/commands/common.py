@@ -40,7 +40,7 @@ def need_root(what: str) -> None:
 
 def need_installed(machine: Machine) -> None:
     """Nothing of the cluster can be asked, or told, before there is one."""
-    if not machine.exists(MARKER) and not cib.is_loaded(machine):
+    if not machine.exists(MARKER) and not cib.is_saved(machine):
         raise Trouble("this machine is not a node of a cluster yet", "asha install makes it one")
 
 

@@ -109,7 +109,11 @@ def test_dialplan_lock_held(node: Node) -> None:
     assert "active calls" in asterisk(node, "core show channels count")
     seen = monitor(node, 10)
     assert seen.code == 1
-    assert "SIP" in reason(seen)
+    assert reason(seen).startswith("dialplan lock")
+    events = node.run("python3", "-m", "asha", "evidence", "list").out
+    assert "dialplan lock" in events.splitlines()[-1]
+    shown = node.run("python3", "-m", "asha", "evidence", "show", "last", "--all").out
+    assert "#0 " in shown  # gdb's backtraces
     recover(node)
 
 
