@@ -6,15 +6,18 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from typing import TextIO
 
 from asha.bootstrap.facts import MARKER
 from asha.cluster import cib
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
+from asha.ocf.deadline import Deadline
 from asha.trouble import Trouble
 
 SECRET = "/etc/asha/secret"
+PATIENCE = 10.0
 LOCK = "/run/asha-install.lock"
 
 
@@ -45,14 +48,24 @@ def need_installed(machine: Machine) -> None:
 
 
 @contextlib.contextmanager
-def only_one() -> Iterator[None]:
-    """Two of us at once would undo each other's work. Trouble when one is at it."""
+def only_one(patience: float = PATIENCE) -> Iterator[None]:
+    """Two of us at once would undo each other's work.
+
+    One that is short (asha-network.service after a join) is waited for; Trouble when
+    it is still at it after ``patience`` seconds.
+    """
     # Root's alone: who may read a file may lock it (flock(2)), and keep us out.
     descriptor = os.open(LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not Deadline(patience).poll(lambda: _is_locked(lock), every=0.2):
             raise Trouble("another asha install is at work on this machine",
-                          "wait for it, or end it; it puts back what it has not finished") from None
+                          "wait for it, or end it; it puts back what it has not finished")
         yield
+
+
+def _is_locked(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

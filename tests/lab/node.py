@@ -261,15 +261,25 @@ class Node:
     def pids(self, comm: str) -> list[int]:
         """The host's pids of the node's processes of that name, zombies left out."""
         found = []
-        for procs in self._cgroup.rglob("cgroup.procs"):
-            for word in procs.read_text().split():
-                try:
-                    name = Path(f"/proc/{word}/comm").read_text().strip()
-                except OSError:
-                    continue
-                if name == comm and start_time(int(word)):
-                    found.append(int(word))
+        for word in self._all_pids():
+            try:
+                name = Path(f"/proc/{word}/comm").read_text().strip()
+            except OSError:
+                continue
+            if name == comm and start_time(int(word)):
+                found.append(int(word))
         return sorted(found)
+
+    def _all_pids(self) -> list[str]:
+        """Of every cgroup of the node. One may vanish, with its service, meanwhile:
+        os.walk passes over it, where Path.rglob raises."""
+        found = []
+        for folder, _, _ in os.walk(self._cgroup):
+            try:
+                found += (Path(folder) / "cgroup.procs").read_text().split()
+            except OSError:
+                continue
+        return found
 
     def kill(self, comm: str, signal_number: int = signal.SIGKILL) -> list[int]:
         """Signal every process of that name in the node; LabError if there is none."""
@@ -309,7 +319,7 @@ class Node:
             os.mknod(self.path(PARTITION), stat.S_IFBLK | 0o660, os.stat(loop).st_rdev)
 
     def _nothing_runs(self) -> bool:
-        return not any(p.read_text().split() for p in self._cgroup.rglob("cgroup.procs"))
+        return not self._all_pids()
 
     def _reap(self) -> None:
         nspawn = getattr(self, "_nspawn", None)

@@ -20,7 +20,7 @@ def test_one_at_a_time_and_nobody_else_can_keep_us_out(
     try:
         with common.only_one():
             assert lock.stat().st_mode & 0o777 == 0o600
-            with pytest.raises(Trouble, match="another asha install"), common.only_one():
+            with pytest.raises(Trouble, match="another asha install"), common.only_one(0.3):
                 pass
         with common.only_one():
             pass
