@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from typing import TextIO
 
 from asha.bootstrap.facts import MARKER
 from asha.cluster import cib
 from asha.cluster import site as conf
+from asha.cluster.secret import Secret
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
 from asha.ocf.deadline import Deadline
 from asha.trouble import Trouble
 
 SECRET = "/etc/asha/secret"
-PATIENCE = 10.0
 LOCK = "/run/asha-install.lock"
+# Seconds: step 10 alone, the shortest that takes the lock, needs two.
+PATIENCE = 10.0
 
 
 def load_site(path: str = conf.CONF) -> Site:
@@ -45,6 +48,49 @@ def need_installed(machine: Machine) -> None:
     """Nothing of the cluster can be asked, or told, before there is one."""
     if not machine.exists(MARKER) and not cib.is_saved(machine):
         raise Trouble("this machine is not a node of a cluster yet", "asha install makes it one")
+
+
+def cluster_secret(site: Site, machine: Machine, given: str = "") -> Secret:
+    """The secret: from the file ``given``, the one kept, or made now on the first node.
+
+    The second asks for it at the terminal. Raises Trouble.
+    """
+    if given:
+        return _given(given)
+    if machine.exists(SECRET):
+        try:
+            return Secret.read(str(machine.path(SECRET)))
+        except ValueError as wrong:
+            raise Trouble(f"{SECRET}: {wrong}", "delete it, and asha install asks for it") from None
+    if site.is_first:
+        return Secret.generate()
+    if not sys.stdin.isatty():
+        raise Trouble(f"the second node needs the cluster secret of {site.there.name}",
+                      f"it is in {SECRET} there; give it with --secret-file FILE")
+    print(f"The cluster secret: {site.there.name} showed it at the end of its install, and its\n"
+          f"{SECRET} has it. Capitals and dashes do not matter.")
+    while True:
+        try:
+            return Secret.parse(input("cluster secret: "))
+        except ValueError as wrong:
+            print(f"  {wrong}")
+        except EOFError:
+            raise KeyboardInterrupt from None
+
+
+def _given(path: str) -> Secret:
+    try:
+        if path == "-":
+            return Secret.parse(sys.stdin.readline())
+        with open(path, encoding="utf-8") as file:
+            return Secret.parse(file.read())
+    except (OSError, ValueError) as wrong:
+        raise Trouble(f"--secret-file {path}: {wrong}") from None
+
+
+def keep(secret: Secret, machine: Machine) -> None:
+    """For root alone, in the form in which it is typed."""
+    machine.write(SECRET, secret.typed + "\n", mode=0o600)
 
 
 @contextlib.contextmanager

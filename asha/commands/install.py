@@ -18,7 +18,14 @@ from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands import check, configure
-from asha.commands.common import SECRET, load_site, need_root, only_one
+from asha.commands.common import (
+    SECRET,
+    cluster_secret,
+    keep,
+    load_site,
+    need_root,
+    only_one,
+)
 from asha.machine import Machine
 from asha.trouble import Trouble
 
@@ -59,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"going on: the last run was cut off in: {cut_off}")
         if machine.exists(RECORD):
             handover.recover(machine, print)
-        secret = _secret(site, machine, options)
+        secret = cluster_secret(site, machine, options.secret_file)
         steps = plan.steps(site, machine, secret)
         left = plan.pending(steps, machine)
         if not left:
@@ -69,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         _check(site, machine, secret)
         if not options.yes:
             _confirm(site, left)
-        machine.write(SECRET, secret.typed + "\n", mode=0o600)
+        keep(secret, machine)
         console = Console(LOG)
         _walk(machine, steps, journal, console)
         if not site.is_first:
@@ -90,41 +97,6 @@ def tell_difference(site: Site, machine: Machine) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _secret(site: Site, machine: Machine, options: argparse.Namespace) -> Secret:
-    """The cluster secret; on the first node made now, if there is none yet."""
-    if options.secret_file:
-        return _given(options.secret_file)
-    if machine.exists(SECRET):
-        try:
-            return Secret.read(str(machine.path(SECRET)))
-        except ValueError as wrong:
-            raise Trouble(f"{SECRET}: {wrong}", "delete it, and asha install asks for it") from None
-    if site.is_first:
-        return Secret.generate()
-    if not sys.stdin.isatty():
-        raise Trouble(f"the second node needs the cluster secret of {site.there.name}",
-                      f"it is in {SECRET} there; give it with --secret-file FILE")
-    print(f"The cluster secret: {site.there.name} showed it at the end of its install, and its\n"
-          f"{SECRET} has it. Capitals and dashes do not matter.")
-    while True:
-        try:
-            return Secret.parse(input("cluster secret: "))
-        except ValueError as wrong:
-            print(f"  {wrong}")
-        except EOFError:
-            raise KeyboardInterrupt from None
-
-
-def _given(path: str) -> Secret:
-    try:
-        if path == "-":
-            return Secret.parse(sys.stdin.readline())
-        with open(path, encoding="utf-8") as file:
-            return Secret.parse(file.read())
-    except (OSError, ValueError) as wrong:
-        raise Trouble(f"--secret-file {path}: {wrong}") from None
 
 
 def _check(site: Site, machine: Machine, secret: Secret) -> None:

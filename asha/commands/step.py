@@ -9,7 +9,7 @@ from asha.bootstrap.action import Action, Call, Write
 from asha.bootstrap.console import Console
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
-from asha.commands.common import SECRET, load_site, need_root, only_one
+from asha.commands.common import cluster_secret, keep, load_site, need_root, only_one
 from asha.machine import Machine
 from asha.trouble import Trouble
 
@@ -35,12 +35,9 @@ def run(options: argparse.Namespace) -> int:
                     print(f"{step.number}  {action.name:20}  {action.title}")
         return 0
     need_root("asha step")
-    try:
-        secret = Secret.read(str(machine.path(SECRET)))
-    except (OSError, ValueError) as problem:
-        raise Trouble(f"no cluster secret: {problem}", "asha install makes it or asks for it") \
-            from None
     with only_one():
+        secret = cluster_secret(site, machine)
+        keep(secret, machine)
         meant = [
             action
             for step in plan.steps(site, machine, secret)

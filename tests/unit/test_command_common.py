@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 
+from asha.bootstrap.testing import FakeMachine
+from asha.cluster.secret import Secret
+from asha.cluster.site import parse
 from asha.commands import common
 from asha.trouble import Trouble
 
@@ -26,3 +30,43 @@ def test_one_at_a_time_and_nobody_else_can_keep_us_out(
             pass
     finally:
         os.umask(old)
+
+
+FIRST = """\
+PRIMARY=true
+CLUSTERIP=192.168.1.90
+ANODENAME=crm1
+ANODEIP=10.0.3.251
+BNODENAME=crm2
+BNODEIP=10.0.3.252
+DRBDDEV=/dev/sda5
+"""
+
+
+@pytest.fixture
+def nobody_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+
+
+@pytest.mark.usefixtures("nobody_types")
+def test_the_first_node_makes_the_secret_once(tmp_path: Path) -> None:
+    machine, site = FakeMachine(tmp_path), parse(FIRST)
+    made = common.cluster_secret(site, machine)
+    common.keep(made, machine)
+    assert machine.path(common.SECRET).stat().st_mode & 0o777 == 0o600
+    assert common.cluster_secret(site, machine).typed == made.typed
+
+
+@pytest.mark.usefixtures("nobody_types")
+def test_the_second_node_does_not_make_one(tmp_path: Path) -> None:
+    site = parse(FIRST.replace("true", "false"))
+    with pytest.raises(Trouble, match="needs the cluster secret of crm1"):
+        common.cluster_secret(site, FakeMachine(tmp_path))
+
+
+def test_a_file_with_a_mistyped_secret(tmp_path: Path) -> None:
+    typed = Secret.generate().typed
+    wrong = tmp_path / "typed"
+    wrong.write_text(("1" if typed[0] != "1" else "2") + typed[1:])
+    with pytest.raises(Trouble, match="--secret-file"):
+        common.cluster_secret(parse(FIRST), FakeMachine(tmp_path), str(wrong))
