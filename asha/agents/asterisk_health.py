@@ -179,7 +179,8 @@ class AsteriskHealth(Agent):
         "that cannot exist: the channel list and each channel's lock), dialplan (ShowDialPlan "
         "of a context that does not exist: the dialplan's lock), astdb (DBPut and DBGet of "
         "asha/heartbeat: the database, its file and disk), sip (OPTIONS). The middle three "
-        "need the AMI user, with read=system,reporting and write=system,reporting.",
+        "go through AMI, so that it is asked too, and need the AMI user, with "
+        "read=system,reporting and write=system,reporting.",
         default=" ".join(PROBES),
     )
     probe_timeout = Duration(
@@ -386,7 +387,8 @@ class AsteriskHealth(Agent):
         probes: list[Probe] = []
         remarks: list[str] = []
         wanted = self.probes.split()
-        if self.ami_port and wanted != ["sip"]:
+        questions = [question for word, question in QUESTIONS.items() if word in wanted]
+        if self.ami_port and (questions or "ami" in wanted):
             who = None
             try:
                 who = Credentials.read(self.ami_secret_file)
@@ -396,11 +398,7 @@ class AsteriskHealth(Agent):
             if listening:
                 probes.append(ManagerInterface(listening[0], process, who))
                 if who is not None:
-                    probes += [
-                        question(listening[0], process, who)
-                        for word, question in QUESTIONS.items()
-                        if word in wanted
-                    ]
+                    probes += [question(listening[0], process, who) for question in questions]
             elif self._read_state("ami") == process.identity:
                 reason = f"AMI no longer listens on TCP port {self.ami_port}"
                 remarks.append(self._lost(f"{reason}: see manager.conf"))
@@ -517,7 +515,8 @@ class AsteriskHealth(Agent):
         if self._read_state("hung") != process.identity:
             # Spares stop the grace that a hung process would only waste.
             self._write_state("hung", process.identity)
-            if self.evidence_keep:
+            # Not of one that is being started: it answers late, and gdb would halt it.
+            if self.evidence_keep and self.action_name == "monitor":
                 self._keep_evidence(process, reason)
         raise Failed(reason)
 

@@ -42,7 +42,11 @@ LOG_TAIL = 64 << 10
 
 # AMI's Command of these is safe on a sick Asterisk: they walk caches, and take none
 # of the locks that the probes found held.
-COMMANDS = ("core show taskprocessors", "core show channels concise", "core show threads")
+COMMANDS = {
+    "taskprocessors.txt": "core show taskprocessors",
+    "channels.txt": "core show channels concise",
+    "threads.txt": "core show threads",
+}
 
 
 class Collector:
@@ -109,14 +113,13 @@ class Collector:
         return True
 
     def _ask(self, endpoint: Endpoint, who: Credentials) -> None:
-        for command in COMMANDS:
+        for file, command in COMMANDS.items():
             try:
                 said = hold(_command(endpoint, who, command, self.deadline.within(AMI_SECONDS)))
             except (OSError, Silent) as problem:
                 self.notes.append(f"no {command}: {problem}")
                 return  # the next would fall silent too
-            file = command.split()[-1] if command.endswith("s") else "channels"
-            self._keep(f"{file}.txt", partial(str, said))
+            self._keep(file, partial(str, said))
 
     def _backtraces(self) -> None:
         """All of them by gdb."""

@@ -520,6 +520,19 @@ def test_evidence_is_kept_once_per_hang(pbx: Pbx) -> None:
     assert f"Why: {first.reason}" in summary
 
 
+def test_no_evidence_of_an_asterisk_that_only_starts_slowly(pbx: Pbx) -> None:
+    """gdb would halt it at the very moment at which all telephones register."""
+    pbx.launcher.clears = False
+    flag = pbx.run / f"silent-{SIP}"
+    flag.touch()
+    timer = threading.Timer(2.5, flag.unlink)
+    timer.start()
+    given = {"evidence_keep": "3", "evidence_seconds": "1s"}
+    assert pbx.act("start", given=given).code == Exit.SUCCESS
+    timer.join()
+    assert events_in(f"{pbx.state}-evidence") == []
+
+
 def test_a_lock_that_is_not_asked_for_is_not_seen(pbx: Pbx) -> None:
     with_secret(pbx)
     pbx.silence("channels")
