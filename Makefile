@@ -1,5 +1,5 @@
-# make demo    two whole nodes, every fault, a table (about 8 minutes, as root)
-# make check   every test (about 12 minutes, as root)
+# make demo    two whole nodes, every fault, a table (about 10 minutes, as root)
+# make check   every test (about 20 minutes, as root)
 # make bench   figures beside the stock agents
 # make package the Debian package, beside this directory
 # make install the same files without a package, DESTDIR respected

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, SOCK_STREAM
 
-from asha.asterisk.wire import Line
+from asha.asterisk.wire import Line, Silent
 from asha.ocf.results import BadHere
 
 TYPE_CHECKING = False
@@ -102,6 +102,20 @@ class Ami(Line):
             if f"ActionID: {identity}\r\n" in text:
                 said = (line for line in text.split("\r\n") if line.startswith("Output: "))
                 return "\n".join(line.removeprefix("Output: ") for line in said) + "\n"
+
+
+def console(
+    address: tuple[str, int], who: Credentials, command: str, deadline: Deadline
+) -> Conversation[str]:
+    """A whole visit for what one console command prints.
+
+    OSError or Silent as ever, and Silent also where AMI does not accept the user.
+    """
+    with Ami(address, deadline) as ami:
+        yield from ami.greet()
+        if not (yield from ami.login(who)):
+            raise Silent("accepted login")
+        return (yield from ami.output(command))
 
 
 def _parse(block: bytes) -> dict[str, str]:

@@ -12,7 +12,7 @@ import signal
 import time
 from functools import partial
 
-from asha.asterisk.ami import Ami
+from asha.asterisk.ami import console
 from asha.asterisk.proc import STOPPED
 from asha.asterisk.wire import Silent, hold
 from asha.ocf.child import in_child
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from asha.asterisk.ami import Credentials
     from asha.asterisk.proc import Endpoint, Process
-    from asha.asterisk.wire import Conversation
     from asha.ocf.deadline import Deadline
     from asha.ocf.runner import Completed
 
@@ -115,7 +114,10 @@ class Collector:
     def _ask(self, endpoint: Endpoint, who: Credentials) -> None:
         for file, command in COMMANDS.items():
             try:
-                said = hold(_command(endpoint, who, command, self.deadline.within(AMI_SECONDS)))
+                said = hold(
+                    console((endpoint.address, endpoint.port), who, command,
+                            self.deadline.within(AMI_SECONDS))
+                )
             except (OSError, Silent) as problem:
                 self.notes.append(f"no {command}: {problem}")
                 return  # the next would fall silent too
@@ -171,16 +173,6 @@ def events_in(directory: str) -> list[str]:
 
 def _size(place: str) -> int:
     return sum(os.lstat(f"{place}/{name}").st_size for name in os.listdir(place))
-
-
-def _command(
-    endpoint: Endpoint, who: Credentials, command: str, deadline: Deadline
-) -> Conversation[str]:
-    with Ami((endpoint.address, endpoint.port), deadline) as ami:
-        yield from ami.greet()
-        if not (yield from ami.login(who)):
-            raise Silent("login accepted")
-        return (yield from ami.output(command))
 
 
 def _tasks(process: Process) -> str:

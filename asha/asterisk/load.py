@@ -9,14 +9,13 @@ inside: an overloaded queue is long and moves, a stuck one does not move.
 
 from __future__ import annotations
 
-from asha.asterisk.ami import Ami
+from asha.asterisk.ami import console
 from asha.asterisk.wire import Silent, hold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asha.asterisk.ami import Credentials
     from asha.asterisk.proc import Endpoint
-    from asha.asterisk.wire import Conversation
     from asha.ocf.deadline import Deadline
 
 COMMAND = "core show taskprocessors"
@@ -66,17 +65,10 @@ def _beyond(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> list[Qu
 
 def _queues(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> list[Queue]:
     try:
-        return parse(hold(_listing(endpoint, who, deadline.within(LISTING_SECONDS))))
+        address = (endpoint.address, endpoint.port)
+        return parse(hold(console(address, who, COMMAND, deadline.within(LISTING_SECONDS))))
     except (OSError, Silent):
         return []
-
-
-def _listing(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> Conversation[str]:
-    with Ami((endpoint.address, endpoint.port), deadline) as ami:
-        yield from ami.greet()
-        if not (yield from ami.login(who)):
-            return ""
-        return (yield from ami.output(COMMAND))
 
 
 def parse(text: str) -> list[Queue]:
