@@ -44,11 +44,13 @@ def actions(site: Site, machine: Machine) -> list[Action]:
     if not site.two_nics:
         return []
     if has_address(site, machine):
+        # Also when it is done: a written script asks for the step by its name.
+        done = [_wait(site)]
         ruler = _ruler(site, machine)
         if ruler is None or _is_permanent(site, machine):
-            return []
+            return done
         # Somebody gave it by hand: it would be gone after the next boot.
-        return ruler
+        return [*ruler, *done]
     if reason := _in_the_way(site, machine):
         return [_refuse(site, *reason)]
     ruler = _ruler(site, machine)

@@ -73,6 +73,9 @@ def walk(fake: FakeMachine, actions: list[Action]) -> list[str]:
     return done
 
 
+WAIT = f"wait until {SITE.link_nic} has the address"
+
+
 def settled(fake: FakeMachine, site: Site = SITE) -> bool:
     return all(action.is_done(fake) for action in network.actions(site, fake))
 
@@ -85,7 +88,8 @@ def test_an_address_that_is_defined_somewhere_is_left_alone(tmp_path: Path) -> N
     fake = machine_with(tmp_path, "systemd-networkd.service")
     fake.on("ip -json -details address", addresses("10.0.3.251/24"))
     fake.put("/etc/netplan/50.yaml", "addresses: [10.0.3.251/24]")
-    assert network.actions(SITE, fake) == []
+    assert [one.title for one in network.actions(SITE, fake)] == [WAIT]
+    assert settled(fake)
 
 
 def test_an_address_given_by_hand_is_written_down_but_not_touched(tmp_path: Path) -> None:
@@ -103,7 +107,8 @@ def test_an_address_given_by_hand_is_written_down_but_not_touched(tmp_path: Path
 def test_an_address_that_nobody_can_write_down_is_left_alone(tmp_path: Path) -> None:
     fake = machine_with(tmp_path)
     fake.on("ip -json -details address", addresses("10.0.3.251/24"))
-    assert network.actions(SITE, fake) == []
+    assert [one.title for one in network.actions(SITE, fake)] == [WAIT]
+    assert settled(fake)
 
 
 def test_the_right_address_with_another_prefix_is_not_it(tmp_path: Path) -> None:
