@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from asha.cluster import corosync
 from asha.cluster import site as conf
 from asha.cluster.site import Peer, Site, SiteError
+from asha.conf import values_of
 from asha.machine import Machine
 from asha.trouble import Trouble
 
@@ -136,7 +137,7 @@ def forget(machine: Machine, site: Site) -> None:
 def remember(machine: Machine, lan: Mapping[str, str]) -> None:
     """The nodes' LAN addresses, by name, in asha.conf; everything else in it stays."""
     text = machine.read(conf.CONF) or ""
-    values = conf.values_of(text)
+    values = values_of(text)
     new = text
     for side in "AB":
         address = lan.get(values.get(f"{side}NODENAME", ""), "")
@@ -174,7 +175,7 @@ def _purge(machine: Machine, there: Peer) -> None:
 
 def _with_lan(machine: Machine, site: Site, lan: str) -> Site:
     """The same site with the other node's LAN address. Raises Trouble."""
-    values = conf.values_of(machine.read(conf.CONF) or "")
+    values = values_of(machine.read(conf.CONF) or "")
     side = "A" if values.get("ANODENAME") == site.there.name else "B"
     try:
         return conf.site_of({**values, f"{side}NODELAN": lan})

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from asha.data.holders import entries, name_of, pids
 from asha.data.paths import is_inside
 from asha.ocf.child import in_child, stat_of
 from asha.ocf.deadline import Deadline
@@ -49,8 +50,8 @@ def daemons() -> list[Writer]:
     def work() -> list[Writer]:
         asterisks = {one.pid for one in Proc().daemons(ASTERISK)}
         found = []
-        for pid in _pids():
-            name = _name(pid)
+        for pid in pids():
+            name = name_of(pid)
             about = stat_of(pid)
             if name not in DAEMONS or about is None or about[0] in "ZX" or not _is_near(pid):
                 continue
@@ -77,11 +78,11 @@ def _in_child(work: Callable[[], list[Writer]]) -> list[Writer]:
 
 def _holders(places: Sequence[str]) -> Iterator[Writer]:
     family = (os.getpid(), os.getppid())
-    for pid in _pids():
+    for pid in pids():
         path = next((one for one in _written(pid)
                      if any(is_inside(one, place) for place in places)), "")
         if path and pid not in family:
-            yield Writer(pid, _name(pid), path)
+            yield Writer(pid, name_of(pid), path)
 
 
 def _written(pid: int) -> Iterator[str]:
@@ -90,7 +91,7 @@ def _written(pid: int) -> Iterator[str]:
     Files that are deleted are left out: what goes there is missed by nobody.
     """
     folder = f"/proc/{pid}"
-    for name in _list(f"{folder}/fd"):
+    for name in entries(f"{folder}/fd"):
         if int(_field(f"{folder}/fdinfo/{name}", "flags:") or "0", 8) & os.O_ACCMODE:
             try:
                 path = os.readlink(f"{folder}/fd/{name}")
@@ -131,22 +132,3 @@ def _is_near(pid: int) -> bool:
         return os.path.samestat(os.stat(f"/proc/{pid}/root"), os.stat("/"))
     except OSError:
         return False
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-
-
-def _name(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return " ".join(file.read().split()) or "?"
-    except OSError:
-        return "?"
-
-
-def _list(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []

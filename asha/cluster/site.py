@@ -12,6 +12,9 @@ import os
 import re
 from dataclasses import dataclass
 
+from asha.conf import values_of
+from asha.relay import DRIVERS
+
 CONF = "/etc/asha/asha.conf"
 
 # hostname(7), and what corosync, DRBD and Pacemaker all take for a node's name.
@@ -22,7 +25,6 @@ DEVICE = re.compile(r"/dev/[A-Za-z0-9/_.:+-]+")
 # Nothing that crmsh or a shell would read as more than a word.
 PROGRAM = re.compile(r"/[A-Za-z0-9/_.+-]+")
 MAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+")
-DRIVERS = ("rhino", "numato")
 # The largest Numato module has 32 relays, counted from 0.
 RELAY_MOST = 31
 
@@ -140,16 +142,6 @@ def read(path: str = CONF) -> Site:
     """Raises OSError without the file, SiteError where it is wrong."""
     with open(path, encoding="utf-8", errors="replace") as file:
         return parse(file.read())
-
-
-def values_of(text: str) -> dict[str, str]:
-    """The KEY=VALUE lines, quotes taken off, unknown keys kept."""
-    values = {}
-    for line in text.splitlines():
-        key, equals, value = line.partition("=")
-        if equals and not key.lstrip().startswith("#"):
-            values[key.strip()] = value.strip().strip("\"'")
-    return values
 
 
 def parse(text: str) -> Site:

@@ -11,6 +11,7 @@ from asha.bootstrap import console, facts
 from asha.bootstrap import interview as asking
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
+from asha.conf import values_of
 from asha.machine import Machine
 from asha.trouble import Trouble
 
@@ -47,7 +48,7 @@ def _asked(machine: Machine, output: str) -> dict[str, str]:
         raise Trouble("asha configure asks questions, and this is no terminal",
                       "asha configure --answers FILE takes the answers from a file")
     print("Return takes what stands in brackets. Ctrl-C ends this; nothing is written then.")
-    known = conf.values_of(machine.read(output) or "")
+    known = values_of(machine.read(output) or "")
     try:
         return asking.ask(machine, facts.gather(machine), known)
     except EOFError:
@@ -63,7 +64,7 @@ def _answered(machine: Machine, path: str) -> dict[str, str]:
                 text = file.read()
     except OSError as problem:
         raise Trouble(f"cannot read {path}: {problem.strerror}") from None
-    values, problems = asking.complete(machine, facts.gather(machine), conf.values_of(text))
+    values, problems = asking.complete(machine, facts.gather(machine), values_of(text))
     if problems:
         lines = "\n      ".join(problems)
         raise Trouble(f"these answers will not do:\n      {lines}", "nothing was written")

@@ -38,7 +38,7 @@ class Holder:
         self.name = name
 
     def __str__(self) -> str:
-        threads = (stat_of(f"{self.pid}/task/{one}") for one in _list(f"/proc/{self.pid}/task"))
+        threads = (stat_of(f"{self.pid}/task/{one}") for one in entries(f"/proc/{self.pid}/task"))
         # D is a sleep in the kernel that no signal ends: mostly a stalled disk.
         hangs = any(about is not None and about[0] == "D" for about in threads)
         waits = ", waiting for the disk" if hangs else ""
@@ -87,7 +87,7 @@ def find(points: Sequence[str], thorough: bool = False) -> list[Holder]:
     devices = {point: os.stat(point).st_dev for point in points}
     family = _family()
     found = []
-    for pid in _pids():
+    for pid in pids():
         if pid == os.getpid():
             continue
         for path in _handles(pid, thorough):
@@ -108,7 +108,7 @@ def other_namespaces(removed: Sequence[Mount]) -> list[str]:
     """
     seen = {_link("/proc/self/ns/mnt"), ""}
     names = []
-    for pid in _pids():
+    for pid in pids():
         namespace = _link(f"/proc/{pid}/ns/mnt")
         if namespace in seen:
             continue
@@ -122,7 +122,7 @@ def other_namespaces(removed: Sequence[Mount]) -> list[str]:
             for mount in mounts
             for gone in removed
         ):
-            names.append(f"{_name(pid)} (pid {pid})")
+            names.append(f"{name_of(pid)} (pid {pid})")
     return names
 
 
@@ -143,12 +143,12 @@ def _handles(pid: int, thorough: bool) -> Iterator[str]:
     """The links under /proc to all that a process holds."""
     tasks = [f"/proc/{pid}"]
     if thorough:
-        tasks += [f"/proc/{pid}/task/{task}" for task in _list(f"/proc/{pid}/task")]
+        tasks += [f"/proc/{pid}/task/{task}" for task in entries(f"/proc/{pid}/task")]
     for task in tasks:
         yield from (f"{task}/cwd", f"{task}/root", f"{task}/exe")
-        yield from (f"{task}/fd/{name}" for name in _list(f"{task}/fd"))
+        yield from (f"{task}/fd/{name}" for name in entries(f"{task}/fd"))
     if thorough:
-        yield from (f"/proc/{pid}/map_files/{name}" for name in _list(f"/proc/{pid}/map_files"))
+        yield from (f"/proc/{pid}/map_files/{name}" for name in entries(f"/proc/{pid}/map_files"))
 
 
 def _describe(pid: int, point: str, family: Collection[int]) -> Holder | None:
@@ -156,7 +156,7 @@ def _describe(pid: int, point: str, family: Collection[int]) -> Holder | None:
     if about is None:
         return None
     is_kernel = bool(int(about[6]) & PF_KTHREAD)
-    return Holder(pid, about[19], pid in family or is_kernel, point, _name(pid))
+    return Holder(pid, about[19], pid in family or is_kernel, point, name_of(pid))
 
 
 def _family() -> set[int]:
@@ -170,11 +170,13 @@ def _family() -> set[int]:
     return family
 
 
-def _pids() -> Iterator[int]:
+def pids() -> Iterator[int]:
+    """Of all processes now."""
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
 
 
-def _name(pid: int) -> str:
+def name_of(pid: int) -> str:
+    """Its comm on one line, "?" when it is gone."""
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             return " ".join(file.read().split()) or "?"
@@ -182,7 +184,8 @@ def _name(pid: int) -> str:
         return "?"
 
 
-def _list(directory: str) -> list[str]:
+def entries(directory: str) -> list[str]:
+    """Of a directory of /proc; none when its process is gone."""
     try:
         return os.listdir(directory)
     except OSError:

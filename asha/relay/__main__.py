@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from asha.conf import values_of
 from asha.ocf.deadline import Deadline
 from asha.ocf.params import path_problem
 from asha.ocf.results import AgentError
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None, deadline: Deadline | None = None) ->
     values = dict(DEFAULTS)
     if given.conf:
         try:
-            conf = read_conf(given.conf)
+            with open(given.conf, encoding="utf-8", errors="replace") as file:
+                conf = values_of(file.read())
         except OSError as problem:
             parser.error(f"cannot read {given.conf}: {problem.strerror}")
         if conf.get("RHINOSPF", "").upper() != "YES":
@@ -93,17 +95,6 @@ def _park(card: Card, device: str, deadline: Deadline, wait: float) -> int:
     confirmed = "" if known is Position.OFF else " (the card cannot confirm it)"
     print(f"relay card {device} is off{confirmed}: the line is at the other node")
     return 0
-
-
-def read_conf(path: str) -> dict[str, str]:
-    """The KEY=VALUE lines of asha.conf, quotes taken off. Raises OSError."""
-    values = {}
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            key, equals, value = line.partition("=")
-            if equals and not key.lstrip().startswith("#"):
-                values[key.strip()] = value.strip().strip("\"'")
-    return values
 
 
 def _parser() -> argparse.ArgumentParser:

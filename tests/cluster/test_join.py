@@ -21,6 +21,7 @@ from asha.cluster import corosync
 from asha.cluster import site as conf
 from asha.cluster.secret import PATH, Secret
 from asha.cluster.site import Site
+from asha.conf import values_of
 from tests.conftest import lab_or_skip
 from tests.lab import Lab, Node, Result, wait_for
 from tests.lab.lab import REPOSITORY
@@ -226,7 +227,7 @@ def test_strangers_and_killed_listeners(lab: Lab) -> None:
 
         # Killed at any moment of a request: the file is the old or the new one, whole.
         expected = corosync.render(
-            conf.site_of({**conf.values_of(FIRST), "BNODELAN": "192.168.1.12"}), joined=True
+            conf.site_of({**values_of(FIRST), "BNODELAN": "192.168.1.12"}), joined=True
         ).replace("two_node: 1\n", "two_node: 1\n    wait_for_all: 0\n")
         dice = random.Random(3)
         for _ in range(8):

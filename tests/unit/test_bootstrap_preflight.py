@@ -22,6 +22,7 @@ from asha.cluster import drbd
 from asha.cluster import site as conf
 from asha.cluster.site import Site
 from asha.commands import check
+from asha.conf import values_of
 from asha.trouble import Trouble
 
 SITE = """PRIMARY=true
@@ -78,7 +79,7 @@ class Preflight:
 
     @property
     def site(self) -> Site:
-        return conf.site_of(conf.values_of(SITE) | self.conf)
+        return conf.site_of(values_of(SITE) | self.conf)
 
     def be_second(self) -> None:
         self.conf |= {"PRIMARY": "false"}

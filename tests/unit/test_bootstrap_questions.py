@@ -20,6 +20,7 @@ from asha.bootstrap.questions import QUESTIONS
 from asha.bootstrap.testing import FakeMachine
 from asha.cluster import site as conf
 from asha.commands import configure
+from asha.conf import values_of
 from asha.trouble import Trouble
 
 GB = 1 << 30
@@ -88,7 +89,7 @@ class Person:
         return ""
 
     def ask(self, machine: FakeMachine, here: Facts = HERE, known: str = "") -> dict[str, str]:
-        return interview.ask(machine, here, conf.values_of(known), self.read, self.heard.append)
+        return interview.ask(machine, here, values_of(known), self.read, self.heard.append)
 
 
 def test_a_first_node_takes_three_answers(machine: FakeMachine) -> None:
@@ -265,7 +266,7 @@ def test_another_role_forgets_who_was_a_and_b(machine: FakeMachine) -> None:
 
 
 def test_answers_of_2014(machine: FakeMachine) -> None:
-    values, problems = interview.complete(machine, HERE, conf.values_of(OF_2014))
+    values, problems = interview.complete(machine, HERE, values_of(OF_2014))
     assert problems == []
     site = conf.site_of(values)
     assert (site.lan_prefix, site.first.lan, site.relay is not None) == (23, "192.168.1.11", True)
@@ -316,7 +317,7 @@ def test_a_file_of_2014_with_its_own_node_as_a_on_the_second(machine: FakeMachin
             .replace("\nIP=10.0.3.251", "\nIP=10.0.3.252"))
     text = text.replace("BNODEIP=10.0.3.252", "BNODEIP=10.0.3.251")
     here = replace(HERE, name="crm2")
-    values, problems = interview.complete(machine, here, conf.values_of(text))
+    values, problems = interview.complete(machine, here, values_of(text))
     assert problems == []
     assert (values["ANODENAME"], values["BNODENAME"], values["BNODEIP"]) == (
         "crm1", "crm2", "10.0.3.252")
@@ -326,16 +327,16 @@ def test_a_file_of_2014_with_its_own_node_as_a_on_the_second(machine: FakeMachin
 
 
 def test_what_is_written_is_read_back_the_same(machine: FakeMachine) -> None:
-    values, _ = interview.complete(machine, HERE, conf.values_of(OF_2014))
+    values, _ = interview.complete(machine, HERE, values_of(OF_2014))
     text = interview.render(values)
     assert conf.parse(text) == conf.site_of(values)
     assert [line.partition("=")[0] for line in text.splitlines()
             if line and not line.startswith("#")] == [key.name for key in conf.KEYS]
-    assert interview.render(conf.values_of(text), text) == text
+    assert interview.render(values_of(text), text) == text
 
 
 def test_foreign_keys_are_kept(machine: FakeMachine) -> None:
-    values, _ = interview.complete(machine, HERE, conf.values_of(OF_2014))
+    values, _ = interview.complete(machine, HERE, values_of(OF_2014))
     text = interview.render(values, "OURS = 'of the admin'\n#NOT=this\nSITEID=old\n")
     assert text.endswith("# Not asha's, and kept\nOURS = 'of the admin'\n")
     assert "old" not in text

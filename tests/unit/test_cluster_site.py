@@ -8,6 +8,7 @@ import pytest
 
 from asha.cluster import site
 from asha.cluster.site import Peer, Relay, Site, SiteError
+from asha.conf import values_of
 
 # The manual of 2014, word for word.
 MANUAL = """\
@@ -32,7 +33,7 @@ CRM2 = Peer("crm2", "10.0.3.252", "", 2)
 
 def saying(**changes: str | None) -> Site:
     """The manual's site with other values; None leaves the key out."""
-    values = {**site.values_of(MANUAL), **changes}
+    values = {**values_of(MANUAL), **changes}
     return site.site_of({key: value for key, value in values.items() if value is not None})
 
 
