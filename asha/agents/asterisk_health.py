@@ -19,6 +19,7 @@ from asha.asterisk.probes import (
     FAULTY,
     HUNG,
     REFUSED,
+    CallSetup,
     ChannelLocks,
     ControlSocket,
     Database,
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from asha.asterisk.unit import Launcher
     from asha.ocf import Deadline
 
+    # From which depth on it is looked at, and what somebody should know of it.
+    Remark = tuple[int, str]
+
 # Seconds that a bad sign must last before it counts.
 CONFIRM = 1.0
 
@@ -70,24 +74,34 @@ LOADING_LOOK = 1.0
 BIND_SECONDS = 5.0
 
 # Seconds for the greeting of an Asterisk that is to be stopped, and the grace of
-# one that a monitor has found hung: neither will end on its own, and every second
-# is one without telephones.
+# one that a monitor has found hung: twice what a healthy one takes. Neither is likely
+# to end on its own, and every second is one without telephones.
 GREETING_SECONDS = 1.0
-HUNG_GRACE = 1.0
+HUNG_GRACE = 0.5
+
+# Seconds that Pacemaker's attribute manager may take to be told.
+ATTRIBUTE_SECONDS = 1.5
+
+# Seconds that Pacemaker may take to say whether there is fencing.
+FENCING_SECONDS = 2.0
 
 # Seconds of a stop that are kept for systemd, after the last kill.
 SETTLE_SECONDS = 2.0
 
 PID_FILE = "asterisk.pid"
 
+# The state file whose presence says: a death is news. asha-asterisk-died@.service
+# knows its name too.
+SERVING = "serving"
+
 IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
 
 # More addresses than that are not asked.
 SIP_ADDRESSES_MOST = 8
 
-# The words of the parameter probes that are put through AMI.
-QUESTIONS = {"channels": ChannelLocks, "dialplan": DialplanLock, "astdb": Database}
-PROBES = ("ami", *QUESTIONS, "sip")
+# What is asked through AMI; their words, and the other two's, are for the parameter probes.
+QUESTIONS = (ChannelLocks, DialplanLock, Database, CallSetup)
+PROBES = tuple(probe.word for probe in (ManagerInterface, *QUESTIONS, SipOptions))
 
 
 class NotBound(Failed):
@@ -103,18 +117,25 @@ class AsteriskHealth(Agent):
     honestly when something cannot be killed. One Asterisk per node: any other with
     the same binary is stopped with it.
 
-    monitor at depth 0 (OCF_CHECK_LEVEL=0) catches: a dead Asterisk, a zombie, a
-    process stopped by a signal, a control socket that is silent. At depth 10 also:
-    AMI that is silent at its greeting or login; a lock of the channels or of the
-    dialplan that is held for ever; an AstDB whose disk does not answer; and SIP that
-    does not answer OPTIONS at each UDP or TCP address it is bound to, where every
-    response counts, also a 404 (see probes).
+    monitor looks at more with each depth (OCF_CHECK_LEVEL=0, 10 or 20), as the table
+    below tells. All that is asked is asked side by side, each question on a connection
+    of its own; one that is silent is asked again while the first still waits, and what
+    answers neither has failed. A dead Asterisk, a zombie, one that is stopped by a
+    signal or frozen by its cgroup, or that has no SIP socket, has failed too.
 
     Reported as degraded and left running: a debugger or core dumper at work, a
-    thread that waits for a disk, a control socket or AMI that is gone while SIP
-    answers (see when_lost), an AstDB that answers with an error (see when_faulty), a
-    missing pid file, an AMI user that is not accepted, packets lost to a firewall
-    rule on the node itself.
+    thread that waits for a disk or that never rests, a control socket or AMI that is
+    gone while SIP answers (see when_lost), an AstDB that answers with an error (see
+    when_faulty), overload (see when_overloaded), a call that is refused, a missing pid
+    file, an AMI user that is not accepted, packets lost to a firewall rule on the node
+    itself. The node attribute asha-asterisk says what, for as long as it is so
+    (crm_mon -A).
+
+    The call of depth 20 leaves no call record (CDR), no voicemail and no line in the log
+    below verbose. It runs through the context asha-heartbeat, which the agent makes by
+    AMI (pbx_config) and which a reload of the dialplan drops. Listeners to AMI's events
+    see two Local channels come and go; channel event logging (CEL), where it is on,
+    records them.
 
     Asterisk logs each look at its control socket at verbose 3 ("Remote UNIX
     connection"): hideconnect = yes in asterisk.conf keeps that quiet, and
@@ -174,20 +195,18 @@ class AsteriskHealth(Agent):
         default="/etc/asha/ami.secret",
     )
     probes = String(
-        "Questions at depth 10",
-        "Words separated by blanks: ami (greeting and login), channels (Getvar on a channel "
-        "that cannot exist: the channel list and each channel's lock), dialplan (ShowDialPlan "
-        "of a context that does not exist: the dialplan's lock), astdb (DBPut and DBGet of "
-        "asha/heartbeat: the database, its file and disk), sip (OPTIONS). The middle three "
-        "go through AMI, so that it is asked too, and need the AMI user, with "
-        "read=system,reporting and write=system,reporting.",
+        "Questions at depth 10 and 20",
+        "Words separated by blanks; the table above tells what each catches. Those that go "
+        "through AMI need the AMI user, with read=system,reporting and "
+        "write=system,reporting,command,originate (originate for call, command to tell "
+        "overload from a hang).",
         default=" ".join(PROBES),
     )
     probe_timeout = Duration(
         "Patience of one question",
-        "How long each part may take to answer. One that is silent is asked a second time "
-        "before it counts as hung.",
-        default="3s",
+        "How long each part may take to answer. One that is silent for half of this is asked "
+        "a second time, and counts as hung when both questions had this long and no answer.",
+        default="2s",
     )
     stop_grace = Duration(
         "Grace of a stop",
@@ -216,10 +235,10 @@ class AsteriskHealth(Agent):
     )
 
     when_faulty = Choice(
-        "When AstDB answers with an error",
-        "What a full disk or a locked file below AstDB means, while calls go on: degraded "
-        "leaves Asterisk running and reports it, failed restarts it, which ends all calls "
-        "and cures neither.",
+        "When AstDB or a call is answered with an error",
+        "What a full disk or a locked file below AstDB means, or a limit (maxcalls) that "
+        "refuses the call of depth 20, while calls go on: degraded leaves Asterisk running and "
+        "reports it, failed restarts it, which ends all calls and cures none of these.",
         choices=("degraded", "failed"),
         default="degraded",
     )
@@ -289,27 +308,81 @@ class AsteriskHealth(Agent):
         except BadHere as problem:
             self.warn(problem.reason)  # the phones work without
 
+    @classmethod
+    def appendix(cls) -> str:
+        from asha.asterisk.table import render
+        from asha.asterisk.threads import Runaway, States
+
+        rows = (States, ControlSocket, ManagerInterface, *QUESTIONS[:3], SipOptions,
+                CallSetup, Runaway)
+        return (
+            "What monitor looks at, with the words of the parameter probes; channels, dialplan,\n"
+            f"astdb and call are asked through AMI:\n\n{render(rows)}"
+        )
+
     # Watching
 
     @action(timeout=20, interval=5, depth=0)
-    @action(timeout=20, interval=15, depth=10)
+    @action(timeout=20, interval=5, depth=10)
+    @action(timeout=20, interval=60, depth=20)
     def monitor(self) -> Exit:
-        process, remarks = self._find()
+        process, odd = self._find()
         if self.is_probe:
             return Exit.SUCCESS
-        remarks += self._look_at_tasks(process)
-        probes: list[Probe] = [ControlSocket(self.run_directory, process)]
-        if self.check_level >= 10:
-            more, lost = self._deep_probes(process)
-            probes += more
-            remarks += lost
-        remarks += self._ask(process, probes)
+        try:
+            found = [(0, reason) for reason in odd] + self._watch(process)
+        except Degraded as problem:
+            # A debugger is at work: nothing else was looked at.
+            self._tell([(0, problem.reason)], 0)
+            raise
         self._forget("hung")
         if self.check_level >= 10 and self._read_state("records") == process.identity:
             self._connect_records()
-        if remarks:
-            raise Degraded("; ".join(remarks))
+        self._tell(found, self.check_level)
+        if found:
+            raise Degraded("; ".join(reason for _, reason in found))
         return Exit.SUCCESS
+
+    def _watch(self, process: Process) -> list[Remark]:
+        """What somebody should look at. Raises Failed for what Pacemaker has to cure."""
+        blocked = self._look_at_tasks(process)
+        probes: list[Probe] = [ControlSocket(self.run_directory, process)]
+        found: list[Remark] = []
+        if self.check_level >= 10:
+            more, lost = self._deep_probes(process)
+            probes += more
+            found += [(10, reason) for reason in lost]
+        found += self._ask(process, probes, blocked)
+        found += [(0, reason) for reason in self._stuck(process, blocked)]
+        if self.check_level >= 20:
+            found += [(20, reason) for reason in self._runaways(process, probes)]
+        return found
+
+    def _tell(self, found: list[Remark], looked: int) -> None:
+        """Let the node's attribute say it; ``looked``: the deepest that was looked at.
+
+        Told once and not again: an attribute manager that is not there costs one monitor
+        a moment, and not each.
+        """
+        kept = self._read_state("degraded")
+        if not found and not kept:
+            return
+        from asha.asterisk import told
+
+        text = told.merged(kept, found, looked)
+        if not told.is_news(text, kept):
+            return
+        if text:
+            self._write_state("degraded", text)
+            self.set_node_attribute(told.ATTRIBUTE, told.value(text), ATTRIBUTE_SECONDS)
+        else:
+            self._tell_all_is_well()
+
+    def _tell_all_is_well(self) -> None:
+        from asha.asterisk.told import ATTRIBUTE
+
+        self._forget("degraded")
+        self.clear_node_attribute(ATTRIBUTE, ATTRIBUTE_SECONDS)
 
     def _connect_records(self) -> None:
         """Let the back ends of call records see a database that came after them."""
@@ -348,30 +421,39 @@ class AsteriskHealth(Agent):
             raise NotRunning(f"Asterisk is dead: it crashed or was killed and left {pid_file}")
         raise NotRunning("Asterisk is not running")
 
-    def _look_at_tasks(self, process: Process) -> list[str]:
-        """Raises Failed for a stopped process, Degraded for one under a debugger."""
+    def _look_at_tasks(self, process: Process) -> dict[int, str]:
+        """The threads in the kernel, with what they had run (Task.switches).
+
+        Raises Failed for a stopped process, Degraded for one under a debugger.
+        """
         odd = process.tasks_in(STOPPED, TRACED, BLOCKED)
         if not odd:
-            return []
+            return {}
         self._excuse_debugger(odd)
-        confirm = self.deadline.within(CONFIRM)
         if any(task.state == STOPPED for task in odd):
+            confirm = self.deadline.within(CONFIRM)
             if not confirm.poll(lambda: not process.tasks_in(STOPPED), every=CONFIRM / 10):
                 self._condemn(process, f"{process} {IS_STOPPED}")
-            return []
-        # Tasks come and go in D: only one that has not run at all in between hangs.
-        before = {task.tid: task.switches for task in odd}
+        return {task.tid: task.switches for task in odd if task.state == BLOCKED}
 
-        def standing_still() -> list[Task]:
-            now = process.tasks_in(BLOCKED)
-            return [task for task in now if before.get(task.tid) == task.switches]
-
-        if confirm.poll(lambda: not standing_still(), every=CONFIRM / 10):
+    def _stuck(self, process: Process, blocked: dict[int, str]) -> list[str]:
+        """Tasks come and go in D: only one that has not run at all in between hangs."""
+        if not blocked:
             return []
-        return [
-            f"{task} has waited {CONFIRM:.0f} s in the kernel ({task.where}): look at the disks"
-            for task in standing_still()[:3]
-        ]
+        from asha.asterisk.threads import stuck
+
+        self.deadline.within(CONFIRM).poll(
+            lambda: not stuck(process, blocked, CONFIRM), every=CONFIRM / 10
+        )
+        return stuck(process, blocked, CONFIRM)
+
+    def _runaways(self, process: Process, probes: list[Probe]) -> list[str]:
+        from asha.asterisk.threads import Runaway, runaways
+
+        look = Runaway(process, self.context.clock())
+        found = runaways(look, self._read_state("cpu"), _manager(probes), self.deadline)
+        self._write_state("cpu", look.remember())
+        return found
 
     def _excuse_debugger(self, tasks: list[Task]) -> None:
         for task in tasks:
@@ -383,11 +465,12 @@ class AsteriskHealth(Agent):
                 )
 
     def _deep_probes(self, process: Process) -> tuple[list[Probe], list[str]]:
-        """Whom to ask at depth 10, and what is amiss without asking."""
+        """Whom to ask at depth 10 and 20, and what is amiss without asking."""
         probes: list[Probe] = []
         remarks: list[str] = []
         wanted = self.probes.split()
-        questions = [question for word, question in QUESTIONS.items() if word in wanted]
+        depth = max(10, self.check_level)
+        questions = [one for one in QUESTIONS if one.word in wanted and one.depth <= depth]
         if self.ami_port and (questions or "ami" in wanted):
             who = None
             try:
@@ -396,9 +479,9 @@ class AsteriskHealth(Agent):
                 remarks.append(problem.reason)
             listening = process.listening(self.ami_port, ("tcp",))
             if listening:
-                probes.append(ManagerInterface(listening[0], process, who))
-                if who is not None:
-                    probes += [question(listening[0], process, who) for question in questions]
+                manager = ManagerInterface(listening[0], process, who)
+                # Each question begins with what the manager's own would be.
+                probes += [one(manager) for one in questions] if who and questions else [manager]
             elif self._read_state("ami") == process.identity:
                 reason = f"AMI no longer listens on TCP port {self.ami_port}"
                 remarks.append(self._lost(f"{reason}: see manager.conf"))
@@ -430,41 +513,50 @@ class AsteriskHealth(Agent):
             )
         return found[:SIP_ADDRESSES_MOST]
 
-    def _ask(self, process: Process, probes: list[Probe]) -> list[str]:
+    def _ask(
+        self, process: Process, probes: list[Probe], blocked: dict[int, str]
+    ) -> list[Remark]:
         """Raises Failed when a part hangs; returns what is only worth a remark."""
         verdicts = ask(probes, self.deadline, self.probe_timeout)
-        bad = [verdict for verdict in verdicts if not verdict.healthy]
+        # One of each: several questions may have met the same silent manager.
+        bad = {one.probe: one for one in verdicts if not one.healthy}
         if not bad:
             return []
         self._reconsider(process)
-        if any(isinstance(verdict.probe, ManagerInterface) for verdict in bad):
-            # Without AMI nothing is known of what is asked through it.
-            bad = [one for one in bad if not isinstance(one.probe, ManagerQuestion)]
         grave = [
             verdict.reason
-            for verdict in bad
+            for verdict in bad.values()
             if verdict.finding == HUNG or (verdict.finding == REFUSED and verdict.probe.vital)
         ]
         if grave:
             excuse = self._excuse(process, probes, verdicts)
             if excuse:
-                return [excuse]
+                return [(min(one.probe.depth for one in verdicts if one.finding == HUNG), excuse)]
+            if blocked:
+                from asha.asterisk.threads import stuck
+
+                grave += stuck(process, blocked, self.probe_timeout)
             self._condemn(process, "; ".join(grave))
-        faulty = [verdict.reason for verdict in bad if verdict.finding == FAULTY]
+        for verdict in bad.values():
+            if verdict.finding == FAULTY and isinstance(verdict.probe, Database):
+                from asha.asterisk import astdb
+
+                verdict.reason += f": {astdb.why(self.proc, process, self.deadline)}"
+        faulty = [verdict.reason for verdict in bad.values() if verdict.finding == FAULTY]
         if faulty and self.when_faulty == "failed":
             raise Failed("; ".join(faulty))
         if not any(verdict.healthy for verdict in verdicts):
-            self._need_witness(process, bad[0].reason)
+            self._need_witness(process, next(iter(bad.values())).reason)
         return [
-            self._lost(verdict.reason) if verdict.finding == REFUSED else verdict.reason
-            for verdict in bad
+            (one.probe.depth, self._lost(one.reason) if one.finding == REFUSED else one.reason)
+            for one in bad.values()
         ]
 
     def _excuse(
         self, process: Process, probes: list[Probe], verdicts: list[Verdict]
     ) -> str:
         """What explains the silence without a hang, or "". Raises Failed as asked to."""
-        silent = [one.probe for one in verdicts if one.finding == HUNG]
+        silent = list(dict.fromkeys(one.probe for one in verdicts if one.finding == HUNG))
         if self._launcher().is_reloading():
             # It may hold each lock for as long as it reads files or asks the DNS.
             patience = self.deadline.within(self.reload_patience)
@@ -473,12 +565,16 @@ class AsteriskHealth(Agent):
                 if all(verdict.healthy for verdict in again):
                     return "a reload of the configuration has held Asterisk up for seconds"
             return ""
-        manager = next((one for one in probes if isinstance(one, ManagerInterface)), None)
-        only_sip = all(isinstance(probe, SipOptions) for probe in silent)
-        if manager is None or manager.who is None or not only_sip:
+        manager = _manager(probes)
+        if manager is None or manager.who is None:
             return ""
-        from asha.asterisk.load import overloaded
+        from asha.asterisk.load import overloaded, records_waiting
 
+        if all(isinstance(probe, CallSetup) for probe in silent):
+            waiting = records_waiting(manager.endpoint, manager.who, self.deadline)
+            return waiting and f"a call is held up by its record ({waiting}): see their database"
+        if not all(isinstance(probe, SipOptions) for probe in silent):
+            return ""
         busy = overloaded(manager.endpoint, manager.who, self.deadline)
         if not busy:
             return ""
@@ -509,6 +605,9 @@ class AsteriskHealth(Agent):
         self._excuse_debugger(process.tasks_in(TRACED))
         if process.tasks_in(STOPPED):
             self._condemn(process, f"{process} {IS_STOPPED}")
+        frozen_by = process.frozen_by()
+        if frozen_by:
+            self._condemn(process, f"{process} is frozen by its cgroup: {frozen_by}")
 
     def _condemn(self, process: Process, reason: str) -> None:
         """The one place where Asterisk is found hung."""
@@ -554,6 +653,7 @@ class AsteriskHealth(Agent):
 
     @action(timeout=60)
     def start(self) -> None:
+        self._forget(SERVING)
         launcher = self._launcher()
         if self.proc.daemons(self.binary):
             self.warn("an Asterisk that does not work is stopped first")
@@ -567,6 +667,7 @@ class AsteriskHealth(Agent):
         while True:
             try:
                 self._look_once(process)
+                self._announce_deaths_of(process)
                 return
             except NotBound:
                 raise
@@ -590,7 +691,12 @@ class AsteriskHealth(Agent):
         if not launcher.owns(process):
             # Ending it would end its calls; the next restart puts that right.
             self.warn(f"{process} was started by hand and not by {self.unit}: left running")
+        self._announce_deaths_of(process)
         return True
+
+    def _announce_deaths_of(self, process: Process) -> None:
+        """Have systemd tell Pacemaker when it dies (asha/asterisk/notice.py)."""
+        self._write_state(SERVING, f"{process.identity} {self.node}")
 
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
         """Until all modules are loaded. Raises Failed with the reason of an early death."""
@@ -624,11 +730,11 @@ class AsteriskHealth(Agent):
     def _look_once(self, process: Process) -> None:
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
         probes, remarks = self._deep_probes(process)
-        if any(isinstance(probe, ManagerInterface) for probe in probes):
+        if _manager(probes):
             self._write_state("ami", process.identity)
         elif self.ami_port:
             remarks.append(f"AMI is not watched: nothing listens on TCP port {self.ami_port}")
-        remarks += self._ask(process, probes)
+        remarks += [reason for _, reason in self._ask(process, probes, {})]
         self._forget("hung")
         if self._cdr_modules():
             # Even where the database answers now: it may have come a moment too late.
@@ -640,17 +746,25 @@ class AsteriskHealth(Agent):
 
     @action(timeout=30)
     def stop(self) -> None:
+        self._forget(SERVING)  # what dies from now on does so on purpose
         launcher = self._launcher()
         self._end(launcher)
-        for kind in ("ami", "hung", "records"):
+        for kind in ("ami", "cpu", "hung", "records"):
             self._forget(kind)
+        if self._read_state("degraded"):
+            self._tell_all_is_well()
 
     def _end(self, launcher: Launcher) -> None:
         """Until nothing of Asterisk lives, nor anything that would start it again."""
         from asha.asterisk.ending import Ending
 
         ending = Ending(
-            self.proc, self.binary, f"{self.run_directory}/{PID_FILE}", launcher, self.deadline
+            self.proc,
+            self.binary,
+            f"{self.run_directory}/{PID_FILE}",
+            launcher,
+            self.deadline,
+            self._is_fenced,
         )
         grace = self._grace()
         if grace:
@@ -660,12 +774,24 @@ class AsteriskHealth(Agent):
         # A start that a killed action had asked for may have come in between.
         ending.force(0)
 
+    def _is_fenced(self) -> bool:
+        """Whether Pacemaker fences this node when its stop fails; not known is no."""
+        try:
+            done = self.run(
+                *("crm_attribute", "--type", "crm_config", "--name", "stonith-enabled"),
+                *("--query", "--quiet", "--default", "true"),
+                cap=FENCING_SECONDS,
+            )
+        except AgentError:
+            return False
+        return done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
+
     def _grace(self) -> float:
         """Seconds that Asterisk is given to end by itself."""
         process = self._present()
         if process is None:
             return 0.0
-        if process.tasks_in(STOPPED, TRACED):
+        if process.tasks_in(STOPPED, TRACED) or process.frozen_by():
             return 0.0  # it will not even see the signal
         if self._read_state("hung") == process.identity:
             return HUNG_GRACE
@@ -706,3 +832,13 @@ class AsteriskHealth(Agent):
             os.unlink(self.state_path(kind))
         except OSError:
             pass
+
+
+def _manager(probes: list[Probe]) -> ManagerInterface | None:
+    """The AMI that is asked, by itself or through questions."""
+    for probe in probes:
+        if isinstance(probe, ManagerInterface):
+            return probe
+        if isinstance(probe, ManagerQuestion):
+            return probe.manager
+    return None

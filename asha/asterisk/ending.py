@@ -14,7 +14,7 @@ from asha.ocf.results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from asha.asterisk.proc import Proc, Process
     from asha.asterisk.unit import Launcher
@@ -34,19 +34,33 @@ KILL_SECONDS = 4.0
 # a large one takes some tenths to give its memory back.
 DEATH_SECONDS = 0.5
 
+# Seconds that all that is left of a killed Asterisk may stand still in the kernel,
+# before a fence is the sooner cure.
+STANDSTILL = 2.0
+
 
 class Ending:
     """Everything that must be gone: found anew at each look, never forgotten."""
 
     def __init__(
-        self, proc: Proc, binary: str, pid_file: str, launcher: Launcher, deadline: Deadline
+        self,
+        proc: Proc,
+        binary: str,
+        pid_file: str,
+        launcher: Launcher,
+        deadline: Deadline,
+        fenced: Callable[[], bool],
     ) -> None:
         self.proc = proc
         self.binary = binary
         self.pid_file = pid_file
         self.launcher = launcher
         self.deadline = deadline
+        # Whether this node is fenced when the stop fails.
+        self.fenced = fenced
         self._doomed: dict[str, Process] = {}
+        self._standing: set[tuple[int, str, str]] = set()
+        self._patience: Deadline | None = None
 
     def left(self) -> list[Process]:
         """What still lives of Asterisk, its wrappers and all they have started."""
@@ -93,24 +107,40 @@ class Ending:
         """Kill what is left until nothing is.
 
         Raises Failed, naming the task that does not die, when only ``spare`` seconds
-        of the action are left.
+        of the action are left, or when a fence is the sooner cure.
         """
         struck = False
         while left := self.left():
             for process in left:
                 _send(process, SIGKILL)
+                process.thaw()
             if not struck:
                 struck = True
                 if self.deadline.at_least(spare + DEATH_SECONDS).within(DEATH_SECONDS).poll(
                     lambda: not self.left(), LOOK_EVERY
                 ):
                     return
-            if self.deadline.remaining() <= spare:
+            if self.deadline.remaining() <= spare or self._fence_is_sooner(left):
                 raise Failed(
                     f"Asterisk cannot be killed: {survivors(left)}. It may still write to "
                     "its disk, so this node must be fenced or rebooted"
                 )
             self.deadline.pause(LOOK_EVERY)
+
+    def _fence_is_sooner(self, left: Sequence[Process]) -> bool:
+        """Whether what is left stands still in the kernel, on a node that can be fenced.
+
+        On one that cannot nobody else cures it: the disk gets all the time to come back.
+        """
+        tasks = [task for process in left for task in process.living_tasks()]
+        standing = {(task.tid, task.state, task.switches) for task in tasks}
+        if standing != self._standing or any(task.state != BLOCKED for task in tasks):
+            self._standing = standing
+            self._patience = self.deadline.within(STANDSTILL)
+        if self._patience is None or not self._patience.expired:
+            return False
+        self._patience = None  # asked once, not at each look
+        return self.fenced()
 
 
 def survivors(processes: Sequence[Process]) -> str:

@@ -14,9 +14,9 @@ from functools import partial
 
 from asha.asterisk.ami import console
 from asha.asterisk.proc import STOPPED
-from asha.asterisk.wire import Silent, hold
+from asha.asterisk.wire import Silent, side_by_side
 from asha.ocf.child import in_child
-from asha.ocf.results import AgentError
+from asha.ocf.results import AgentError, Expired
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from asha.asterisk.ami import Credentials
     from asha.asterisk.proc import Endpoint, Process
+    from asha.asterisk.wire import Conversation
     from asha.ocf.deadline import Deadline
     from asha.ocf.runner import Completed
 
@@ -39,13 +40,19 @@ WRITE_SECONDS = 0.5
 # Bytes from the end of a log.
 LOG_TAIL = 64 << 10
 
+# Of what the threads do, in the summary.
+PLACES_MOST = 8
+
 # AMI's Command of these is safe on a sick Asterisk: they walk caches, and take none
 # of the locks that the probes found held.
+# The last is in builds with DEBUG_THREADS only, and then all that a developer wants.
 COMMANDS = {
     "taskprocessors.txt": "core show taskprocessors",
     "channels.txt": "core show channels concise",
     "threads.txt": "core show threads",
+    "locks.txt": "core show locks",
 }
+UNKNOWN_COMMAND = "No such command"
 
 
 class Collector:
@@ -79,11 +86,17 @@ class Collector:
         if not self._keep("tasks.txt", lambda: _tasks(self.process), make=True):
             return ""
         self._keep("sockets.txt", lambda: _sockets(sockets))
-        if manager:
+        # What is halted as a whole answers nothing, a frozen one would hold gdb too, and
+        # where the threads were says nothing then: the time is the telephones'.
+        halted = bool(self.process.tasks_in(STOPPED)) or bool(self.process.frozen_by())
+        if halted:
+            self.notes.append("no backtraces, nothing of Asterisk's own: it is halted from outside")
+        elif manager:
             self._ask(*manager)
         for log in logs:
             self._keep(f"log-{os.path.basename(log)}.txt", partial(_tail, log))
-        self._backtraces()
+        if not halted:
+            self._backtraces()
         took = time.monotonic() - begun
         self._keep(SUMMARY, lambda: _summary(self.process, reason, self.notes, took))
         return self.place
@@ -112,33 +125,37 @@ class Collector:
         return True
 
     def _ask(self, endpoint: Endpoint, who: Credentials) -> None:
-        for file, command in COMMANDS.items():
-            try:
-                said = hold(
-                    console((endpoint.address, endpoint.port), who, command,
-                            self.deadline.within(AMI_SECONDS))
-                )
-            except (OSError, Silent) as problem:
-                self.notes.append(f"no {command}: {problem}")
-                return  # the next would fall silent too
-            self._keep(file, partial(str, said))
+        """All at once, each in a session of its own: one that hangs delays no other."""
+        address = (endpoint.address, endpoint.port)
+        deadline = self.deadline.within(AMI_SECONDS)
+        answers = side_by_side(
+            [_answer(console(address, who, command, deadline)) for command in COMMANDS.values()]
+        )
+        for (file, command), answer in zip(COMMANDS.items(), answers, strict=True):
+            if isinstance(answer, Exception):
+                self.notes.append(f"no {command}: {answer}")
+            elif UNKNOWN_COMMAND not in answer:
+                self._keep(file, partial(str, answer))
 
     def _backtraces(self) -> None:
-        """All of them by gdb."""
+        """All of them by gdb; what it had by the end of its time, if it takes longer."""
         argv = ["gdb", "-batch", "-nx", "-p", str(self.process.pid), "-iex",
                 "set debuginfod enabled off", "-ex", "thread apply all bt"]
-        halted = bool(self.process.tasks_in(STOPPED))
         try:
             done = self.run(*argv, cap=max(0.1, self.deadline.remaining() - WRITE_SECONDS))
+            said = done.out + done.err
+        except Expired as late:
+            said = late.out
+            self.notes.append(f"{'not all' if said else 'no'} backtraces: {late.reason}")
         except AgentError as problem:
             self.notes.append(f"no backtraces: {problem.reason}")
             return
         finally:
             # A killed gdb lets go of the process (ptrace(2)), but the SIGSTOP that it
             # had just sent to a thread, to attach to it, then stops all of them (seen).
-            if not halted and not self.process.gone:
+            if not self.process.gone:
                 os.kill(self.process.pid, signal.SIGCONT)
-        self._keep("backtraces.txt", lambda: done.out + done.err)
+        self._keep("backtraces.txt", lambda: said)
 
 
 def prune(directory: str, events: int, megabytes: int, deadline: Deadline) -> None:
@@ -175,6 +192,14 @@ def _size(place: str) -> int:
     return sum(os.lstat(f"{place}/{name}").st_size for name in os.listdir(place))
 
 
+def _answer(conversation: Conversation[str]) -> Conversation[str | Exception]:
+    """Its text, or why there is none."""
+    try:
+        return (yield from conversation)
+    except (OSError, Silent) as problem:
+        return problem
+
+
 def _tasks(process: Process) -> str:
     parts = []
     for task in process.tasks():
@@ -204,15 +229,19 @@ def _tail(path: str) -> str:
 
 
 def _summary(process: Process, reason: str, notes: Sequence[str], took: float) -> str:
-    states: dict[str, int] = {}
+    places: dict[str, int] = {}
     for task in process.tasks():
-        states[task.state] = states.get(task.state, 0) + 1
-    threads = ", ".join(f"{count} in state {state}" for state, count in sorted(states.items()))
+        place = f"in state {task.state}, in the kernel's {task.where}"
+        places[place] = places.get(place, 0) + 1
+    common = sorted(places.items(), key=lambda place: -place[1])
+    frozen_by = process.frozen_by()
     lines = [
         f"Asterisk was found hung on {time.strftime('%Y-%m-%d at %H:%M:%S %Z')}.",
         "",
         f"Why: {reason}",
-        f"Process: {process}, threads: {threads or 'none'}",
+        f"Process: {process}, {sum(places.values())} threads:",
+        *(f"  {count} {place}" for place, count in common[:PLACES_MOST]),
+        *([f"It is frozen by its cgroup: {frozen_by}"] if frozen_by else []),
         f"Load of the machine: {_tail('/proc/loadavg').strip()}",
         f"Gathering this took {took:.1f} s; then Pacemaker was told, and restarts Asterisk.",
         "",
@@ -220,7 +249,8 @@ def _summary(process: Process, reason: str, notes: Sequence[str], took: float) -
         "backtraces.txt   where each thread is in Asterisk (gdb): two that wait for each",
         "                 other's lock are what the developers need to see",
         "sockets.txt      what waited unread",
-        "taskprocessors.txt, channels.txt, threads.txt   Asterisk's own view, if it gave one",
+        "taskprocessors.txt, channels.txt, threads.txt, locks.txt",
+        "                 Asterisk's own view, as far as it gave one",
         "log-*.txt        the last lines of its logs",
     ]
     if notes:

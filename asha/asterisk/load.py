@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 COMMAND = "core show taskprocessors"
 
+# In the name of the CDR engine's queue: "subm:cdr_engine-00000003" in 16, "stasis/m:cdr:"
+# and more in 18 and later.
+CDR_ENGINE = "cdr"
+
 # Seconds for the listing, and between the two looks at what moves.
 LISTING_SECONDS = 1.0
 BETWEEN = 0.5
@@ -56,6 +60,19 @@ def overloaded(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> str:
         earlier = before.get(queue.name)
         if earlier is not None and queue.processed > earlier.processed:
             return f"{queue.name} has {queue.waiting} tasks waiting and works on them"
+    return ""
+
+
+def records_waiting(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> str:
+    """The queue of the CDR engine if anything waits in it, in words; "" if nothing does.
+
+    Back ends of call records write in that queue's thread (main/cdr.c, without batch
+    mode), so that a database that hangs stops it, and with it each call that sets
+    something of its record: the call of our own does.
+    """
+    for queue in _queues(endpoint, who, deadline):
+        if CDR_ENGINE in queue.name and queue.waiting:
+            return f"{queue.name} has {queue.waiting} tasks waiting"
     return ""
 
 

@@ -45,6 +45,9 @@ CMDLINE_SECONDS = 0.5
 # More than a stat file has: 52 numbers and a name.
 LINE_MOST = 2048
 
+# Where control groups are: version 2, alone or beside version 1, and 1's freezer.
+CGROUPS = "/sys/fs/cgroup"
+
 TCP_LISTENING = "0A"
 WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -157,6 +160,62 @@ class Process:
                 found.append(Task(place, int(entry), name, state))
         return found
 
+    def open_file(self, ending: str) -> str:
+        """The path of a file that it has open, by the path's end; "" without one."""
+        folder = f"{self.folder}/fd"
+        for entry in _listdir(folder):
+            try:
+                target = os.readlink(f"{folder}/{entry}")
+            except OSError:
+                continue
+            if target.endswith(ending):
+                return target
+        return ""
+
+    def cpu_times(self) -> dict[int, tuple[int, int]]:
+        """By thread: nanoseconds on a processor, and of waiting for one.
+
+        Source: the kernel's Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat.
+        """
+        found = {}
+        folder = f"{self.folder}/task"
+        for entry in _listdir(folder):
+            words = _read_line(f"{folder}/{entry}/schedstat").split()
+            if len(words) >= 2:
+                found[int(entry)] = (int(words[0]), int(words[1]))
+        return found
+
+    def frozen_by(self) -> str:
+        """The file by which its control group is frozen; "" when it is not.
+
+        Version 2 (the kernel's cgroup-v2.rst, cgroup.events) shows the threads of a frozen
+        group as sleeping, and lets SIGKILL through; version 1 (freezer-subsystem.rst) shows
+        them in D, and keeps every signal until it is thawed.
+        """
+        for line in _read(f"{self.folder}/cgroup").decode("utf-8", "replace").splitlines():
+            number, _, rest = line.partition(":")
+            controllers, _, path = rest.partition(":")
+            if number == "0":
+                for root in (CGROUPS, f"{CGROUPS}/unified"):
+                    if b"frozen 1" in _read(f"{root}{path}/cgroup.events").split(b"\n"):
+                        return f"{root}{path}/cgroup.freeze"
+            elif "freezer" in controllers.split(","):
+                file = f"{CGROUPS}/freezer{path}/freezer.state"
+                if _read(file).strip() in (b"FROZEN", b"FREEZING"):
+                    return file
+        return ""
+
+    def thaw(self) -> None:
+        """Out of a version 1 freezer, in which not even SIGKILL reaches it."""
+        file = self.frozen_by()
+        if not file.endswith("/freezer.state"):
+            return
+        try:
+            with open(file, "w", encoding="ascii") as state:
+                state.write("THAWED")
+        except OSError:
+            pass  # it is found alive then, and named
+
     @property
     def is_dumping_core(self) -> bool:
         return _status(self.folder).get("CoreDumping") == "1"
@@ -252,6 +311,18 @@ class Proc:
                 # On its way out, and perhaps for ever: a dead disk can hold it there.
                 found.append(process)
         return [process for process in found if not process.gone]
+
+    def lock_holders(self, device: int, inode: int) -> list[int]:
+        """The PIDs that hold a lock on this file. Source: proc(5), /proc/locks."""
+        wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+        found = []
+        for line in _read(f"{self.root}/locks").decode("ascii", "replace").splitlines():
+            words = line.split()
+            # "->" marks one that only waits.
+            if wanted in words and "->" not in words:
+                pid = words[words.index(wanted) - 1]
+                found += [int(pid)] if pid.isdecimal() else []
+        return found
 
     def wrappers(self) -> list[Process]:
         """The shells that would start Asterisk again."""

@@ -32,7 +32,13 @@ SIP = "sip"
 LOADING = "loading"
 TERM = "term"
 # What AMI does not answer while the lock is held: its action, and the part's name.
-LOCKS = {"Getvar": "channels", "ShowDialPlan": "dialplan", "DBPut": "astdb", "DBGet": "astdb"}
+LOCKS = {
+    "Getvar": "channels",
+    "ShowDialPlan": "dialplan",
+    "DBPut": "astdb",
+    "DBGet": "astdb",
+    "Originate": "call",
+}
 # silent-astdb-locked: AstDB answers with an error.
 ASTDB_LOCKED = "astdb-locked"
 # AMI hangs up on such a question, or does not let this user ask it.
@@ -43,6 +49,16 @@ FORBIDDEN = "forbidden"
 OVERLOAD = "overload"
 STUCK = "stuck"
 DRAINING = "draining"
+# A call is refused; one has not ended; call records wait; nobody keeps them; this user
+# may originate none.
+REFUSES = "refuses"
+CALL_LEFT = "call-left"
+RECORDS_WAIT = "records-wait"
+NO_RECORDS = "no-records"
+NO_CALLS = "no-calls"
+# Files of the folder: the steps of the context that was made, and each call's fields.
+CONTEXT = "context"
+CALLS = "calls"
 
 USER = "asha"
 SECRET = "geheim"
@@ -173,17 +189,43 @@ class FakeAsterisk:
             return b""
         if name in LOCKS and self._silent(HUNG_UP):
             return None
-        if name in LOCKS and self._silent(FORBIDDEN):
-            identity = fields.get("ActionID", "")
-            return (
-                f"Response: Error\r\nActionID: {identity}\r\nMessage: Permission denied\r\n\r\n"
-            ).encode()
+        if name in LOCKS and (
+            self._silent(FORBIDDEN) or (name == "Originate" and self._silent(NO_CALLS))
+        ):
+            return _answer(fields, "Error", "Permission denied")
         if name == "Command":
             return self._listing(fields)
+        if name == "Getvar" and self._silent(CALL_LEFT) and "heartbeat-2" in fields["Channel"]:
+            return _answer(fields, "Success", "")
+        if name in ("ModuleCheck", "DialplanExtensionAdd", "Originate"):
+            return _answer(fields, *self._call(name, fields))
         return _ami_response(fields, self._silent(ASTDB_LOCKED))
+
+    def _call(self, name: str, fields: dict[str, str]) -> tuple[str, str]:
+        """As Asterisk 16.28 words it."""
+        context, calls = self.folder / CONTEXT, self.folder / CALLS
+        if name == "ModuleCheck":
+            loaded = not self._silent(NO_RECORDS)
+            return ("Success", "") if loaded else ("Error", "Module not loaded")
+        if name == "DialplanExtensionAdd":
+            step = f"{fields['Priority']} {fields['Application']}({fields['ApplicationData']})\n"
+            with context.open("a", encoding="utf-8") as file:
+                file.write(step)
+            return "Success", "Added requested extension"
+        if not context.exists():
+            return "Error", "Extension does not exist."
+        if self._silent(REFUSES):
+            return "Error", "Originate failed"
+        with calls.open("a", encoding="utf-8") as file:
+            file.write(f"{fields['Channel']} {fields['ChannelId']} {fields['Timeout']}\n")
+        return "Success", "Originate successfully queued"
 
     def _listing(self, fields: dict[str, str]) -> bytes:
         """core show taskprocessors, with a long queue where the folder has one of these."""
+        if fields["Command"] == "core show locks":
+            return _answer(fields, "Success", "Command output follows")[:-2] + (
+                b"Output: No such command 'core show locks'\r\n\r\n"
+            )
         waiting, moves = 0, 0
         if self._silent(OVERLOAD):
             waiting, moves = 600, 10
@@ -192,9 +234,11 @@ class FakeAsterisk:
         elif self._silent(STUCK):
             waiting = 600
         self._processed += moves
+        records = 9 if self._silent(RECORDS_WAIT) else 0
         rows = (
             "Processor                 Processed   In Queue  Max Depth  Low water High water",
             f"pjsip/distributor-0000001c {self._processed} {waiting} 600 450 500",
+            f"stasis/m:cdr:aggregator-00000005 25 {records} 9 4500 5000",
             "1 taskprocessor",
         )
         said = "".join(f"Output: {row}\r\n" for row in rows)
@@ -253,9 +297,12 @@ def _ami_response(fields: dict[str, str], locked: bool) -> bytes:
     elif name in ("DBPut", "DBGet"):
         word = "Error" if locked else "Success"
         said = "Failed to update entry" if locked else "Result will follow"
+    return (event.encode() if name == "Login" else b"") + _answer(fields, word, said)
+
+
+def _answer(fields: dict[str, str], word: str, said: str) -> bytes:
     identity = fields.get("ActionID", "")
-    answer = f"Response: {word}\r\nActionID: {identity}\r\nMessage: {said}\r\n\r\n"
-    return ((event if name == "Login" else "") + answer).encode()
+    return f"Response: {word}\r\nActionID: {identity}\r\nMessage: {said}\r\n\r\n".encode()
 
 
 def _sip_response(request: bytes) -> bytes:
@@ -352,14 +399,20 @@ class FakeProc:
         switches: int = 5,
         tracer: int = 0,
         where: str = "io_schedule",
+        ran: int = 0,
+        waited: int = 0,
     ) -> None:
-        """Add a thread, or change its state. The leader's is the process's own too."""
+        """Add a thread, or change its state. The leader's is the process's own too.
+
+        ``ran`` and ``waited`` are nanoseconds.
+        """
         folder = self.root / str(pid) / "task" / str(tid)
         folder.mkdir(parents=True, exist_ok=True)
         self._stat(folder, tid, name, state, parent, started)
         if tid == pid:
             self._stat(self.root / str(pid), pid, name, state, parent, started)
         (folder / "wchan").write_text(where)
+        (folder / "schedstat").write_text(f"{ran} {waited} 1\n")
         (folder / "status").write_text(
             f"Name:\t{name}\nTracerPid:\t{tracer}\n"
             f"voluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t1\n"

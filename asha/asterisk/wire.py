@@ -1,9 +1,9 @@
 """Conversations with Asterisk, several side by side, none able to hang us.
 
 A conversation is a generator that reads from top to bottom as if it blocked. It
-yields a Wait where it would, and side_by_side() resumes it when the socket is
-ready (True) or its time is over (False). No threads: those cannot be ended, and
-a monitor has no time for them.
+yields a Wait where it would, and Talks resumes it when the socket is ready
+(True) or its time is over (False). No threads: those cannot be ended, and a
+monitor has no time for them.
 
     def banner(path, deadline):
         with Line(AF_UNIX, SOCK_STREAM, deadline) as line:
@@ -145,42 +145,66 @@ class Line:
         return text + mark
 
 
-def side_by_side(conversations: Sequence[Conversation[T]]) -> list[T]:
-    """Hold all at once; their results in the order given.
+class Talks:
+    """Conversations that are held at once; more may begin while others go on.
 
     Raises what the first failing one raises, so a conversation that may fail
-    without ending the others catches its own errors.
+    without ending the others catches its own errors. Closed like a file.
     """
-    results: dict[int, T] = {}
-    waits: dict[int, Wait] = {}
 
-    def go_on(number: int, ready: bool | None) -> None:
-        try:
-            waits[number] = conversations[number].send(ready)  # type: ignore[arg-type]
-        except StopIteration as end:
-            waits.pop(number, None)
-            results[number] = end.value
+    def __init__(self) -> None:
+        # What each that has ended returned, by the number that begin() gave.
+        self.results: dict[int, Any] = {}
+        self._talks: list[Conversation[Any]] = []
+        self._waits: dict[int, Wait] = {}
 
-    try:
-        for number in range(len(conversations)):
-            go_on(number, None)
-        while waits:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for talk in self._talks:
+            talk.close()
+
+    def begin(self, talk: Conversation[Any]) -> int:
+        """Let one take part; returns its number."""
+        self._talks.append(talk)
+        number = len(self._talks) - 1
+        self._go_on(number, None)
+        return number
+
+    def go_on(self, deadline: Deadline | None = None) -> None:
+        """Until all have ended, or until ``deadline``: then they can go on later."""
+        while self._waits and not (deadline and deadline.expired):
             poller = select.poll()
-            for wait in waits.values():
+            for wait in self._waits.values():
                 if wait.socket >= 0:
                     poller.register(wait.socket, wait.events)
-            seconds = min(wait.deadline.remaining() for wait in waits.values())
+            seconds = min(wait.deadline.remaining() for wait in self._waits.values())
+            if deadline:
+                seconds = deadline.remaining(seconds)
             # Rounded up: a poll that ends a moment early would only be repeated.
             ready = {socket for socket, _ in poller.poll(int(seconds * 1000) + 1)}
-            for number, wait in list(waits.items()):
+            for number, wait in list(self._waits.items()):
                 if wait.socket in ready:
-                    go_on(number, True)
+                    self._go_on(number, True)
                 elif wait.deadline.expired:
-                    go_on(number, False)
-    finally:
+                    self._go_on(number, False)
+
+    def _go_on(self, number: int, ready: bool | None) -> None:
+        try:
+            self._waits[number] = self._talks[number].send(ready)  # type: ignore[arg-type]
+        except StopIteration as end:
+            self._waits.pop(number, None)
+            self.results[number] = end.value
+
+
+def side_by_side(conversations: Sequence[Conversation[T]]) -> list[T]:
+    """Hold all at once; their results in the order given. Raises as Talks does."""
+    with Talks() as talks:
         for conversation in conversations:
-            conversation.close()
-    return [results[number] for number in range(len(conversations))]
+            talks.begin(conversation)
+        talks.go_on()
+        return [talks.results[number] for number in range(len(conversations))]
 
 
 def is_address(text: str) -> bool:

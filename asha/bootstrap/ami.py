@@ -28,14 +28,15 @@ ACCOUNT = "asterisk"
 
 HEADER = "; Written by asha install, for the cluster's monitor. See asha(8).\n"
 
-# What the README's account may: asks for state, runs "core show ..." commands.
+# What the README's account may: asks for state, runs "core show ..." commands, makes the
+# monitor's own call.
 ACCOUNT_TEXT = """
 [{user}]
 secret = {secret}
 deny = 0.0.0.0/0.0.0.0
 permit = 127.0.0.1/255.255.255.255
 read = system,reporting
-write = system,reporting,command
+write = system,reporting,command,originate
 """
 
 # The last value counts. Only where the manager is off: then nobody else needs it, and

@@ -17,6 +17,10 @@ from asha.trouble import Trouble
 COMMAND = ("crm_mon", "-1", "--output-as=xml", "--inactive")
 LOOK_SECONDS = 15.0
 
+# Exit codes of what works and should be looked at; Pacemaker 3.0 words them "Service is
+# active but might fail soon".
+DEGRADED = ("190", "191")
+
 # The active node is the one that runs it.
 TELEPHONES = "p_asterisk"
 
@@ -62,12 +66,13 @@ class Failure:
     status: str
     reason: str
     when: datetime | None
+    code: str = ""
 
     @property
     def is_degraded(self) -> bool:
         """crm_mon lists it with the failures, but it works: the reason tells what
         somebody should look at."""
-        return "degraded" in self.status.lower()
+        return self.code in DEGRADED
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,7 @@ def _failure(failure: Element) -> Failure:
         status=failure.get("exitstatus", ""),
         reason=failure.get("exitreason", ""),
         when=_when(failure.get("last-rc-change", "")),
+        code=failure.get("exitcode", ""),
     )
 
 

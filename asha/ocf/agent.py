@@ -65,6 +65,9 @@ UNDECLARED_TIMEOUT = 20
 # Seconds for actions that only print.
 PLAIN_TIMEOUT = 5
 
+# Seconds that the cluster may take to be told something.
+TELL_SECONDS = 5.0
+
 # Characters of an exit reason; Pacemaker 2.1 and 3.0 cut what is longer.
 REASON_MOST = 127
 CUT = " ... (see the log)"
@@ -267,21 +270,26 @@ class Agent:
     def clear_promotion_score(self) -> None:
         self._tell_cluster("no promotion score", "crm_attribute", "--promotion", "--delete", "-q")
 
-    def set_node_attribute(self, name: str, value: str) -> bool:
-        """Tell the cluster something of this node. Lost at reboot. False if it was not told."""
+    def set_node_attribute(self, name: str, value: str, cap: float = TELL_SECONDS) -> bool:
+        """Tell the cluster something of this node. Lost at reboot. False if it was not told
+        within ``cap`` seconds."""
         return self._tell_cluster(
-            f"node attribute {name}={value}", "attrd_updater", "--name", name, "--update", value
+            f"node attribute {name}={value}",
+            *("attrd_updater", "--name", name, "--update", value),
+            cap=cap,
         )
 
-    def clear_node_attribute(self, name: str) -> None:
-        self._tell_cluster(f"no node attribute {name}", "attrd_updater", "--name", name, "--delete")
+    def clear_node_attribute(self, name: str, cap: float = TELL_SECONDS) -> None:
+        self._tell_cluster(
+            f"no node attribute {name}", "attrd_updater", "--name", name, "--delete", cap=cap
+        )
 
-    def _tell_cluster(self, what: str, *argv: str) -> bool:
+    def _tell_cluster(self, what: str, *argv: str, cap: float = TELL_SECONDS) -> bool:
         """Never fails the action, and says nothing in a probe, which only looks."""
         if self.is_probe:
             return False
         try:
-            done = self.run(*argv, cap=5.0)
+            done = self.run(*argv, cap=cap)
         except AgentError as problem:
             self.warn(f"the cluster was not told: {what} ({problem.reason})")
             return False
@@ -290,6 +298,11 @@ class Agent:
         return done.ok
 
     # What an agent may replace.
+
+    @classmethod
+    def appendix(cls) -> str:
+        """What its description says after the docstring, "" for nothing more."""
+        return ""
 
     def validate(self, level: int) -> None:
         """Check the parameters beyond their syntax.

@@ -53,8 +53,13 @@ def _text(element: ElementTree.Element, tag: str) -> str:
 
 def _paragraphs(text: str) -> list[str]:
     lines: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", text):
-        lines += [".PP", *(roff(line) for line in paragraph.splitlines())]
+    for paragraph in re.split(r"\n[^\S\n]*\n", text):
+        said = [roff(line) for line in paragraph.splitlines()]
+        if all(line.startswith(" ") for line in said):
+            # A table: as it stands, and from the left edge, for it may be 78 columns wide.
+            lines += [".PP", ".in 0", ".nf", *said, ".fi", ".in"]
+        else:
+            lines += [".PP", *said]
     return lines[1:]
 
 

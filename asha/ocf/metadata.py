@@ -52,9 +52,10 @@ def render(agent_class: type[Agent]) -> str:
 
 
 def _descriptions(agent_class: type[Agent]) -> tuple[str, str]:
-    """The docstring's first line, and the rest without its indentation."""
+    """The docstring's first line, and the rest without its indentation, with the appendix."""
     first, _, rest = (agent_class.__doc__ or agent_class.name).strip().partition("\n")
-    return first, textwrap.dedent(rest).strip() or first
+    long = textwrap.dedent(rest).strip() or first
+    return first, "\n\n".join(part for part in (long, agent_class.appendix()) if part)
 
 
 def _advertised(agent_class: type[Agent]) -> list[ActionSpec]:

@@ -76,7 +76,14 @@ class Failed(AgentError):
 
 
 class Expired(Failed):
-    """Our own deadline passed before Pacemaker's, so that we can say where."""
+    """Our own deadline passed before Pacemaker's, so that we can say where.
+
+    ``out`` is what a program that did not end had printed by then.
+    """
+
+    def __init__(self, reason: str, out: str = "") -> None:
+        super().__init__(reason)
+        self.out = out
 
 
 class NotRunning(AgentError):

@@ -108,11 +108,13 @@ class Runner:
         talk = _Talk(process, (stdin or "").encode("utf-8", "surrogateescape"))
         try:
             if not talk.until_end(patience):
-                raise Expired(f"{' '.join(argv)} did not end within {patience:.1f} s")
+                out = talk.out.decode("utf-8", "replace")
+                raise Expired(f"{' '.join(argv)} did not end within {patience:.1f} s", out)
         except BaseException as problem:
             if not talk.kill() and isinstance(problem, Expired):
                 raise Expired(
-                    f"{problem.reason} and cannot be killed: a disk or a device does not answer"
+                    f"{problem.reason} and cannot be killed: a disk or a device does not answer",
+                    problem.out,
                 ) from None
             raise
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from asha.cluster.pacemaker import Ban
+from asha.cluster.pacemaker import TELEPHONES, Ban
 from asha.data.space import size
 from asha.status.model import NOTE, WARNING, Finding, Node, Status
 from asha.status.moving import Preference
@@ -33,6 +33,7 @@ class Circumstances:
     clock_is_set: bool | None = None
     space: str = ""
     damage: str = ""
+    asterisk: str = ""
     kept: tuple[Preference, ...] = ()
     bans: tuple[Ban, ...] = ()
     maintenance: bool = False
@@ -196,6 +197,9 @@ def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
         elif service.state == "unmanaged":
             yield Finding(WARNING, f"{service.title}: not managed by the cluster",
                           f"crm resource manage {service.id}")
+        elif service.id == TELEPHONES and about.asterisk:
+            yield Finding(WARNING, f"{service.title}: work, but: {about.asterisk}",
+                          "journalctl -t asterisk-health tells more")
         elif service.why:
             yield Finding(WARNING, f"{service.title}: runs again, but: {service.why}",
                           f"see why; then: crm resource cleanup {service.id}")

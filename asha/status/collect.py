@@ -12,6 +12,7 @@ import re
 import time
 from datetime import datetime, timedelta
 
+from asha.asterisk import told
 from asha.cluster import pacemaker
 from asha.cluster import site as conf
 from asha.cluster.pacemaker import State
@@ -216,6 +217,7 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
         clock_is_set={"yes": True, "no": False}.get(synchronised.strip()),
         space=state.attribute(active, SPACE_ATTRIBUTE) if state else "",
         damage=state.attribute(active, DAMAGE_ATTRIBUTE) if state else "",
+        asterisk=state.attribute(active, told.ATTRIBUTE).removeprefix(told.PREFIX) if state else "",
         kept=tuple(kept),
         bans=state.bans if state else (),
         maintenance=state.maintenance if state else False,

@@ -113,7 +113,7 @@ def obstacles(state: State, disks: Disks | None, target: str) -> list[str]:
             wrong.append(f"{ban.resource} may not run on {target} ({ban.id}): "
                          f"crm resource clear {ban.resource}")
     for failure in state.failures:
-        if failure.node == target and failure.resource in VITAL:
+        if failure.node == target and failure.resource in VITAL and not failure.is_degraded:
             why = f": {failure.reason}" if failure.reason else ""
             wrong.append(f"{failure.resource} failed there ({failure.action}{why}): mend it, then: "
                          f"crm resource cleanup {failure.resource}")

@@ -17,6 +17,10 @@ TITLES = {
     "p_line": "telephone line",
 }
 
+# Pacemaker's name for a failure that it was told of (crm_resource --fail); its own
+# words for it, "Simulated failure", would mislead. See asha/asterisk/notice.py.
+TOLD = "asyncmon"
+
 
 def services(state: State) -> tuple[Service, ...]:
     """Each primitive once. Of a promotable clone the promoted instance is what counts.
@@ -57,5 +61,8 @@ def _state(instances: list[Resource], nodes: list[str], has_failed: bool) -> str
 
 def _why(failure: Failure) -> str:
     when = f" at {failure.when:%H:%M:%S}" if failure.when else ""
-    return (f"{failure.action} failed on {failure.node}{when}: "
+    if (failure.resource, failure.action) == ("p_asterisk", TOLD):
+        return f"Asterisk died on {failure.node}{when}, which systemd saw: journalctl -u asterisk"
+    how = "was degraded" if failure.is_degraded else f"{failure.action} failed"
+    return (f"{how} on {failure.node}{when}: "
             f"{failure.reason or failure.status or 'no reason given'}")

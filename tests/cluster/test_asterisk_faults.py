@@ -13,9 +13,15 @@ from tests.cluster.single import call, mount_store, reason
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import asterisk
+from tests.lab.injectors import (
+    CONTROL_SOCKET,
+    control_socket_gone,
+    dialplan_locked,
+    stopped,
+    store_frozen,
+)
 
 AGENT = "asterisk-health"
-CONTROL_SOCKET = "/run/asterisk/asterisk.ctl"
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +40,8 @@ def node(idle: Node) -> Iterator[Node]:
     assert started.code == 0, started.err
     assert monitor(idle, 10).code == 0
     yield idle
-    stopped = call(idle, AGENT, "stop")
-    assert stopped.code == 0, stopped.err
+    stop = call(idle, AGENT, "stop")
+    assert stop.code == 0, stop.err
     assert idle.pids("asterisk") == []
     assert monitor(idle, 0).code == 7
 
@@ -50,15 +56,6 @@ def recover(node: Node) -> None:
     assert node.pids("asterisk") == []
     assert call(node, AGENT, "start").code == 0
     assert monitor(node, 10).code == 0
-
-
-def gdb(node: Node, expression: str) -> None:
-    """Call a function inside Asterisk; what it locks stays locked."""
-    pid = node.run("cat", "/run/asterisk/asterisk.pid").out.strip()
-    node.run(
-        "gdb", "--batch", "-p", pid, "-ex", f"call (int){expression}", "-ex", "detach",
-        timeout=90, env={"DEBUGINFOD_URLS": ""},
-    )
 
 
 def test_killed(node: Node) -> None:
@@ -82,39 +79,39 @@ def test_stopped_by_the_panels_button(node: Node) -> None:
 
 
 def test_frozen(node: Node) -> None:
-    node.kill("asterisk", signal.SIGSTOP)
-    seen = monitor(node, 0)
-    assert seen.code == 1
-    assert "SIGSTOP" in reason(seen)
-    recover(node)
+    with stopped(node):
+        seen = monitor(node, 0)
+        assert seen.code == 1
+        assert "SIGSTOP" in reason(seen)
+        recover(node)
 
 
 def test_control_socket_gone(node: Node) -> None:
     """Calls go on: reported, and restarted only where the site wants that."""
-    node.run("rm", CONTROL_SOCKET)
-    seen = monitor(node, 0)
-    assert seen.code == 190
-    assert CONTROL_SOCKET in reason(seen)
-    wanted = call(node, AGENT, "monitor", {"when_lost": "failed"}, timeout=30)
-    assert wanted.code == 1
-    assert CONTROL_SOCKET in reason(wanted)
-    recover(node)
-    assert node.path(CONTROL_SOCKET).is_socket()
+    with control_socket_gone(node):
+        seen = monitor(node, 0)
+        assert seen.code == 190
+        assert CONTROL_SOCKET in reason(seen)
+        wanted = call(node, AGENT, "monitor", {"when_lost": "failed"}, timeout=30)
+        assert wanted.code == 1
+        assert CONTROL_SOCKET in reason(wanted)
+        recover(node)
+        assert node.path(CONTROL_SOCKET).is_socket()
 
 
 def test_dialplan_lock_held(node: Node) -> None:
     """The stock agent's view stays green; SIP is dead."""
-    gdb(node, "ast_wrlock_contexts()")
-    assert monitor(node, 0).code == 0
-    assert "active calls" in asterisk(node, "core show channels count")
-    seen = monitor(node, 10)
-    assert seen.code == 1
-    assert reason(seen).startswith("dialplan lock")
-    events = node.run("python3", "-m", "asha", "evidence", "list").out
-    assert "dialplan lock" in events.splitlines()[-1]
-    shown = node.run("python3", "-m", "asha", "evidence", "show", "last", "--all").out
-    assert "#0 " in shown  # gdb's backtraces
-    recover(node)
+    with dialplan_locked(node):
+        assert monitor(node, 0).code == 0
+        assert "active calls" in asterisk(node, "core show channels count")
+        seen = monitor(node, 10)
+        assert seen.code == 1
+        assert reason(seen).startswith("dialplan lock")
+        events = node.run("python3", "-m", "asha", "evidence", "list").out
+        assert "dialplan lock" in events.splitlines()[-1]
+        shown = node.run("python3", "-m", "asha", "evidence", "show", "last", "--all").out
+        assert "#0 " in shown  # gdb's backtraces
+        recover(node)
 
 
 def test_a_debugger_is_no_hang(node: Node) -> None:
@@ -133,16 +130,13 @@ def test_a_debugger_is_no_hang(node: Node) -> None:
 def test_stop_with_a_thread_that_no_signal_reaches(node: Node) -> None:
     """A disk that does not answer: said honestly, so that the node is fenced."""
     [pid] = node.pids("asterisk")
-    node.run("fsfreeze", "--freeze", "/drbd")
-    try:
+    with store_frozen(node):
         with node.start("timeout", "5", "asterisk", "-rx", "database put a b c") as console:
             wait_for(lambda: "D" in task_states(pid), "a thread to wait for the disk")
-            stopped = call(node, AGENT, "stop", timeout=12)
+            stop = call(node, AGENT, "stop", timeout=12)
             console.kill()
-        assert stopped.code == 1
-        assert "in state D" in reason(stopped)
-    finally:
-        node.run("fsfreeze", "--unfreeze", "/drbd")
+        assert stop.code == 1
+        assert "in state D" in reason(stop)
     wait_for(lambda: not task_states(pid), "Asterisk to be gone when the disk is back")
 
 
@@ -161,10 +155,10 @@ def test_stop_while_systemd_does_not_answer(node: Node) -> None:
     """Asterisk is gone, but a start may be in systemd's queue: no success."""
     os.kill(node.init, signal.SIGSTOP)
     try:
-        stopped = call(node, AGENT, "stop", timeout=12)
+        stop = call(node, AGENT, "stop", timeout=12)
         assert node.pids("asterisk") == []
-        assert stopped.code == 1
-        assert "systemd may start it" in reason(stopped)
+        assert stop.code == 1
+        assert "systemd may start it" in reason(stop)
     finally:
         os.kill(node.init, signal.SIGCONT)
 
@@ -184,3 +178,74 @@ def test_call_records_reach_a_database_that_comes_later(node: Node) -> None:
         wait_for(recorded, "the call's record in MariaDB", timeout=40, every=0.5)
     finally:
         node.run("systemctl", "stop", "mariadb")
+
+
+MASTER_CSV = "/var/log/asterisk/cdr-csv/Master.csv"
+HEARTBEATS = "SELECT COUNT(*) FROM asterisk.cdr WHERE dcontext = 'asha-heartbeat'"
+
+
+def traces(node: Node) -> tuple[str, ...]:
+    """All that a call may leave behind on the disk."""
+    files = ("/var/log/asterisk/messages", MASTER_CSV)
+    spool = node.run("find", "/var/spool/asterisk/", "-type", "f").out
+    logs = node.run("find", "/var/log/asterisk/").out  # a cel-custom would be new
+    return (*(node.run("cat", file).out for file in files), spool, logs)
+
+
+def channels(node: Node) -> str:
+    return asterisk(node, "core show channels concise").strip()
+
+
+def test_the_call_of_depth_20_leaves_nothing(node: Node) -> None:
+    node.run("systemctl", "start", "mariadb")
+    try:
+        assert monitor(node, 10).code == 0  # connects the call records to MariaDB
+        assert monitor(node, 20).code == 0
+        wait_for(lambda: not channels(node), "the call to end")
+        before = traces(node)
+        for _ in range(3):
+            # A reload drops the context, which the next monitor makes anew.
+            asterisk(node, "dialplan reload")
+            seen = monitor(node, 20)
+            assert seen.code == 0, seen.err
+            wait_for(lambda: not channels(node), "the call to end")
+        assert "2. Answer()" in asterisk(node, "dialplan show asha-heartbeat")
+        asterisk(node, "channel originate Local/100@lab application Wait 1")
+
+        def recorded() -> bool:
+            return traces(node)[1] != before[1]
+
+        wait_for(recorded, "an ordinary call's record", timeout=20)
+        after = traces(node)
+        assert "asha-heartbeat" not in after[1]
+        assert (after[0], *after[2:]) == (before[0], *before[2:])
+        assert node.run("mariadb", "-BN", "-e", HEARTBEATS).out.strip() == "0"
+    finally:
+        node.run("systemctl", "stop", "mariadb")
+
+
+def test_a_database_that_hangs_keeps_no_more_than_one_call(node: Node) -> None:
+    """Calls wait for their records then; ours is let go when the database is back."""
+    node.run("systemctl", "start", "mariadb")
+    try:
+        assert monitor(node, 10).code == 0
+        hold_a_call_up(node)
+        wait_for(lambda: not channels(node), "the call to end", timeout=20)
+        assert monitor(node, 20).code == 0
+    finally:
+        node.run("systemctl", "stop", "mariadb")
+
+
+def hold_a_call_up(node: Node) -> None:
+    node.kill("mariadbd", signal.SIGSTOP)
+    try:
+        asterisk(node, "channel originate Local/100@lab application Wait 1")
+        wait_for(lambda: monitor(node, 20).code == 190, "the record to hold a call up", timeout=40)
+        for _ in range(2):
+            seen = monitor(node, 20)
+            assert seen.code == 190
+            assert "has not ended" in reason(seen)
+        assert len(channels(node).splitlines()) == 1
+        assert monitor(node, 10).code == 0
+    finally:
+        node.kill("mariadbd", signal.SIGCONT)

@@ -62,6 +62,9 @@ class Cluster:
     def __init__(self, lab: Lab, members: Sequence[str] = ()) -> None:
         self.lab = lab
         self.members = list(members or lab.nodes)
+        # What must run: those of the shipped configuration.
+        self.singles: Sequence[str] = SINGLES
+        self.clones: Sequence[str] = CLONES
 
     @property
     def running(self) -> list[Node]:
@@ -124,12 +127,12 @@ class Cluster:
             wrong.append(f"online: {state.online}, switched on: {up}")
         if state.busy:
             wrong.append("an action is pending")
-        for name in SINGLES:
+        for name in self.singles:
             nodes = state.started.get(name, [])
             if len(nodes) != 1 or nodes[0] != state.active:
                 wrong.append(f"{name} is started on {nodes or 'no node'}")
         usable = [node for node in up if node not in state.standby]
-        for name in CLONES:
+        for name in self.clones:
             if state.promoted.get(name, []) != [state.active]:
                 wrong.append(f"{name} is promoted on {state.promoted.get(name, []) or 'no node'}")
             others = sorted(state.unpromoted.get(name, []))

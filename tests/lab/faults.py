@@ -259,11 +259,12 @@ def mend_mariadb(cluster: Cluster) -> None:
 
 
 STANDBY = Fault("standby", "crm node standby", standby, MOVES, 5.0, undo=all_online)
-# A frozen Asterisk costs the watch (3 s), its confirmation, and a start.
+# A death is told at once and costs a start. A frozen Asterisk costs the watch (5 s), its
+# confirmation, evidence and a start.
 FAULTS = (
     STANDBY,
     Fault("standby-back", "crm node standby, the other way", standby, MOVES, 5.0, undo=all_online),
-    Fault("asterisk-killed", "Asterisk killed (SIGKILL)", kill_asterisk, RESTARTS, 12.0),
+    Fault("asterisk-killed", "Asterisk killed (SIGKILL)", kill_asterisk, RESTARTS, 6.0),
     Fault("asterisk-frozen", "Asterisk frozen (SIGSTOP)", lambda c: freeze_asterisk(c.active()),
           RESTARTS, 15.0),
     Fault("mariadb-killed", "MariaDB killed (SIGKILL)", kill_mariadb, STAYS, UNNOTICED,

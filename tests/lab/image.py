@@ -45,7 +45,7 @@ CLUSTER_PACKAGES = (
     "iputils-arping psmisc rsync gdb python3-serial python3-lxml python3-panoramisk"
 ).split()
 # For the tests and for the stock agents.
-TEST_PACKAGES = "make pcs libxml2-utils sipsak lsof".split()
+TEST_PACKAGES = "make pcs libxml2-utils sipsak sip-tester lsof".split()
 # Kept although they are installed, so that a test can have them installed again.
 UPGRADED_PACKAGES = (
     "mariadb-server mariadb-server-core apache2 apache2-bin asterisk asterisk-modules"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -18,6 +20,7 @@ LOOP_NODES = 64
 # Where a customer's node has its empty partition.
 PARTITION = "/dev/sda5"
 BOOT_SECONDS = 90.0
+FITHAW = 0xC0045878  # linux/fs.h
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Constant: moves itself into the cgroup, then becomes the program. Each node has
@@ -169,7 +172,10 @@ class Node:
             if os.path.exists(self._network.path(self.name)):
                 self._network.unplug(self.name, nic)
         if self._cgroup.is_dir():
+            store = self._open_store()
             (self._cgroup / "cgroup.kill").write_text("1")
+            if store is not None:
+                thaw(store)
             wait_for(self._nothing_runs, f"the end of {self.name}'s processes")
         self._reap()
         self.power_listener(self, "off")
@@ -305,6 +311,14 @@ class Node:
              "/usr/lib/python3/dist-packages/asha"]
         )
 
+    def _open_store(self) -> int | None:
+        """A handle on the file system at /drbd, None when none is mounted there."""
+        try:
+            mounted = " /drbd " in self.path("/proc/1/mounts").read_text()
+            return os.open(self.path("/drbd"), os.O_RDONLY) if mounted else None
+        except OSError:
+            return None  # it is off, or just ending
+
     @property
     def _disk(self) -> Path:
         return self._directory / "sda5.img"
@@ -332,11 +346,35 @@ class Node:
         (self._directory / "init").unlink(missing_ok=True)
 
 
+def thaw(store: int) -> None:
+    """End a freeze of the file system (fsfreeze), and close the handle.
+
+    The kernel is the host's: what a node has frozen would outlive it, hold its killed
+    processes and keep the store mounted. A machine that is off has no frozen disk.
+    """
+    try:
+        fcntl.ioctl(store, FITHAW, 0)
+    except OSError as problem:
+        if problem.errno != errno.EINVAL:  # it was not frozen
+            raise
+    finally:
+        os.close(store)
+
+
 def remove_cgroup(top: Path) -> None:
     """Remove an empty cgroup tree, leaves first."""
-    if top.is_dir():
-        for folder, _, _ in os.walk(top, topdown=False):
-            os.rmdir(folder)
+
+    def removed() -> bool:
+        try:
+            for folder, _, _ in os.walk(top, topdown=False):
+                os.rmdir(folder)
+        except OSError as problem:
+            if problem.errno != errno.EBUSY:
+                raise
+            return False  # what was killed in it is no longer listed, and not yet gone
+        return True
+
+    wait_for(removed, f"the end of all in {top}")
 
 
 def detach_loops(image: Path) -> None:

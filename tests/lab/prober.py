@@ -20,13 +20,16 @@ from tests.lab.host import LabError, wait_for
 from tests.lab.lab import REPOSITORY, VIRTUAL_ADDRESS, Lab
 
 PERIOD = 0.05  # seconds between two questions
+HEARD = 0.5  # seconds: a shorter silence is a lost packet or two
 PORT = 5060
+# An extension: Asterisk looks it up in the dialplan before it answers.
+USER = "100"
 
 OPTIONS = (
-    "OPTIONS sip:{target} SIP/2.0\r\n"
+    "OPTIONS sip:{user}@{target} SIP/2.0\r\n"
     "Via: SIP/2.0/UDP {own}:{port};branch=z9hG4bK-{number};rport\r\n"
     "From: <sip:prober@{own}>;tag={number}\r\n"
-    "To: <sip:{target}>\r\n"
+    "To: <sip:{user}@{target}>\r\n"
     "Call-ID: {number}@prober\r\n"
     "CSeq: 1 OPTIONS\r\n"
     "Contact: <sip:prober@{own}:{port}>\r\n"
@@ -91,6 +94,16 @@ class Prober:
             raise LabError(f"{self._target} did not answer once in {end - since:.1f} s")
         return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
+    def recovered(self, since: float) -> float:
+        """Seconds from ``since`` to the end of the last silence that can be heard.
+
+        What counts where a hang does not touch OPTIONS, but its cure interrupts them.
+        0 when there was none. Ask when answers come steadily again.
+        """
+        moments = [since, *self.answers(since)]
+        ends = [later for earlier, later in itertools.pairwise(moments) if later - earlier > HEARD]
+        return ends[-1] - since if ends else 0.0
+
 
 def probe(target: str, log: Path) -> None:
     """Ask for ever; write the time of each answer."""
@@ -106,7 +119,9 @@ def probe(target: str, log: Path) -> None:
             if now >= due:
                 number += 1
                 due = max(due + PERIOD, now)
-                text = OPTIONS.format(target=target, own="192.168.1.1", port=port, number=number)
+                text = OPTIONS.format(
+                    user=USER, target=target, own="192.168.1.1", port=port, number=number
+                )
                 try:
                     plug.sendto(text.encode(), (target, PORT))
                 except OSError:

@@ -16,6 +16,7 @@ from asha.asterisk.evidence import Collector, events_in, prune
 from asha.asterisk.proc import Proc, Process
 from asha.asterisk.testing import AMI, SECRET, USER, FakeAsterisk
 from asha.ocf import Deadline, Failed
+from asha.ocf.results import Expired
 from asha.ocf.runner import Completed
 
 
@@ -54,6 +55,8 @@ def test_a_whole_event(tmp_path: Path, me: Process) -> None:
     summary = (folder / "summary.txt").read_text()
     assert "Why: dialplan lock is silent" in summary
     assert "Not there" not in summary
+    assert "threads:" in summary
+    assert not (folder / "locks.txt").exists()  # this build does not know that command
     assert SECRET not in "".join(file.read_text() for file in folder.iterdir())
 
 
@@ -99,6 +102,36 @@ def _as_left_by_a_killed_gdb(process: Process, place: Path, halted: bool) -> boo
         halt()
     Collector(process, Deadline(5), killed_gdb, str(place)).collect("hung", [], None, [])
     return not Deadline(0.1 if halted else 5).poll(lambda: process.state != "T")
+
+
+def test_what_is_halted_is_left_alone(tmp_path: Path) -> None:
+    """Each second of gdb would be one without telephones, and tell nothing."""
+
+    def never(*argv: str, cap: float | None = None) -> Completed:
+        raise AssertionError("gdb was run")
+
+    with subprocess.Popen(["sleep", "600"]) as child:
+        try:
+            process = Proc().process(child.pid)
+            assert process is not None
+            os.kill(child.pid, signal.SIGSTOP)
+            assert Deadline(5).poll(lambda: process.state == "T")
+            place = Collector(process, Deadline(5), never, str(tmp_path)).collect("x", [], None, [])
+        finally:
+            child.kill()
+    assert "no backtraces" in (Path(place) / "summary.txt").read_text()
+    assert "state T" in (Path(place) / "tasks.txt").read_text()
+
+
+def test_backtraces_that_take_too_long_are_kept_as_far_as_they_came(
+    tmp_path: Path, me: Process
+) -> None:
+    def slow(*argv: str, cap: float | None = None) -> Completed:
+        raise Expired("gdb did not end within 2.0 s", "Thread 9 (LWP 9):\n")
+
+    place = Collector(me, Deadline(5), slow, str(tmp_path)).collect("hung", [], None, [])
+    assert "Thread 9" in (Path(place) / "backtraces.txt").read_text()
+    assert "not all backtraces: gdb did not end" in (Path(place) / "summary.txt").read_text()
 
 
 def test_a_disk_that_hangs_delays_it_by_a_bounded_time(

@@ -17,18 +17,25 @@ import pytest
 
 from asha.agents import asterisk_health
 from asha.agents.asterisk_health import AsteriskHealth
-from asha.asterisk import ending, probes
+from asha.asterisk import ending, probes, proc
 from asha.asterisk.evidence import events_in
 from asha.asterisk.proc import Proc, Process
 from asha.asterisk.testing import (
     AMI,
     ASTDB_LOCKED,
+    CALL_LEFT,
+    CALLS,
+    CONTEXT,
     CONTROL,
     DRAINING,
     FORBIDDEN,
     HUNG_UP,
     LOADING,
+    NO_CALLS,
+    NO_RECORDS,
     OVERLOAD,
+    RECORDS_WAIT,
+    REFUSES,
     SECRET,
     SIP,
     STUCK,
@@ -41,9 +48,10 @@ from asha.asterisk.testing import (
 )
 from asha.asterisk.unit import Direct, Launcher
 from asha.ocf import Context, Exit, Failed
-from asha.ocf.testing import FakeClock, Outcome, perform
+from asha.ocf.testing import CallQueue, FakeClock, Outcome, perform
 
 DEEP = 10
+DEEPEST = 20
 REPOSITORY = Path(asterisk_health.__file__).parents[2]
 
 
@@ -108,6 +116,7 @@ class Pbx:
         *,
         timeout: float = 20,
         clock: FakeClock | None = None,
+        runner: CallQueue | None = None,
     ) -> Outcome:
         """Run an action with parameters of a fake, and those ``given``."""
         parameters = {
@@ -133,6 +142,7 @@ class Pbx:
             timeout=timeout,
             check_level=depth,
             clock=clock,
+            runner=runner,
             **parameters,
         )
 
@@ -563,6 +573,131 @@ def test_unknown_question_is_refused(pbx: Pbx) -> None:
     assert '"astbd" is none of' in outcome.reason
 
 
+# The call of depth 20
+
+
+def test_a_call_is_made_at_depth_20_only(pbx: Pbx) -> None:
+    with_secret(pbx)
+    assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
+    assert not (pbx.run / CONTEXT).exists()
+    for _ in range(2):
+        assert pbx.act("monitor", DEEPEST).code == Exit.SUCCESS
+    # Its context was made once, without a record, and is not made anew.
+    assert (pbx.run / CONTEXT).read_text() == "1 Set(CDR_PROP(disable)=1)\n2 Answer()\n"
+    calls = (pbx.run / CALLS).read_text().splitlines()
+    assert len(calls) == 2
+    assert calls[0].startswith("Local/s@asha-heartbeat/n asha-heartbeat-1 ")
+
+
+def test_asterisk_gives_a_call_up_by_itself_but_not_before_us(pbx: Pbx) -> None:
+    with_secret(pbx)
+    assert pbx.act("monitor", DEEPEST, {"probe_timeout": "2s"}).code == Exit.SUCCESS
+    milliseconds = int((pbx.run / CALLS).read_text().split()[2])
+    assert 2000 < milliseconds <= 4001
+
+
+def test_without_a_cdr_engine_nothing_is_set(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(NO_RECORDS)
+    assert pbx.act("monitor", DEEPEST).code == Exit.SUCCESS
+    assert (pbx.run / CONTEXT).read_text() == "1 Answer()\n"
+
+
+def test_a_call_that_hangs_is_failed(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence("call")
+    assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
+    outcome = pbx.act("monitor", DEEPEST)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert outcome.reason.startswith("call setup at TCP 127.0.0.1 port")
+    assert "no response to Originate" in outcome.reason
+
+
+def test_a_call_that_waits_for_its_record_is_no_hang(pbx: Pbx) -> None:
+    """The database of call records hangs; the calls go on."""
+    with_secret(pbx)
+    pbx.silence("call")
+    pbx.silence(RECORDS_WAIT)
+    outcome = pbx.act("monitor", DEEPEST)
+    assert outcome.code == Exit.DEGRADED
+    assert "held up by its record (stasis/m:cdr:aggregator" in outcome.reason
+
+
+def test_there_are_never_two_calls(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(CALL_LEFT)
+    outcome = pbx.act("monitor", DEEPEST)
+    assert outcome.code == Exit.DEGRADED
+    assert "asha-heartbeat-2) has not ended" in outcome.reason
+    assert not (pbx.run / CALLS).exists()
+
+
+def test_a_refused_call_is_no_hang(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(REFUSES)
+    outcome = pbx.act("monitor", DEEPEST)
+    assert outcome.code == Exit.DEGRADED
+    assert "sets up no call (Originate failed)" in outcome.reason
+    assert pbx.act("monitor", DEEPEST, {"when_faulty": "failed"}).code == Exit.ERR_GENERIC
+
+
+def test_a_user_who_may_not_call_is_told_what_to_add(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(NO_CALLS)
+    outcome = pbx.act("monitor", DEEPEST)
+    assert outcome.code == Exit.DEGRADED
+    assert "write=system,reporting,originate in manager.conf" in outcome.reason
+
+
+# What the cluster is told
+
+
+def test_the_attribute_says_what_is_degraded_and_for_how_long(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(ASTDB_LOCKED)
+    runner = CallQueue()
+    told = "degraded: AstDB does not take a key (Failed to update entry): Asterisk has not its " \
+           "file open"
+    runner.expect("attrd_updater", "--name", "asha-asterisk", "--update", told)
+    for _ in range(3):  # told once
+        assert pbx.act("monitor", DEEP, runner=runner).code == Exit.DEGRADED
+    # A shallower look has not seen it, and says nothing of it.
+    assert pbx.act("monitor", 0, runner=runner).code == Exit.SUCCESS
+    (pbx.run / f"silent-{ASTDB_LOCKED}").unlink()
+    runner.expect("attrd_updater", "--name", "asha-asterisk", "--delete")
+    for _ in range(2):
+        assert pbx.act("monitor", DEEP, runner=runner).code == Exit.SUCCESS
+    runner.done()
+
+
+def test_an_attribute_manager_that_is_not_there_changes_nothing(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(ASTDB_LOCKED)
+    runner = CallQueue()
+    told = "degraded: AstDB does not take a key (Failed to update entry): Asterisk has not its " \
+           "file open"
+    runner.expect("attrd_updater", "--name", "asha-asterisk", "--update", told,
+                  raises=Failed("attrd_updater did not end within 1.5 s"))
+    first = pbx.act("monitor", DEEP, runner=runner)
+    assert first.code == Exit.DEGRADED
+    assert "the cluster was not told" in first.err
+    again = pbx.act("monitor", DEEP, runner=runner)
+    assert again.code == Exit.DEGRADED
+    assert "not told" not in again.err
+
+
+def test_stop_takes_the_attribute_back(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(ASTDB_LOCKED)
+    assert pbx.act("monitor", DEEP).code == Exit.DEGRADED
+    assert list(pbx.state.glob("*.degraded"))
+    runner = CallQueue()
+    runner.expect("attrd_updater", "--name", "asha-asterisk", "--delete")
+    assert pbx.act("stop", runner=runner).code == Exit.SUCCESS
+    runner.done()
+    assert not list(pbx.state.glob("*.degraded"))
+
+
 # Start
 
 
@@ -798,6 +933,38 @@ def test_one_stopped_thread_among_many(scene: Scene) -> None:
     assert "stopped by a signal" in outcome.reason
 
 
+def test_frozen_by_its_cgroup(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proc, "CGROUPS", str(tmp_path))
+    events = tmp_path / "cgroup.events"
+    events.write_text("populated 1\nfrozen 0\n")
+    process = Proc(str(scene.proc.root)).process(scene.PID)
+    assert process is not None
+    environ = {"HA_RSCTMP": str(scene.state), "OCF_RESKEY_evidence_keep": "0"}
+    agent = scene.agent("monitor", Context(environ))
+    agent._reconsider(process)
+    events.write_text("populated 1\nfrozen 1\n")
+    with pytest.raises(Failed, match=r"frozen by its cgroup: .*/cgroup\.freeze"):
+        agent._reconsider(process)
+
+
+def test_a_thread_that_never_rests_is_reported(scene: Scene) -> None:
+    def look(ran: int) -> Outcome:
+        scene.proc.task(50, 51, "R", name="loop", ran=ran)
+        given = {"sip_port": "0", "ami_port": "0"}
+        return scene.act("monitor", DEEPEST, given, clock=scene.clock)
+
+    second = 1_000_000_000
+    assert look(0).code == Exit.SUCCESS
+    scene.clock.sleep(60)
+    outcome = look(58 * second)
+    assert outcome.code == Exit.DEGRADED
+    assert "thread 51 (loop) has not rested for 60 s and used 97% of a core" in outcome.reason
+    scene.clock.sleep(60)
+    assert look(70 * second).code == Exit.SUCCESS
+
+
 def test_zombie_that_a_thread_holds(scene: Scene) -> None:
     scene.proc.task(50, 50, "Z")
     scene.proc.task(50, 51, "D", name="worker", where="rpc_wait_bit_killable")
@@ -840,6 +1007,26 @@ def test_stop_that_cannot_kill_says_which_thread(
     assert "thread 51 (db_sync) in state D waits in jbd2_log_wait_commit" in outcome.reason
     assert "fenced" in outcome.reason
     assert (50, signal.SIGKILL) in signals
+
+
+@pytest.mark.parametrize(("fencing", "least", "most"), [("true", 2, 5), ("false", 15, 20)])
+def test_stop_that_cannot_kill_is_shorter_where_a_fence_cures(
+    scene: Scene, signals: list[tuple[int, int]], fencing: str, least: float, most: float
+) -> None:
+    scene.proc.task(50, 50, "Z")
+    scene.proc.task(50, 51, "D", name="db_sync")
+    runner = CallQueue()
+    runner.expect(
+        *("crm_attribute", "--type", "crm_config", "--name", "stonith-enabled"),
+        *("--query", "--quiet", "--default", "true"),
+        out=f"{fencing}\n",
+    )
+    begun = scene.clock.now
+    outcome = scene.act("stop", clock=scene.clock, runner=runner)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "thread 51 (db_sync) in state D" in outcome.reason
+    assert least <= scene.clock.now - begun <= most
+    runner.done()
 
 
 def test_wrapper_is_killed_before_asterisk_is_asked(
@@ -902,3 +1089,12 @@ def test_metadata_tells_what_each_parameter_is_for() -> None:
     text = render(AsteriskHealth)
     for name in AsteriskHealth.parameters:
         assert f'name="{name}"' in text
+
+
+def test_metadata_has_a_table_of_what_is_looked_at() -> None:
+    text = AsteriskHealth.appendix()
+    table = [line for line in text.splitlines() if line.startswith(" ")]
+    assert all(len(line) <= 78 for line in table)
+    words = {line.split()[0] for line in table}
+    assert set(asterisk_health.PROBES) <= words
+    assert "(always)" in words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from asha.asterisk.probes import (
 )
 from asha.asterisk.proc import Endpoint, Proc, Process
 from asha.asterisk.testing import AMI, CONTROL, SECRET, SIP, USER, FakeAsterisk
-from asha.asterisk.wire import NotConnected
+from asha.asterisk.wire import NotConnected, Wait
 from asha.ocf import Deadline
 
 if TYPE_CHECKING:
@@ -106,28 +107,55 @@ class Forgetful(Probe):
     name = "test"
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.times = 0
 
     def where(self) -> str:
         return "nowhere"
 
     def converse(self, deadline: Deadline) -> Conversation[Verdict]:
-        self.asked += 1
+        self.times += 1
         yield from ()
-        return Verdict(self, HUNG if self.asked == 1 else HEALTHY, "lost")
+        return Verdict(self, HUNG if self.times == 1 else HEALTHY, "lost")
 
 
 def test_one_lost_answer_is_not_a_hang() -> None:
     probe = Forgetful()
     assert findings(ask([probe], Deadline(ENOUGH), SHORT)) == [HEALTHY]
-    assert probe.asked == 2
+    assert probe.times == 2
 
 
 def test_the_healthy_are_not_asked_twice() -> None:
     well, lost = Forgetful(), Forgetful()
-    well.asked = 1
+    well.times = 1
     ask([well, lost], Deadline(ENOUGH), SHORT)
-    assert (well.asked, lost.asked) == (2, 2)
+    assert (well.times, lost.times) == (2, 2)
+
+
+def test_a_hang_is_certain_after_one_and_a_half_times_the_patience(
+    fake: FakeAsterisk, me: Process
+) -> None:
+    fake.silence(CONTROL)
+    began = time.monotonic()
+    (verdict,) = ask([ControlSocket(str(fake.folder), me)], Deadline(30), 1.0)
+    assert verdict.finding == HUNG
+    assert 1.4 < time.monotonic() - began < 1.95
+
+
+class Slow(Probe):
+    """Answers each question, after a time."""
+
+    name = "test"
+
+    def where(self) -> str:
+        return "nowhere"
+
+    def converse(self, deadline: Deadline) -> Conversation[Verdict]:
+        yield Wait(-1, 0, deadline.within(0.3))
+        return Verdict(self, HEALTHY)
+
+
+def test_a_late_answer_counts() -> None:
+    assert findings(ask([Slow()], Deadline(ENOUGH), 0.4)) == [HEALTHY]
 
 
 def test_removed_control_socket_is_refused(fake: FakeAsterisk, me: Process) -> None:

@@ -236,3 +236,33 @@ def test_own_child_until_it_is_reaped() -> None:
     child.wait()
     seen.append(process.gone)
     assert seen == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "file", "text", "by"),
+    [
+        ("0::/a/b", "a/b/cgroup.events", "populated 1\nfrozen 1\n", "a/b/cgroup.freeze"),
+        ("0::/a/b", "a/b/cgroup.events", "populated 1\nfrozen 0\n", ""),
+        ("0::/a", "unified/a/cgroup.events", "frozen 1\n", "unified/a/cgroup.freeze"),
+        ("3:freezer:/a", "freezer/a/freezer.state", "FROZEN\n", "freezer/a/freezer.state"),
+        ("3:freezer:/a", "freezer/a/freezer.state", "THAWED\n", ""),
+        ("3:cpu,cpuacct:/a", "freezer/a/freezer.state", "FROZEN\n", ""),
+    ],
+)
+def test_frozen_cgroup(
+    fake: FakeProc, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
+    cgroup: str, file: str, text: str, by: str,
+) -> None:
+    groups = tmp_path_factory.mktemp("cgroup")
+    monkeypatch.setattr(proc_module, "CGROUPS", str(groups))
+    fake.add(50, "asterisk")
+    (fake.root / "50/cgroup").write_text(cgroup + "\n")
+    state = groups / file
+    state.parent.mkdir(parents=True)
+    state.write_text(text)
+    process = Proc(str(fake.root)).process(50)
+    assert process is not None
+    assert process.frozen_by() == (str(groups / by) if by else "")
+    process.thaw()
+    # Only the old freezer keeps SIGKILL from its processes.
+    assert state.read_text() == ("THAWED" if by.startswith("freezer") else text)

@@ -10,7 +10,7 @@ import pytest
 
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.asterisk.proc import Proc
-from asha.asterisk.unit import DROP_IN, Direct, SystemdUnit, has_unit, starts_at_boot, telling_line
+from asha.asterisk.unit import Direct, SystemdUnit, has_unit, starts_at_boot, telling_line
 from asha.ocf import Context, Deadline, Expired, Failed, NotInstalled
 from asha.ocf.runner import Completed
 from asha.ocf.testing import CallQueue, FakeClock
@@ -27,7 +27,12 @@ class Scene:
         self.err = io.StringIO()
         clock = FakeClock()
         context = Context(
-            {}, clock=clock, sleep=clock.sleep, runner=self.queue, out=io.StringIO(), err=self.err
+            {"OCF_RESOURCE_INSTANCE": "p_asterisk"},
+            clock=clock,
+            sleep=clock.sleep,
+            runner=self.queue,
+            out=io.StringIO(),
+            err=self.err,
         )
         self.agent = AsteriskHealth("stop", context)
         self.unit = SystemdUnit(self.agent, Proc(), UNIT, str(root))
@@ -47,9 +52,11 @@ def test_launch_writes_the_drop_in_and_does_not_wait(scene: Scene) -> None:
     scene.queue.expect("systemctl", "restart", "--no-block", UNIT)
     scene.unit.launch()
     scene.queue.done()
-    assert scene.drop_in.read_text() == DROP_IN
-    assert "Restart=no" in DROP_IN
-    assert "Before=pacemaker.service" in DROP_IN
+    said = scene.drop_in.read_text().splitlines()
+    assert "Restart=no" in said
+    assert "Before=pacemaker.service" in said
+    assert "OnFailure=asha-asterisk-died@p_asterisk.service" in said
+    assert 'Environment="RES_OPTIONS=timeout:1 attempts:2"' in said
 
 
 def test_refused_launch_gives_the_first_line(scene: Scene) -> None:
@@ -251,7 +258,7 @@ def test_direct_start_gives_asterisk_nothing_of_ours(scene: Scene, tmp_path: Pat
     direct(scene, tmp_path, starter).launch()
     starter.done()
     assert starter.environ is not None
-    assert set(starter.environ) == {"PATH"}
+    assert set(starter.environ) == {"PATH", "RES_OPTIONS"}
     assert not starter.shared
 
 

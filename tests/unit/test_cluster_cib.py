@@ -74,7 +74,7 @@ def test_the_address_is_the_sites() -> None:
 
 def test_without_a_relay_nothing_of_it_is_left() -> None:
     text = cib.render(dataclasses.replace(SITE, relay=None))
-    for name in ("p_line", "cl_line", "c_line_with_phones", "rhino-relay", "ttyUSB0"):
+    for name in ("p_line", "cl_line", "c_line_with_asterisk", "rhino-relay", "ttyUSB0"):
         assert name not in text
     assert words(text) < words(cib.render(SITE))
     assert "p_asterisk" in text

@@ -84,7 +84,7 @@ def test_failures_have_a_reason_and_a_time(text: str, utc: None) -> None:
     assert found == Failure(
         resource="p_asterisk", action="monitor", node="crm1", status=found.status,
         reason="Asterisk is dead: it crashed or was killed and left /run/asterisk/asterisk.pid",
-        when=when,
+        when=when, code="7",
     )
     assert found.status.lower() == "not running"
     assert not found.is_degraded
@@ -157,8 +157,8 @@ def test_no_dc(text: str) -> None:
 
 
 def test_degraded_is_told_apart(text: str) -> None:
-    for said in ("not running", "Not running"):
-        text = text.replace(f'exitstatus="{said}"', 'exitstatus="Degraded"')
+    assert not pacemaker.parse(text).failures[0].is_degraded
+    text = text.replace('exitcode="7"', 'exitcode="190"')
     assert pacemaker.parse(text).failures[0].is_degraded
 
 

@@ -306,6 +306,21 @@ def test_the_reason_of_the_last_failure() -> None:
     assert found.why == "start failed on crm1 at 14:03:15: no room on the disk"
 
 
+def test_what_was_degraded_is_not_called_failed() -> None:
+    failure = Failure("p_asterisk", "monitor", "crm1", "error", "AMI is gone", STARTED, "190")
+    found = service(dataclasses.replace(change("p_asterisk", "crm1"), failures=(failure,)),
+                    "p_asterisk")
+    assert found.why == "was degraded on crm1 at 14:03:15: AMI is gone"
+
+
+def test_a_death_that_systemd_told_of_is_not_called_simulated() -> None:
+    failure = Failure("p_asterisk", "asyncmon", "crm1", "error", "Simulated failure", STARTED)
+    found = service(dataclasses.replace(change("p_asterisk", "crm1"), failures=(failure,)),
+                    "p_asterisk")
+    assert "Simulated" not in found.why
+    assert "Asterisk died on crm1 at 14:03:15" in found.why
+
+
 # What lets a node take over.
 
 
@@ -354,6 +369,7 @@ def test_what_does_not_stand_in_the_way(machine: FakeMachine, seen: Tell) -> Non
         STATE,
         bans=(Ban("cli-ban-x", "p_own", "crm1"),),
         failures=(Failure("p_asterisk", "monitor", "crm1", "not running", "", None),
+                  Failure("p_asterisk", "monitor", "crm2", "error", "busy", None, "190"),
                   Failure("p_apache", "start", "crm2", "error", "", None)),
     ))
     assert sight(machine) == []

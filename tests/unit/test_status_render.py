@@ -258,6 +258,13 @@ def test_space() -> None:
     assert "store" not in said(HEALTHY, about)
 
 
+def test_an_asterisk_that_works_and_is_not_well() -> None:
+    about = dataclasses.replace(USUAL, asterisk="AstDB does not take a key")
+    text = said(HEALTHY, about)
+    assert "work, but: AstDB does not take a key -> journalctl -t asterisk-health" in text
+    assert "work, but" not in said(HEALTHY)
+
+
 def test_a_cut_cable_is_told_but_not_of_a_node_that_is_off() -> None:
     links = (HEALTHY.links[0], Link(1, "192.168.1.11", "disconnected"))
     assert "cluster link 1 (192.168.1.11) is disconnected" in said(changed(links=links))

@@ -1,6 +1,6 @@
 """Runs inside a node: the CPU that each command and its children take.
 
-    measure_monitors.py ROUNDS < COMMANDS
+    inside.py ROUNDS < COMMANDS
 
 COMMANDS is JSON: name -> {"argv": [...], "env": {...}, "code": expected}. The
 commands take turns, so that a slow moment of the machine meets them all. Prints

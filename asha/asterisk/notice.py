@@ -1,0 +1,65 @@
+"""Asterisk has died: Pacemaker is told now, and not asked about it seconds later.
+
+Run by asha-asterisk-died@.service, which systemd starts when Asterisk's unit has
+failed. The monitor finds the same a little later; this only saves the wait for it,
+so whatever goes wrong here is left to the monitor.
+
+    python3 -m asha.asterisk.notice RESOURCE FILE
+
+FILE is what the agent wrote when it had started Asterisk: the process's identity and
+the node's name in the cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from asha.asterisk.proc import Proc
+from asha.ocf.deadline import Deadline
+from asha.ocf.results import AgentError
+from asha.ocf.runner import Runner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Seconds for crm_resource, which waits until Pacemaker has taken note.
+TELLING_SECONDS = 20.0
+
+
+def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | None = None) -> int:
+    """0 when Pacemaker knows, or has nothing to be told."""
+    resource, path = arguments
+    try:
+        with open(path, encoding="utf-8") as file:
+            number, started, node = file.read().split()
+        pid = int(number)
+        # Each death is announced once: whoever removes the file has done so.
+        os.unlink(path)
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError) as problem:
+        print(f"cannot read {path}: {problem}", file=sys.stderr)
+        return 1
+    process = (proc or Proc()).process(pid)
+    if process is not None and process.started == started and not process.gone:
+        print(f"{process} lives: Pacemaker is not told", file=sys.stderr)
+        return 0
+    print(f"Asterisk, process {pid}, has died: Pacemaker is told")
+    try:
+        done = (runner or Runner()).run(
+            ("crm_resource", "--fail", "--resource", resource, "--node", node),
+            Deadline(TELLING_SECONDS),
+        )
+    except AgentError as problem:
+        print(f"{problem.reason}: the monitor will notice", file=sys.stderr)
+        return 1
+    if not done.ok:
+        print(f"crm_resource: {done.complaint}: the monitor will notice", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

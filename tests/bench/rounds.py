@@ -1,0 +1,173 @@
+"""One fault on the running stack: inject, watch, undo, heal, and what was measured."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.bench.faults import CRASHED, PLANNED, RETURNED, Fault
+from tests.bench.record import Sample
+from tests.bench.stacks import OURS, StackCluster
+from tests.bench.watch import (
+    FAILURE,
+    NODE_LOST,
+    Clock,
+    first_line,
+    pid,
+    wait_cured,
+)
+from tests.lab import Node, wait_for
+from tests.lab.cluster import READY_SECONDS
+from tests.lab.fence import FenceDevice, fencing
+from tests.lab.prober import Prober
+
+# Nothing that a stack does about a fault that it sees takes longer.
+CURE_SECONDS = 200.0
+SETTLED_SECONDS = 1.5
+
+
+def phases(rounds: int, dice: random.Random) -> list[float]:
+    """For each round the part of a monitor's interval (0 to 1) that is waited before the
+    fault: at random, but spread over the whole interval."""
+    slices = list(range(rounds))
+    dice.shuffle(slices)
+    return [(number + dice.random()) / rounds for number in slices]
+
+
+def play(
+    cluster: StackCluster, prober: Prober, fault: Fault, number: int, phase: float
+) -> Iterator[Sample]:
+    """The samples of one turn. LabError when it could not be played or healed."""
+    wait_settled(cluster)
+    prober.wait_answering(time.monotonic(), timeout=READY_SECONDS)
+    stack = cluster.stack.name
+    if fault.name == PLANNED:
+        yield Sample(number, stack, fault.name, *switch(cluster, prober))
+    elif fault.name == CRASHED:
+        crashed = cluster.active()
+        yield Sample(number, stack, fault.name, *crash(cluster, prober, crashed))
+        yield Sample(number, stack, RETURNED, *come_back(cluster, prober, crashed))
+    else:
+        with fence_device(cluster, fault.fenced and stack == OURS):
+            yield Sample(number, stack, fault.name, *hit(cluster, prober, fault, phase))
+
+
+@contextmanager
+def fence_device(cluster: StackCluster, wanted: bool) -> Iterator[None]:
+    """Ours fences a node that cannot stop Asterisk, if it is given something to fence with."""
+    if not wanted:
+        yield
+        return
+    with FenceDevice(cluster.lab):
+        fencing(cluster)
+        cluster.wait_ready()
+        try:
+            yield
+        finally:
+            cluster.running[0].run("crm_attribute", "--type", "crm_config",
+                                   "--name", "stonith-enabled", "--update", "false")
+            cluster.running[0].run("crm", "--force", "configure", "delete", "fence_lab")
+            cluster.wait_ready()
+
+
+def wait_settled(cluster: StackCluster) -> None:
+    """Until it has been ready for a while: a cleanup has Pacemaker look at all anew."""
+    since = [time.monotonic()]
+
+    def settled() -> bool:
+        if cluster.not_ready(cluster.state()):
+            since[0] = time.monotonic()
+        return time.monotonic() - since[0] >= SETTLED_SECONDS
+
+    wait_for(settled, "the cluster to have settled", timeout=READY_SECONDS, every=0.25)
+
+
+Times = tuple[float | None, float | None, float]
+
+
+def switch(cluster: StackCluster, prober: Prober) -> Times:
+    node = cluster.active()
+    begun = Clock()
+    cluster.standby(node)
+    wait_for(lambda: cluster.state().active not in ("", node.name), "the other node to take over",
+             timeout=CURE_SECONDS)
+    cluster.wait_ready()
+    prober.wait_answering(time.monotonic(), timeout=CURE_SECONDS)
+    outage = prober.outage(begun.monotonic)
+    cluster.online(node)
+    cluster.wait_ready()
+    return outage, None, begun.passed
+
+
+def crash(cluster: StackCluster, prober: Prober, node: Node) -> Times:
+    begun = Clock()
+    node.crash()
+    prober.wait_answering(time.monotonic(), timeout=CURE_SECONDS)
+    outage = prober.outage(begun.monotonic)
+    return outage, first_line(cluster.running, begun, NODE_LOST), begun.passed
+
+
+def come_back(cluster: StackCluster, prober: Prober, node: Node) -> Times:
+    """The crashed node boots: what the telephones notice of that."""
+    cluster.wait_ready()
+    begun = Clock()
+    node.boot()
+    cluster.heal()
+    prober.wait_answering(time.monotonic(), timeout=CURE_SECONDS)
+    return prober.outage(begun.monotonic), None, begun.passed
+
+
+def hit(cluster: StackCluster, prober: Prober, fault: Fault, phase: float) -> Times:
+    """Something is done to Asterisk: when it was seen, and when a new one answers."""
+    assert fault.inject is not None
+    fault.prepare(cluster)
+    stack, struck = cluster.stack, cluster.active()
+    old = pid(struck)
+    # Not to wait for anything: the fault is to fall anywhere between two monitors.
+    time.sleep(phase * stack.interval)
+    begun = Clock()
+    try:
+        with fault.inject(cluster):
+            seen = wait_replaced(cluster, struck, old, begun)
+            outage = wait_cured(prober, begun, CURE_SECONDS) if seen else None
+            watched = begun.passed
+            detection = first_line(cluster.running, begun, FAILURE)
+    finally:
+        heal(cluster, struck, old)
+    return outage, detection, watched
+
+
+def wait_replaced(cluster: StackCluster, struck: Node, old: int, begun: Clock) -> bool:
+    """Until another Asterisk runs; False when the stack does not see that it should."""
+    asked = False
+
+    def decided() -> bool:
+        nonlocal asked
+        if replaced(cluster, old):
+            return True
+        if not asked and begun.passed >= cluster.stack.patience:
+            asked = True
+            unseen = first_line(cluster.running, begun, FAILURE) is None
+            return unseen and struck.is_up and cluster.stack.looks_green(struck)
+        return False
+
+    wait_for(decided, "the cluster to restart Asterisk", timeout=CURE_SECONDS)
+    return replaced(cluster, old)
+
+
+def replaced(cluster: StackCluster, old: int) -> bool:
+    return any(pid(node) not in (0, old) for node in cluster.running)
+
+
+def heal(cluster: StackCluster, struck: Node, old: int) -> None:
+    """Whatever the stack did or did not do: a fresh Asterisk, and no failure counted."""
+    if struck.is_up and pid(struck) == old:
+        os.kill(old, signal.SIGKILL)
+        struck.run("crm_resource", "--fail", "--resource", "p_asterisk", "--node", struck.name,
+                   check=False)
+        wait_for(lambda: replaced(cluster, old), "a fresh Asterisk", timeout=CURE_SECONDS)
+    cluster.heal()

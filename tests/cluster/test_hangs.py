@@ -1,0 +1,176 @@
+"""Every hang of the table, on a running cluster: seen, named, kept as evidence, cured.
+
+Before each the phones are answered and a call is up; while the fault is still there
+the phones must be answered again, and only then is it undone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from asha.asterisk.told import ATTRIBUTE
+from tests.conftest import lab_or_skip
+from tests.lab import Node, wait_for
+from tests.lab.cluster import Cluster, Data
+from tests.lab.faults import UNNOTICED, WATCH_SECONDS, wait_for_audit
+from tests.lab.fence import FenceDevice, fencing
+from tests.lab.hangs import DEGRADED, FENCED, HANGS, RECOVERS, Hang, hang
+from tests.lab.injectors import CONTROL_SOCKET, daemon
+from tests.lab.prober import Prober
+
+# Seconds from the injection until a caller is served again.
+CURED = 15.0
+# The same where no signal ends Asterisk: the stop must first know that.
+CURED_BY_FENCING = 20.0
+# What is seen at depth 20 only is seen at its second look, a minute after the first.
+SEEN = 150.0
+# The start's timeout in cib/asha.crm.
+START_SECONDS = 90.0
+
+
+@dataclass
+class Bench:
+    cluster: Cluster
+    prober: Prober
+    device: FenceDevice
+    data: Data
+
+    def evidence(self, node: Node) -> list[str]:
+        """One line an event: its name, which is a moment, and the reason."""
+        listed = node.run("python3", "-m", "asha", "evidence", "list").out.splitlines()
+        return [line for line in listed if line[:1].isdigit()]
+
+    def said(self) -> list[str]:
+        """What Pacemaker shows for Asterisk: failures, and degraded monitors."""
+        return [text for text in self.cluster.state().failures if text.startswith("p_asterisk_")]
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with lab_or_skip() as lab, FenceDevice(lab) as device:
+        cluster = Cluster(lab)
+        cluster.load()
+        fencing(cluster)
+        cluster.wait_ready()
+        with Prober(lab) as prober:
+            yield Bench(cluster, prober, device, cluster.write_data())
+
+
+@pytest.mark.parametrize("hang", HANGS, ids=lambda hang: hang.name)
+def test_hang(bench: Bench, hang: Hang) -> None:
+    cluster = bench.cluster
+    cluster.heal()
+    hang.prepare(cluster)
+    if hang.outcome == FENCED:
+        bench.data = cluster.write_data()  # the disk is taken away under it
+    call = cluster.place_call()
+    node = cluster.active()
+    before = daemon(node)
+    kept = bench.evidence(node)
+    bench.prober.wait_answering(time.monotonic())
+    begun = time.monotonic()
+    with hang.inject(cluster):
+        if hang.outcome == RECOVERS:
+            check_recovery(bench, hang, node, begun)
+        elif hang.outcome == FENCED:
+            check_fencing(bench, hang, node, begun)
+        else:
+            check_left_alone(bench, hang, node, begun)
+            assert before.lives
+            if node.path(CONTROL_SOCKET).exists():
+                assert cluster.call_is_up(call)
+    cluster.wait_ready()
+    bench.prober.wait_answering(time.monotonic())
+    if hang.outcome in (RECOVERS, FENCED):
+        assert not before.lives
+        news = bench.evidence(node)[len(kept):]
+        assert len(news) == 1
+        assert hang.named in news[0]
+    elif before.lives:  # not where undoing the fault takes a restart
+        assert cluster.call_is_up(call)
+    wait_for(lambda: not attribute(cluster.active()), "Asterisk to be called well again")
+    wait_for_audit(cluster)
+    assert cluster.audit() == []
+    assert cluster.lost_data(bench.data) == []
+
+
+def check_recovery(bench: Bench, hang: Hang, node: Node, begun: float) -> None:
+    """Failed once, for the right reason, and restarted where it was."""
+    wait_for(lambda: bool(bench.said()), f"Pacemaker to see: {hang.title}", timeout=60, every=0.2)
+    assert bench.cluster.wait_ready() == node.name
+    bench.prober.wait_answering(time.monotonic())
+    took = bench.prober.recovered(begun)
+    print(f"{hang.name}: served again after {took:.1f} s")
+    assert all("_monitor_" in text for text in bench.said())
+    assert any(hang.named in text for text in bench.said())
+    assert 0 < took <= CURED
+    assert fail_count(node) == 1
+
+
+def check_fencing(bench: Bench, hang: Hang, node: Node, begun: float) -> None:
+    """Failed for the right reason, not ended, so its node is off before another starts."""
+    wait_for(
+        lambda: any(hang.named in text for text in bench.said()),
+        f"Pacemaker to see: {hang.title}", timeout=60, every=0.2,
+    )
+    wait_for(
+        lambda: bench.cluster.state().active not in ("", node.name), "the other node to take over",
+        timeout=120, every=0.2,
+    )
+    bench.prober.wait_answering(time.monotonic())
+    took = bench.prober.recovered(begun)
+    [fenced] = bench.device.done
+    print(f"{hang.name}: fenced after {fenced.moment - begun:.1f} s, served after {took:.1f} s")
+    assert fenced.node == node.name
+    assert 0 < took <= CURED_BY_FENCING
+    wait_for(lambda: node.is_up, "the fenced node to boot")
+
+
+def check_left_alone(bench: Bench, hang: Hang, node: Node, begun: float) -> None:
+    """Watched through several monitors: named if it must be, and nothing is restarted."""
+    named = hang.outcome == DEGRADED
+    wait_for(
+        lambda: time.monotonic() - begun > WATCH_SECONDS and (bool(bench.said()) or not named),
+        f"Pacemaker to look at: {hang.title}", timeout=SEEN, every=0.2,
+    )
+    if named:
+        assert all("_monitor_" in text for text in bench.said())
+        assert any(hang.named in text for text in bench.said())
+        assert hang.named in attribute(node)
+    else:
+        assert bench.said() == []
+    assert fail_count(node) == 0
+    if hang.name != "sip-traced":
+        assert bench.prober.outage(begun) < UNNOTICED
+
+
+def attribute(node: Node) -> str:
+    """What the node's attribute says of Asterisk, "" when all is well."""
+    argv = ("attrd_updater", "--query", "--name", ATTRIBUTE, "--node", node.name)
+    said = node.run(*argv, check=False).out
+    return said.partition("value=")[2].strip().strip('"')
+
+
+def fail_count(node: Node) -> int:
+    said = node.run("crm_failcount", "--query", "-r", "p_asterisk", "-N", node.name).out
+    return int(said.rpartition("value=")[2])
+
+
+def test_a_start_while_no_name_server_answers(bench: Bench) -> None:
+    """Asterisk waits for each name that its configuration has, and starts all the same."""
+    cluster = bench.cluster
+    cluster.heal()
+    begun = time.monotonic()
+    with hang("dns-blackhole").inject(cluster):
+        node = cluster.active()
+        node.kill("asterisk")
+        wait_for(lambda: bool(bench.said()), "Pacemaker to see its death", timeout=30)
+        assert cluster.wait_ready(timeout=START_SECONDS) == node.name
+        bench.prober.wait_answering(time.monotonic())
+        print(f"dns-blackhole: started after {bench.prober.recovered(begun):.1f} s")
+        assert fail_count(node) == 1
+    cluster.wait_ready()

@@ -1,0 +1,398 @@
+"""What can go wrong with the Asterisk of one node, each a context manager.
+
+Entering one makes the fault, on the stock package and without any help of
+Asterisk's; leaving it undoes the fault, whatever has become of the node by then:
+Asterisk restarted, the node switched off, or booted again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.cluster import Cluster, asterisk
+from tests.lab.host import LabError, cgroup_root, kill_session, start_time
+from tests.lab.node import Node
+
+PID_FILE = "/run/asterisk/asterisk.pid"
+CONTROL_SOCKET = "/run/asterisk/asterisk.ctl"
+ASTDB = "/var/lib/asterisk/astdb.sqlite3"
+STORE = "/drbd"
+FILLER = f"{STORE}/lab-fill"
+
+# Only libc's symbols: reading those of Asterisk's 250 modules too halts it for 0.8 s
+# instead of 0.2 s.
+GDB = [
+    "gdb", "-batch", "-nx", "-iex", "set debuginfod enabled off",
+    "-iex", "set auto-solib-add off",
+]
+GDB_SECONDS = 60.0
+
+# Asterisk's thread that only looks after astcanary, every five seconds: nothing
+# misses it, so that what is seen is the fault and not its absence.
+IDLE_THREAD = "canary_thread"
+SIP_THREAD = "SIP"
+
+HOLD_ASTDB = f"""\
+import sqlite3, time
+database = sqlite3.connect({ASTDB!r}, timeout=20, isolation_level=None)
+database.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(3600)
+"""
+
+BLOCK_AMI = """\
+table inet lab_hang {
+    chain input {
+        type filter hook input priority 0;
+        iifname "lo" tcp dport 5038 drop;
+    }
+}
+"""
+
+# A name server whose cable leads nowhere: questions leave, nothing comes back, and no
+# error either, since its link address is known.
+RESOLVER = "192.168.1.53"
+RESOLVER_LINK = "02:00:00:00:00:53"
+PJSIP = "/etc/asterisk/pjsip.conf"
+PEER = """
+[lab-trunk]
+type=endpoint
+context=lab
+disallow=all
+allow=ulaw
+aors=lab-trunk
+
+[lab-trunk]
+type=aor
+contact=sip:trunk.lab.example
+qualify_frequency=5
+
+[lab-trunk]
+type=identify
+endpoint=lab-trunk
+match=trunk.lab.example
+
+[lab-trunk]
+type=registration
+server_uri=sip:trunk.lab.example
+client_uri=sip:lab@trunk.lab.example
+retry_interval=5
+"""
+
+RELOADERS = 3
+RELOAD_FOR_EVER = "while :; do asterisk -rx 'core reload'; done"
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """The Asterisk of a node: its pid there, its pid on the host, and its start."""
+
+    inside: int
+    pid: int
+    started: int
+
+    @property
+    def lives(self) -> bool:
+        return start_time(self.pid) == self.started
+
+    def threads(self, name: str) -> list[int]:
+        """Of that name (comm), as the node numbers them."""
+        found = []
+        for status in Path(f"/proc/{self.pid}/task").glob("*/status"):
+            try:
+                text = status.read_text()
+            except OSError:
+                continue  # has just ended
+            fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+            if fields["Name"] == name:
+                found.append(int(fields["NSpid"].split()[-1]))
+        return found
+
+
+def daemon(node: Node) -> Daemon:
+    """The node's Asterisk, its consoles left out. Raises LabError without one."""
+    inside = int(node.path(PID_FILE).read_text())
+    for pid in node.pids("asterisk"):
+        words = Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].split("\n")[0]
+        if int(words.split()[-1]) == inside:
+            return Daemon(inside, pid, start_time(pid))
+    raise LabError(f"no Asterisk runs on {node.name}")
+
+
+def gdb(node: Node, *commands: str, thread: int = 0) -> None:
+    """Have gdb do this in Asterisk's thread (the first one), and let go of it.
+
+    A command that ends at a breakpoint inside a call leaves the thread there: it runs
+    on in the called function when gdb is gone.
+    """
+    argv = [*GDB, "-p", str(daemon(node).inside), "-ex", "sharedlibrary libc.so"]
+    if thread:
+        threads = "gdb.selected_inferior().threads()"
+        commands = (f"python [t.switch() for t in {threads} if t.ptid[1] == {thread}]", *commands)
+    for command in (*commands, "detach"):
+        argv += ["-ex", command]
+    said = node.run(*argv, timeout=GDB_SECONDS)
+    if "detached" not in said.out:
+        raise LabError(f"gdb on {node.name}: {said.out[-500:]} {said.err[-500:]}")
+
+
+def idle_thread(node: Node) -> int:
+    for line in asterisk(node, "core show threads").splitlines():
+        words = line.split()
+        if IDLE_THREAD in words:
+            return int(words[1])
+    # Started without -p, as the stock agent does: the first thread waits for signals alone.
+    return daemon(node).inside
+
+
+@contextmanager
+def until_restart(node: Node) -> Iterator[Daemon]:
+    """For what only the end of the process undoes: whoever watches it starts another."""
+    broken = daemon(node)
+    try:
+        yield broken
+    finally:
+        if broken.lives:
+            os.kill(broken.pid, signal.SIGKILL)
+
+
+# Hangs.
+
+
+@contextmanager
+def stopped(node: Node) -> Iterator[None]:
+    """SIGSTOP: the process is there and does nothing."""
+    frozen = daemon(node)
+    os.kill(frozen.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if frozen.lives:
+            os.kill(frozen.pid, signal.SIGCONT)
+
+
+@contextmanager
+def cgroup_frozen(node: Node) -> Iterator[None]:
+    """The freezer of Asterisk's control group: its threads still say that they sleep."""
+    text = Path(f"/proc/{daemon(node).pid}/cgroup").read_text()
+    path = next(line[3:] for line in text.splitlines() if line.startswith("0::"))
+    freezer = cgroup_root() / path.lstrip("/") / "cgroup.freeze"
+    freezer.write_text("1")
+    try:
+        yield
+    finally:
+        try:
+            freezer.write_text("0")
+        except OSError:
+            pass  # the group went with its last process
+
+
+@contextmanager
+def dialplan_locked(node: Node) -> Iterator[None]:
+    """The dialplan's lock, taken for writing and never given back (asterisk #668)."""
+    with until_restart(node):
+        gdb(node, "call (int)ast_wrlock_contexts()")
+        yield
+
+
+@contextmanager
+def channels_locked(node: Node) -> Iterator[None]:
+    """The lock of the list of channels (asterisk #1907, #1928, #1946).
+
+    A thread walks the list, and at the first channel stands still with the lock in
+    its hands. There must be a channel.
+    """
+    with until_restart(node):
+        gdb(
+            node,
+            "tbreak pause",
+            "call (void*)ast_channel_callback((void*)pause, 0, 0, 0)",
+            thread=idle_thread(node),
+        )
+        yield
+
+
+@contextmanager
+def sip_thread_parked(node: Node) -> Iterator[None]:
+    """The thread that reads the SIP socket stands still, and nobody holds it."""
+    with until_restart(node) as broken:
+        [thread] = broken.threads(SIP_THREAD)
+        gdb(node, "tbreak pause", "call (int)pause()", thread=thread)
+        yield
+
+
+@contextmanager
+def sip_thread_traced(node: Node) -> Iterator[None]:
+    """The same thread held by ptrace, as a debugger does."""
+    [thread] = daemon(node).threads(SIP_THREAD)
+    with helper(node, "halt-thread", str(thread)):
+        yield
+
+
+@contextmanager
+def thread_spinning(node: Node) -> Iterator[None]:
+    """One thread eats a CPU: lfind() over elements of no size, never equal to "a"."""
+    with until_restart(node):
+        gdb(
+            node,
+            "tbreak lfind",
+            'call (void*)lfind("a", "b", "endless", 0, (void*)strcoll)',
+            thread=idle_thread(node),
+        )
+        yield
+
+
+@contextmanager
+def store_frozen(node: Node) -> Iterator[None]:
+    """Whoever writes to the store waits in the kernel, and no signal reaches him."""
+    init = node.init
+    node.run("fsfreeze", "--freeze", STORE)
+    try:
+        yield
+    finally:
+        # Thawed by the loss of power, if there was one (see Node.crash).
+        if node.init == init:
+            node.run("fsfreeze", "--unfreeze", STORE, check=False)
+
+
+# What is no hang.
+
+
+@contextmanager
+def astdb_locked(node: Node) -> Iterator[None]:
+    """Another program has a transaction on AstDB's file and does not end it."""
+    with helper(node, "python3", "-c", HOLD_ASTDB):
+        yield
+
+
+@contextmanager
+def store_full(cluster: Cluster) -> Iterator[None]:
+    """Not a byte is left in the store; also not what ext4 keeps for root."""
+    try:
+        filler = os.open(cluster.active().path(FILLER), os.O_WRONLY | os.O_CREAT)
+        try:
+            fill(filler)
+        finally:
+            os.close(filler)
+        yield
+    finally:
+        for node in with_store(cluster):
+            node.path(FILLER).unlink(missing_ok=True)
+
+
+def fill(file: int) -> None:
+    """Give the file all free blocks, in ever smaller pieces; nothing is written."""
+    length, piece = 0, 1 << 28
+    while piece >= 4096:
+        try:
+            os.posix_fallocate(file, length, piece)
+            length += piece
+        except OSError:
+            piece //= 2
+
+
+@contextmanager
+def ami_blocked(node: Node) -> Iterator[None]:
+    """Packets to AMI's port are dropped on the node itself."""
+    init = node.init
+    node.run("nft", "-f", "-", stdin=BLOCK_AMI)
+    try:
+        yield
+    finally:
+        if node.init == init:
+            node.run("nft", "delete", "table", "inet", "lab_hang")
+
+
+@contextmanager
+def control_socket_gone(node: Node) -> Iterator[None]:
+    """The control socket's name is gone; moved, so that it can be put back."""
+    away = f"{CONTROL_SOCKET}.away"
+    broken = daemon(node)
+    node.run("mv", CONTROL_SOCKET, away)
+    try:
+        yield
+    finally:
+        if broken.lives:
+            node.run("mv", away, CONTROL_SOCKET)
+        elif node.is_up:
+            node.run("rm", "-f", away)
+
+
+@contextmanager
+def dns_blackhole(cluster: Cluster) -> Iterator[None]:
+    """A SIP peer with a host name, and a name server that never answers; then a reload.
+
+    The file is in the store, which may be with the other node when this is undone.
+    """
+    node = cluster.active()
+    before = node.path(PJSIP).read_text()
+    with ExitStack() as undo:
+        undo.callback(write_pjsip, cluster, before)
+        write_pjsip(cluster, before + PEER)
+        for each in cluster.running:
+            undo.callback(restore_resolver, each)
+            run_ip(each, "replace", "lladdr", RESOLVER_LINK, "nud", "permanent")
+            each.write("/etc/resolv.conf", f"nameserver {RESOLVER}\n")
+        with background(node, "asterisk", "-rx", "core reload"):
+            yield
+
+
+def write_pjsip(cluster: Cluster, text: str) -> None:
+    for node in with_store(cluster):
+        node.path(PJSIP).write_text(text)
+
+
+def with_store(cluster: Cluster) -> list[Node]:
+    """The node that has the store mounted now, if one has."""
+    return [node for node in cluster.running
+            if f" {STORE} " in node.path("/proc/1/mounts").read_text()]
+
+
+def restore_resolver(node: Node) -> None:
+    """The lab's nodes have no name server."""
+    if node.is_up:
+        node.path("/etc/resolv.conf").unlink(missing_ok=True)
+        run_ip(node, "delete", check=False)
+
+
+def run_ip(node: Node, *words: str, check: bool = True) -> None:
+    verb, *rest = words
+    node.run("ip", "neighbour", verb, RESOLVER, "dev", "eth0", *rest, check=check)
+
+
+@contextmanager
+def reload_storm(node: Node) -> Iterator[None]:
+    """core reload for ever, several side by side."""
+    with ExitStack() as undo:
+        for _ in range(RELOADERS):
+            undo.enter_context(background(node, "sh", "-c", RELOAD_FOR_EVER))
+        yield
+
+
+# Programs that run on in the node.
+
+
+@contextmanager
+def background(node: Node, *argv: str) -> Iterator[subprocess.Popen[str]]:
+    process = node.start(*argv)
+    try:
+        yield process
+    finally:
+        kill_session(process)
+
+
+@contextmanager
+def helper(node: Node, *argv: str) -> Iterator[None]:
+    """A program that makes the fault, says one word when it is made, and keeps it."""
+    with background(node, *argv) as process:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            _, err = process.communicate()
+            raise LabError(f"{' '.join(argv[:2])} on {node.name}: {err.strip()[-500:]}")
+        yield

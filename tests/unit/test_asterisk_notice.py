@@ -1,0 +1,91 @@
+"""The notice of Asterisk's death: told once, and only of the one that served."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asha.asterisk.notice import main
+from asha.asterisk.proc import Proc
+from asha.ocf.testing import CallQueue
+
+UNIT = Path(__file__).parents[2] / "asha/asterisk/asha-asterisk-died@.service"
+
+
+@pytest.fixture
+def queue() -> Iterator[CallQueue]:
+    made = CallQueue()
+    yield made
+    made.done()
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Path:
+    return tmp_path / "asterisk-health-p_asterisk.serving"
+
+
+def dead_pid() -> int:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+def tell(queue: CallQueue, serving: Path) -> int:
+    return main(["p_asterisk", str(serving)], queue)
+
+
+def test_a_death_is_told_once(queue: CallQueue, serving: Path) -> None:
+    serving.write_text(f"{dead_pid()} 4711 crm1")
+    queue.expect("crm_resource", "--fail", "--resource", "p_asterisk", "--node", "crm1")
+    assert tell(queue, serving) == 0
+    assert not serving.exists()
+    assert tell(queue, serving) == 0
+
+
+def test_one_that_lives_is_not_told(queue: CallQueue, serving: Path) -> None:
+    own = Proc().process(os.getpid())
+    assert own is not None
+    serving.write_text(f"{own.identity} crm1")
+    assert tell(queue, serving) == 0
+
+
+def test_another_with_the_same_number_is_no_witness(queue: CallQueue, serving: Path) -> None:
+    serving.write_text(f"{os.getpid()} 1 crm1")
+    queue.expect("crm_resource", "--fail", "--resource", "p_asterisk", "--node", "crm1")
+    assert tell(queue, serving) == 0
+
+
+def test_a_pacemaker_that_refuses_leaves_it_to_the_monitor(
+    queue: CallQueue, serving: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serving.write_text(f"{dead_pid()} 4711 crm1")
+    queue.expect(
+        "crm_resource", "--fail", "--resource", "p_asterisk", "--node", "crm1",
+        code=102, err="crm_resource: Could not connect to the CIB manager",
+    )
+    assert tell(queue, serving) == 1
+    assert "the monitor will notice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "4711", "a b c"])
+def test_a_spoilt_file_is_said(
+    queue: CallQueue, serving: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serving.write_text(text)
+    assert tell(queue, serving) == 1
+    assert str(serving) in capsys.readouterr().err
+
+
+def test_the_unit_looks_for_the_file_that_the_agent_writes() -> None:
+    from asha.agents.asterisk_health import SERVING, AsteriskHealth
+    from asha.ocf import Context
+
+    agent = AsteriskHealth("start", Context({"OCF_RESOURCE_INSTANCE": "p_asterisk"}))
+    path = agent.state_path(SERVING).replace("p_asterisk", "%i")
+    text = UNIT.read_text()
+    assert f"ConditionPathExists={path}\n" in text
+    assert text.count(path) == 2
