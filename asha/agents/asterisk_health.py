@@ -59,8 +59,10 @@ if TYPE_CHECKING:
     # From which depth on it is looked at, and what somebody should know of it.
     Remark = tuple[int, str]
 
-# Seconds that a bad sign must last before it counts.
+# Seconds that a thread must stand still before it counts, and all of them after a
+# SIGSTOP: a debugger that comes or goes stops them for some milliseconds too.
 CONFIRM = 1.0
+STOPPED_CONFIRM = 0.5
 
 # Seconds between two looks at an Asterisk that starts or ends: short beside the
 # 0.25 s that it takes to end and the 0.7 s to start.
@@ -82,7 +84,7 @@ HUNG_GRACE = 0.5
 # Seconds that Pacemaker's attribute manager may take to be told.
 ATTRIBUTE_SECONDS = 1.5
 
-# Seconds that Pacemaker may take to say whether there is fencing.
+# Seconds that Pacemaker may take to say whether there is fencing, and who is there.
 FENCING_SECONDS = 2.0
 
 # Seconds of a stop that are kept for systemd, after the last kill.
@@ -151,8 +153,10 @@ class AsteriskHealth(Agent):
         "systemd unit",
         "Unit that starts Asterisk, or none to start it directly. Where systemd is not "
         "PID 1 or has no such unit, Asterisk is started directly too. While the cluster "
-        "manages it, a drop-in in /run switches off the unit's own Restart=. Disable the "
-        "unit, so that it does not start at boot.",
+        "manages it, a drop-in in /run switches off the unit's own Restart=, has Pacemaker told "
+        "of its death at once (asha-asterisk-died), and lets a silent name server cost Asterisk "
+        "2 s a name instead of 10 (RES_OPTIONS). Disable the unit, so that it does not start "
+        "at boot.",
         default="asterisk.service",
     )
     binary = Path(
@@ -257,6 +261,13 @@ class AsteriskHealth(Agent):
         "from its systemd unit). One that lasts longer counts as hung.",
         default="8s",
     )
+    disk_patience = Duration(
+        "Patience with the disk",
+        "How much longer AstDB may be silent while a thread of Asterisk's waits in the kernel and "
+        "all else answers. A disk that holds it up for longer counts as hung, if another node is "
+        "there to take over; else it is reported.",
+        default="1500ms",
+    )
     evidence_seconds = Duration(
         "Time for evidence",
         "Before a hung Asterisk is given to Pacemaker to be restarted, this much time at most "
@@ -322,8 +333,8 @@ class AsteriskHealth(Agent):
 
     # Watching
 
-    @action(timeout=20, interval=5, depth=0)
-    @action(timeout=20, interval=5, depth=10)
+    @action(timeout=20, interval=4, depth=0)
+    @action(timeout=20, interval=4, depth=10)
     @action(timeout=20, interval=60, depth=20)
     def monitor(self) -> Exit:
         process, odd = self._find()
@@ -361,8 +372,9 @@ class AsteriskHealth(Agent):
     def _tell(self, found: list[Remark], looked: int) -> None:
         """Let the node's attribute say it; ``looked``: the deepest that was looked at.
 
-        Told once and not again: an attribute manager that is not there costs one monitor
-        a moment, and not each.
+        What is degraded is told once and not again: an attribute manager that is not
+        there costs one monitor a moment, and not each. That all is well is told until
+        it is heard.
         """
         kept = self._read_state("degraded")
         if not found and not kept:
@@ -381,8 +393,9 @@ class AsteriskHealth(Agent):
     def _tell_all_is_well(self) -> None:
         from asha.asterisk.told import ATTRIBUTE
 
-        self._forget("degraded")
-        self.clear_node_attribute(ATTRIBUTE, ATTRIBUTE_SECONDS)
+        # Kept until it is told: nobody else would ever take the attribute back.
+        if self.clear_node_attribute(ATTRIBUTE, ATTRIBUTE_SECONDS):
+            self._forget("degraded")
 
     def _connect_records(self) -> None:
         """Let the back ends of call records see a database that came after them."""
@@ -431,8 +444,8 @@ class AsteriskHealth(Agent):
             return {}
         self._excuse_debugger(odd)
         if any(task.state == STOPPED for task in odd):
-            confirm = self.deadline.within(CONFIRM)
-            if not confirm.poll(lambda: not process.tasks_in(STOPPED), every=CONFIRM / 10):
+            confirm = self.deadline.within(STOPPED_CONFIRM)
+            if not confirm.poll(lambda: not process.tasks_in(STOPPED), every=LOOK_EVERY):
                 self._condemn(process, f"{process} {IS_STOPPED}")
         return {task.tid: task.switches for task in odd if task.state == BLOCKED}
 
@@ -565,6 +578,8 @@ class AsteriskHealth(Agent):
                 if all(verdict.healthy for verdict in again):
                     return "a reload of the configuration has held Asterisk up for seconds"
             return ""
+        if all(isinstance(probe, Database) for probe in silent) and process.tasks_in(BLOCKED):
+            return self._excuse_disk(silent)
         manager = _manager(probes)
         if manager is None or manager.who is None:
             return ""
@@ -582,6 +597,20 @@ class AsteriskHealth(Agent):
         if self.when_overloaded == "failed":
             self._condemn(process, reason)
         return reason
+
+    def _excuse_disk(self, silent: list[Probe]) -> str:
+        """AstDB alone is silent, and a thread is in the kernel: its disk is slow, or stalls.
+
+        Only another node cures a disk that stalls. Without one a restart would end the
+        calls and then wait for the same disk; and DRBD holds each write for two seconds
+        when its peer has lost power.
+        """
+        again = ask(silent, self.deadline.within(self.disk_patience), self.disk_patience)
+        if all(verdict.healthy for verdict in again):
+            return "the disk has held AstDB up for seconds"
+        if not self._has_company():
+            return "AstDB waits for its disk, and no other node is there to take over"
+        return ""
 
     def _need_witness(self, process: Process, reason: str) -> None:
         """Nobody hangs and nobody has answered: does any part of it live?"""
@@ -775,7 +804,14 @@ class AsteriskHealth(Agent):
         ending.force(0)
 
     def _is_fenced(self) -> bool:
-        """Whether Pacemaker fences this node when its stop fails; not known is no."""
+        """Whether a fence cures: of what a monitor has found hung, where Pacemaker fences
+        and another node is there to go on. Not known is no.
+
+        A stop that somebody asked for waits for a slow disk, and so does the last node:
+        DRBD holds each write for seconds when its peer has lost power.
+        """
+        if not self._read_state("hung"):
+            return False
         try:
             done = self.run(
                 *("crm_attribute", "--type", "crm_config", "--name", "stonith-enabled"),
@@ -784,7 +820,16 @@ class AsteriskHealth(Agent):
             )
         except AgentError:
             return False
-        return done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
+        on = done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
+        return on and self._has_company()
+
+    def _has_company(self) -> bool:
+        """Whether another node is there to go on. Not known is no."""
+        try:
+            here = self.run("crm_node", "--partition", cap=FENCING_SECONDS)
+        except AgentError:
+            return False
+        return here.ok and len(here.out.split()) > 1
 
     def _grace(self) -> float:
         """Seconds that Asterisk is given to end by itself."""

@@ -36,7 +36,7 @@ DEATH_SECONDS = 0.5
 
 # Seconds that all that is left of a killed Asterisk may stand still in the kernel,
 # before a fence is the sooner cure.
-STANDSTILL = 2.0
+STANDSTILL = 1.0
 
 
 class Ending:

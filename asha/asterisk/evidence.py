@@ -8,12 +8,14 @@ fail it: what cannot be had is said in the summary and left out.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 
 from asha.asterisk.ami import console
-from asha.asterisk.proc import STOPPED
+from asha.asterisk.proc import BLOCKED, STOPPED
 from asha.asterisk.wire import Silent, side_by_side
 from asha.ocf.child import in_child
 from asha.ocf.results import AgentError, Expired
@@ -89,6 +91,7 @@ class Collector:
         # What is halted as a whole answers nothing, a frozen one would hold gdb too, and
         # where the threads were says nothing then: the time is the telephones'.
         halted = bool(self.process.tasks_in(STOPPED)) or bool(self.process.frozen_by())
+        blocked = {task.tid: task.switches for task in self.process.tasks_in(BLOCKED)}
         if halted:
             self.notes.append("no backtraces, nothing of Asterisk's own: it is halted from outside")
         elif manager:
@@ -96,7 +99,7 @@ class Collector:
         for log in logs:
             self._keep(f"log-{os.path.basename(log)}.txt", partial(_tail, log))
         if not halted:
-            self._backtraces()
+            self._backtraces(blocked)
         took = time.monotonic() - begun
         self._keep(SUMMARY, lambda: _summary(self.process, reason, self.notes, took))
         return self.place
@@ -137,8 +140,16 @@ class Collector:
             elif UNKNOWN_COMMAND not in answer:
                 self._keep(file, partial(str, answer))
 
-    def _backtraces(self) -> None:
-        """All of them by gdb; what it had by the end of its time, if it takes longer."""
+    def _backtraces(self, blocked: dict[int, str]) -> None:
+        """All of them by gdb; what it had by the end of its time, if it takes longer.
+
+        ``blocked``: the threads that waited in the kernel before, and what they had run.
+        """
+        for task in self.process.tasks_in(BLOCKED):
+            if blocked.get(task.tid) == task.switches:
+                self.notes.append(f"no backtraces: gdb would wait for {task}, which waits in the "
+                                  f"kernel ({task.where})")
+                return
         argv = ["gdb", "-batch", "-nx", "-p", str(self.process.pid), "-iex",
                 "set debuginfod enabled off", "-ex", "thread apply all bt"]
         try:
@@ -154,7 +165,8 @@ class Collector:
             # A killed gdb lets go of the process (ptrace(2)), but the SIGSTOP that it
             # had just sent to a thread, to attach to it, then stops all of them (seen).
             if not self.process.gone:
-                os.kill(self.process.pid, signal.SIGCONT)
+                with suppress(ProcessLookupError):
+                    os.kill(self.process.pid, signal.SIGCONT)
         self._keep("backtraces.txt", lambda: said)
 
 
@@ -171,21 +183,23 @@ def _prune(directory: str, events: int, megabytes: int) -> str:
     kept = events_in(directory)
     sizes = {name: _size(f"{directory}/{name}") for name in kept}
     while kept and (len(kept) > events or sum(sizes[n] for n in kept) > megabytes << 20):
-        oldest = kept.pop(0)
-        place = f"{directory}/{oldest}"
-        for file in os.listdir(place):
-            os.unlink(f"{place}/{file}")
-        os.rmdir(place)
+        # With what somebody has unpacked in there.
+        shutil.rmtree(f"{directory}/{kept.pop(0)}")
     return ""
 
 
 def events_in(directory: str) -> list[str]:
-    """Their names, oldest first; none without the directory."""
+    """Their names, oldest first; none without the directory.
+
+    A file is none: whoever sends an event to somebody may pack it just beside it.
+    """
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
-    return sorted(name for name in names if name[:8].isdecimal())
+    return sorted(
+        name for name in names if name[:8].isdecimal() and os.path.isdir(f"{directory}/{name}")
+    )
 
 
 def _size(place: str) -> int:

@@ -24,17 +24,28 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Seconds for crm_resource, which waits until Pacemaker has taken note.
+# Seconds for crm_resource, which waits until Pacemaker has taken note, and for crm_mon.
 TELLING_SECONDS = 20.0
+ASKING_SECONDS = 5.0
 
 
 def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | None = None) -> int:
     """0 when Pacemaker knows, or has nothing to be told."""
     resource, path = arguments
+    runner = runner or Runner()
     try:
-        with open(path, encoding="utf-8") as file:
-            number, started, node = file.read().split()
+        said = _read(path)
+        number, started, node = said.split()
         pid = int(number)
+        process = (proc or Proc()).process(pid)
+        if process is not None and process.started == started and not process.gone:
+            print(f"{process} lives: Pacemaker is not told", file=sys.stderr)
+            return 0
+        if _is_unmanaged(resource, runner):
+            print(f"Asterisk, process {pid}, has died, and Pacemaker does not manage it now")
+            return 0
+        if _read(path) != said:
+            return 0  # the monitor was first, and the next Asterisk serves
         # Each death is announced once: whoever removes the file has done so.
         os.unlink(path)
     except FileNotFoundError:
@@ -42,13 +53,9 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
     except (OSError, ValueError) as problem:
         print(f"cannot read {path}: {problem}", file=sys.stderr)
         return 1
-    process = (proc or Proc()).process(pid)
-    if process is not None and process.started == started and not process.gone:
-        print(f"{process} lives: Pacemaker is not told", file=sys.stderr)
-        return 0
     print(f"Asterisk, process {pid}, has died: Pacemaker is told")
     try:
-        done = (runner or Runner()).run(
+        done = runner.run(
             ("crm_resource", "--fail", "--resource", resource, "--node", node),
             Deadline(TELLING_SECONDS),
         )
@@ -59,6 +66,26 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
         print(f"crm_resource: {done.complaint}: the monitor will notice", file=sys.stderr)
         return 1
     return 0
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _is_unmanaged(resource: str, runner: Runner) -> bool:
+    """Whether somebody has taken it out of Pacemaker's hands (maintenance, unmanage).
+
+    Pacemaker would keep the failure, and restart, when it manages again, the healthy
+    Asterisk that was started by hand meanwhile (seen with 3.0). Not known is no.
+    """
+    try:
+        shown = runner.run(
+            ("crm_mon", "-1", "--output-as=xml", "--resource", resource), Deadline(ASKING_SECONDS)
+        )
+    except AgentError:
+        return False
+    return shown.ok and ' managed="false"' in shown.out
 
 
 if __name__ == "__main__":

@@ -135,6 +135,10 @@ class ControlSocket(Probe):
     def converse(self, deadline: Deadline) -> Conversation[Verdict]:
         greeting = yield from control.greet(self.path, deadline)
         pid = greeting.rpartition("/")[0].rpartition("/")[2]
+        if not pid.isdecimal():
+            # Out of open files, for one: it says so and hangs up.
+            reason = f'control socket {self.path} says "{greeting}" instead of its greeting'
+            return Verdict(self, UNKNOWN, reason)
         if pid != str(self.process.pid):
             reason = (
                 f"control socket {self.path} belongs to process {pid}, "
@@ -362,15 +366,15 @@ class CallSetup(ManagerQuestion):
 
     def _end_of_the_last(self, ami: Ami) -> Conversation[None]:
         """Never two of them: what holds one up would keep each for ever."""
-        patience = ami.deadline.within(ami.deadline.remaining() / 2)
+        patience = ami.deadline.within(ami.deadline.remaining() / (1 if self._called else 2))
         for half in self.HALVES:
             while True:
                 found = yield from self.allowed(ami, "Getvar", Channel=half, Variable="ASHA")
                 if found.get("Response") != "Success":
                     break
-                if self._called:
-                    raise Silent("end of the call that was asked for first")
                 if patience.expired:
+                    if self._called:
+                        raise Silent("end of the call that was asked for first")
                     raise NotAsked(
                         f"the call of the monitor before ({half}) has not ended: does the "
                         "database for call records answer?"

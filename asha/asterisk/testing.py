@@ -80,6 +80,8 @@ class FakeAsterisk:
     ) -> None:
         self.folder = folder
         self.pid = pid or os.getpid()
+        # What its control socket says instead of its greeting.
+        self.greeting = ""
         folder.mkdir(parents=True, exist_ok=True)
         self.control_path = folder / "asterisk.ctl"
         self.control_path.unlink(missing_ok=True)
@@ -152,7 +154,7 @@ class FakeAsterisk:
     def _greet(self, caller: socket.socket, part: str) -> None:
         self._callers[caller] = (part, b"")
         if part == CONTROL:
-            caller.sendall(f"host/{self.pid}/16.28.0\n".encode())
+            caller.sendall((self.greeting or f"host/{self.pid}/16.28.0\n").encode())
         elif part == AMI:
             caller.sendall(b"Asterisk Call Manager/5.0.4\r\n")
 

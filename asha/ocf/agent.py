@@ -279,8 +279,9 @@ class Agent:
             cap=cap,
         )
 
-    def clear_node_attribute(self, name: str, cap: float = TELL_SECONDS) -> None:
-        self._tell_cluster(
+    def clear_node_attribute(self, name: str, cap: float = TELL_SECONDS) -> bool:
+        """False if the cluster was not told within ``cap`` seconds."""
+        return self._tell_cluster(
             f"no node attribute {name}", "attrd_updater", "--name", name, "--delete", cap=cap
         )
 

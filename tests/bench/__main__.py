@@ -47,7 +47,7 @@ def say(text: str) -> None:
 def main() -> int:
     options = parse_arguments()
     # As ^C: the lab is removed on the way out.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.show:
         return finish(Run.load(options.show), options)
     run = Run(shlex.join(["python3", "-m", "tests.bench", *sys.argv[1:]]), options.rounds)

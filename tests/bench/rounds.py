@@ -151,8 +151,10 @@ def wait_replaced(cluster: StackCluster, struck: Node, old: int, begun: Clock) -
             return True
         if not asked and begun.passed >= cluster.stack.patience:
             asked = True
-            unseen = first_line(cluster.running, begun, FAILURE) is None
-            return unseen and struck.is_up and cluster.stack.looks_green(struck)
+            # In this order: a monitor by hand may hang for as long as Pacemaker's does,
+            # and end well when Pacemaker kills what it waits for.
+            return (struck.is_up and cluster.stack.looks_green(struck)
+                    and first_line(cluster.running, begun, FAILURE) is None)
         return False
 
     wait_for(decided, "the cluster to restart Asterisk", timeout=CURE_SECONDS)
@@ -165,9 +167,12 @@ def replaced(cluster: StackCluster, old: int) -> bool:
 
 def heal(cluster: StackCluster, struck: Node, old: int) -> None:
     """Whatever the stack did or did not do: a fresh Asterisk, and no failure counted."""
-    if struck.is_up and pid(struck) == old:
-        os.kill(old, signal.SIGKILL)
+    if not replaced(cluster, old) and struck.is_up:
+        if pid(struck) == old:
+            os.kill(old, signal.SIGKILL)
         struck.run("crm_resource", "--fail", "--resource", "p_asterisk", "--node", struck.name,
                    check=False)
         wait_for(lambda: replaced(cluster, old), "a fresh Asterisk", timeout=CURE_SECONDS)
+        # A cleanup in the midst of a start would have Pacemaker forget it.
+        cluster.wait_ready()
     cluster.heal()

@@ -38,6 +38,7 @@ TIMING = (
     "consensus", "join", "hold", "knet_ping_interval", "knet_ping_timeout", "knet_pong_count",
 )
 CHANGE_SECONDS = 120.0
+DC_OPTIONS = ("have-watchdog", "dc-version", "cluster-infrastructure", "cluster-name")
 
 
 @dataclass(frozen=True)
@@ -237,8 +238,10 @@ class Changer:
 
     def _empty(self, cluster: StackCluster) -> None:
         """Stop whatever runs, and forget every resource."""
-        wait_for(lambda: bool(cluster.state().dc), "a DC", timeout=CHANGE_SECONDS)
+        wait_for(lambda: len(cluster.state().online) == len(cluster.running),
+                 "both nodes online", timeout=CHANGE_SECONDS)
         node = cluster.running[0]
+        wait_for(lambda: dc_has_written(node), "the DC's options", timeout=CHANGE_SECONDS)
         # Not by crmsh, which refuses while there is no resource and no fencing.
         node.run("crm_attribute", "--type", "crm_config", "--name", "stop-all-resources",
                  "--update", "true")
@@ -269,14 +272,25 @@ def nothing_runs(cluster: Cluster) -> bool:
     return bool(state.dc) and not state.busy and not any(map(any, running))
 
 
+def dc_has_written(node: Node) -> bool:
+    return node.run("crm_attribute", "--type", "crm_config", "--name", "dc-version", "--query",
+                    check=False).ok
+
+
 def without_resources(configuration: str) -> str:
-    """The configuration section of a CIB with its nodes alone."""
+    """The configuration section of a CIB with its nodes alone, and what its DC has
+    written: were that to be written anew, it would meet the next load."""
     top = ElementTree.fromstring(configuration)
     for part in list(top):
-        if part.tag != "nodes":
+        if part.tag in ("resources", "constraints"):
+            part.clear()
+        elif part.tag == "crm_config":
+            for options in part.iterfind("cluster_property_set"):
+                for option in list(options):
+                    if option.get("name") not in DC_OPTIONS:
+                        options.remove(option)
+        elif part.tag != "nodes":
             top.remove(part)
-    for name in ("crm_config", "resources", "constraints"):
-        ElementTree.SubElement(top, name)
     return ElementTree.tostring(top, encoding="unicode")
 
 

@@ -24,7 +24,8 @@ from tests.lab.prober import Prober
 
 # Seconds from the injection until a caller is served again.
 CURED = 15.0
-# The same where no signal ends Asterisk: the stop must first know that.
+# The same where no signal ends Asterisk: its stop must know that, and the other node
+# must have the data first.
 CURED_BY_FENCING = 20.0
 # What is seen at depth 20 only is seen at its second look, a minute after the first.
 SEEN = 150.0
@@ -33,7 +34,7 @@ START_SECONDS = 90.0
 
 
 @dataclass
-class Bench:
+class Scene:
     cluster: Cluster
     prober: Prober
     device: FenceDevice
@@ -50,44 +51,44 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
+def scene() -> Iterator[Scene]:
     with lab_or_skip() as lab, FenceDevice(lab) as device:
         cluster = Cluster(lab)
         cluster.load()
         fencing(cluster)
         cluster.wait_ready()
         with Prober(lab) as prober:
-            yield Bench(cluster, prober, device, cluster.write_data())
+            yield Scene(cluster, prober, device, cluster.write_data())
 
 
 @pytest.mark.parametrize("hang", HANGS, ids=lambda hang: hang.name)
-def test_hang(bench: Bench, hang: Hang) -> None:
-    cluster = bench.cluster
+def test_hang(scene: Scene, hang: Hang) -> None:
+    cluster = scene.cluster
     cluster.heal()
     hang.prepare(cluster)
     if hang.outcome == FENCED:
-        bench.data = cluster.write_data()  # the disk is taken away under it
+        scene.data = cluster.write_data()  # the disk is taken away under it
     call = cluster.place_call()
     node = cluster.active()
     before = daemon(node)
-    kept = bench.evidence(node)
-    bench.prober.wait_answering(time.monotonic())
+    kept = scene.evidence(node)
+    scene.prober.wait_answering(time.monotonic())
     begun = time.monotonic()
     with hang.inject(cluster):
         if hang.outcome == RECOVERS:
-            check_recovery(bench, hang, node, begun)
+            check_recovery(scene, hang, node, begun)
         elif hang.outcome == FENCED:
-            check_fencing(bench, hang, node, begun)
+            check_fencing(scene, hang, node, begun)
         else:
-            check_left_alone(bench, hang, node, begun)
+            check_left_alone(scene, hang, node, begun)
             assert before.lives
             if node.path(CONTROL_SOCKET).exists():
                 assert cluster.call_is_up(call)
     cluster.wait_ready()
-    bench.prober.wait_answering(time.monotonic())
+    scene.prober.wait_answering(time.monotonic())
     if hang.outcome in (RECOVERS, FENCED):
         assert not before.lives
-        news = bench.evidence(node)[len(kept):]
+        news = scene.evidence(node)[len(kept):]
         assert len(news) == 1
         assert hang.named in news[0]
     elif before.lives:  # not where undoing the fault takes a restart
@@ -95,57 +96,57 @@ def test_hang(bench: Bench, hang: Hang) -> None:
     wait_for(lambda: not attribute(cluster.active()), "Asterisk to be called well again")
     wait_for_audit(cluster)
     assert cluster.audit() == []
-    assert cluster.lost_data(bench.data) == []
+    assert cluster.lost_data(scene.data) == []
 
 
-def check_recovery(bench: Bench, hang: Hang, node: Node, begun: float) -> None:
+def check_recovery(scene: Scene, hang: Hang, node: Node, begun: float) -> None:
     """Failed once, for the right reason, and restarted where it was."""
-    wait_for(lambda: bool(bench.said()), f"Pacemaker to see: {hang.title}", timeout=60, every=0.2)
-    assert bench.cluster.wait_ready() == node.name
-    bench.prober.wait_answering(time.monotonic())
-    took = bench.prober.recovered(begun)
+    wait_for(lambda: bool(scene.said()), f"Pacemaker to see: {hang.title}", timeout=60, every=0.2)
+    assert scene.cluster.wait_ready() == node.name
+    scene.prober.wait_answering(time.monotonic())
+    took = scene.prober.recovered(begun)
     print(f"{hang.name}: served again after {took:.1f} s")
-    assert all("_monitor_" in text for text in bench.said())
-    assert any(hang.named in text for text in bench.said())
+    assert all("_monitor_" in text for text in scene.said())
+    assert any(hang.named in text for text in scene.said())
     assert 0 < took <= CURED
     assert fail_count(node) == 1
 
 
-def check_fencing(bench: Bench, hang: Hang, node: Node, begun: float) -> None:
+def check_fencing(scene: Scene, hang: Hang, node: Node, begun: float) -> None:
     """Failed for the right reason, not ended, so its node is off before another starts."""
     wait_for(
-        lambda: any(hang.named in text for text in bench.said()),
+        lambda: any(hang.named in text for text in scene.said()),
         f"Pacemaker to see: {hang.title}", timeout=60, every=0.2,
     )
     wait_for(
-        lambda: bench.cluster.state().active not in ("", node.name), "the other node to take over",
+        lambda: scene.cluster.state().active not in ("", node.name), "the other node to take over",
         timeout=120, every=0.2,
     )
-    bench.prober.wait_answering(time.monotonic())
-    took = bench.prober.recovered(begun)
-    [fenced] = bench.device.done
+    scene.prober.wait_answering(time.monotonic())
+    took = scene.prober.recovered(begun)
+    [fenced] = scene.device.done
     print(f"{hang.name}: fenced after {fenced.moment - begun:.1f} s, served after {took:.1f} s")
     assert fenced.node == node.name
     assert 0 < took <= CURED_BY_FENCING
     wait_for(lambda: node.is_up, "the fenced node to boot")
 
 
-def check_left_alone(bench: Bench, hang: Hang, node: Node, begun: float) -> None:
+def check_left_alone(scene: Scene, hang: Hang, node: Node, begun: float) -> None:
     """Watched through several monitors: named if it must be, and nothing is restarted."""
     named = hang.outcome == DEGRADED
     wait_for(
-        lambda: time.monotonic() - begun > WATCH_SECONDS and (bool(bench.said()) or not named),
+        lambda: time.monotonic() - begun > WATCH_SECONDS and (bool(scene.said()) or not named),
         f"Pacemaker to look at: {hang.title}", timeout=SEEN, every=0.2,
     )
     if named:
-        assert all("_monitor_" in text for text in bench.said())
-        assert any(hang.named in text for text in bench.said())
+        assert all("_monitor_" in text for text in scene.said())
+        assert any(hang.named in text for text in scene.said())
         assert hang.named in attribute(node)
     else:
-        assert bench.said() == []
+        assert scene.said() == []
     assert fail_count(node) == 0
     if hang.name != "sip-traced":
-        assert bench.prober.outage(begun) < UNNOTICED
+        assert scene.prober.outage(begun) < UNNOTICED
 
 
 def attribute(node: Node) -> str:
@@ -160,17 +161,17 @@ def fail_count(node: Node) -> int:
     return int(said.rpartition("value=")[2])
 
 
-def test_a_start_while_no_name_server_answers(bench: Bench) -> None:
+def test_a_start_while_no_name_server_answers(scene: Scene) -> None:
     """Asterisk waits for each name that its configuration has, and starts all the same."""
-    cluster = bench.cluster
+    cluster = scene.cluster
     cluster.heal()
     begun = time.monotonic()
     with hang("dns-blackhole").inject(cluster):
         node = cluster.active()
         node.kill("asterisk")
-        wait_for(lambda: bool(bench.said()), "Pacemaker to see its death", timeout=30)
+        wait_for(lambda: bool(scene.said()), "Pacemaker to see its death", timeout=30)
         assert cluster.wait_ready(timeout=START_SECONDS) == node.name
-        bench.prober.wait_answering(time.monotonic())
-        print(f"dns-blackhole: started after {bench.prober.recovered(begun):.1f} s")
+        scene.prober.wait_answering(time.monotonic())
+        print(f"dns-blackhole: started after {scene.prober.recovered(begun):.1f} s")
         assert fail_count(node) == 1
     cluster.wait_ready()

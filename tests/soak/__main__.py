@@ -20,7 +20,7 @@ from tests.lab.prober import Prober
 from tests.soak import cost
 from tests.soak.calls import Calls, Counts
 from tests.soak.disturb import Disturbances
-from tests.soak.monitors import Monitor, MonitorLog, log_each
+from tests.soak.monitors import Monitor, MonitorLog, fail_counts, log_each
 from tests.soak.report import Report, parse_samples, silence
 
 PROGRESS_EVERY = 30.0
@@ -187,15 +187,15 @@ class Run:
             self._cluster.wait_ready()
         except LabError as error:
             report.violations.append(str(error))
-        state = self._cluster.state()
-        report.failures = state.failures
-        report.node_after = state.active
+        shown = self._active.run("crm_mon", "-1", "--output-as=xml", "--include=none,failcounts")
+        report.failures = fail_counts(shown.out)
+        report.node_after = self._cluster.state().active
         report.same_process = self._active.pids("asterisk") == self._pids
         report.violations += self._cluster.audit()
         if any(one.failed for one in self._log.monitors()):
-            shown = self._active.run("python3", "-m", "asha", "evidence", "show", "last",
-                                     check=False)
-            report.evidence = shown.out + shown.err
+            kept = self._active.run("python3", "-m", "asha", "evidence", "show", "last",
+                                    check=False)
+            report.evidence = kept.out + kept.err
 
 
 def progress_line(counts: Counts, monitors: list[Monitor]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from xml.etree import ElementTree
 
 from tests.lab import Node
 
@@ -89,6 +90,19 @@ def parse(text: str) -> list[Monitor]:
             # One that was late has an exit too, once it was killed.
             found.setdefault((match["resource"], match["interval"], match["pid"]), ended)
     return [replace(one, reason=reasons.get(run, one.reason)) for run, one in found.items()]
+
+
+def fail_counts(xml: str) -> list[str]:
+    """What Pacemaker counts as failed, of crm_mon's XML with --include=failcounts.
+
+    Not its list of failures: that has degraded results too, and keeps them.
+    """
+    return [
+        f"{history.get('id')} on {node.get('name')}: fail-count {history.get('fail-count')}"
+        for node in ElementTree.fromstring(xml).iterfind("node_history/node")
+        for history in node.iterfind("resource_history")
+        if history.get("fail-count", "0") != "0"
+    ]
 
 
 def moment(stamp: str) -> datetime:

@@ -14,7 +14,7 @@ from asha.asterisk import evidence
 from asha.asterisk.ami import Credentials
 from asha.asterisk.evidence import Collector, events_in, prune
 from asha.asterisk.proc import Proc, Process
-from asha.asterisk.testing import AMI, SECRET, USER, FakeAsterisk
+from asha.asterisk.testing import AMI, SECRET, USER, FakeAsterisk, FakeProc
 from asha.ocf import Deadline, Failed
 from asha.ocf.results import Expired
 from asha.ocf.runner import Completed
@@ -123,6 +123,22 @@ def test_what_is_halted_is_left_alone(tmp_path: Path) -> None:
     assert "state T" in (Path(place) / "tasks.txt").read_text()
 
 
+def test_gdb_is_not_left_waiting_for_a_thread_in_the_kernel(tmp_path: Path) -> None:
+    """It would have to be killed: no backtrace, and seconds without telephones."""
+
+    def never(*argv: str, cap: float | None = None) -> Completed:
+        raise AssertionError("gdb was run")
+
+    proc = FakeProc(tmp_path / "proc")
+    proc.add(50, "asterisk")
+    proc.task(50, 51, "D", name="db_sync")
+    process = Proc(str(proc.root)).process(50)
+    assert process is not None
+    place = Collector(process, Deadline(5), never, str(tmp_path)).collect("hung", [], None, [])
+    summary = (Path(place) / "summary.txt").read_text()
+    assert "no backtraces: gdb would wait for thread 51 (db_sync)" in summary
+
+
 def test_backtraces_that_take_too_long_are_kept_as_far_as_they_came(
     tmp_path: Path, me: Process
 ) -> None:
@@ -167,6 +183,17 @@ def test_too_many_megabytes(tmp_path: Path) -> None:
         make_event(tmp_path, f"2026010{day}-120000-7", size=600 << 10)
     prune(str(tmp_path), 10, 1, Deadline(5))
     assert events_in(str(tmp_path)) == ["20260103-120000-7"]
+
+
+def test_what_a_person_left_there_stops_no_pruning(tmp_path: Path) -> None:
+    for day in range(1, 4):
+        make_event(tmp_path, f"2026010{day}-120000-7")
+    (tmp_path / "20260101-120000-7" / "unpacked").mkdir()
+    packed = tmp_path / "20260101-120000-7.tar.gz"
+    packed.write_text("packed")
+    prune(str(tmp_path), 1, 100, Deadline(5))
+    assert events_in(str(tmp_path)) == ["20260103-120000-7"]
+    assert packed.exists()
 
 
 def test_no_directory_has_no_events(tmp_path: Path) -> None:

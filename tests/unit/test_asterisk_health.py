@@ -19,7 +19,7 @@ from asha.agents import asterisk_health
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.asterisk import ending, probes, proc
 from asha.asterisk.evidence import events_in
-from asha.asterisk.proc import Proc, Process
+from asha.asterisk.proc import BLOCKED, Proc, Process, Task
 from asha.asterisk.testing import (
     AMI,
     ASTDB_LOCKED,
@@ -449,6 +449,48 @@ def test_a_held_lock_is_named_and_failed(pbx: Pbx, part: str, named: str) -> Non
     assert not any(other in outcome.reason for other in others)
 
 
+@pytest.fixture
+def waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of Asterisk's is in the kernel, when that is asked for alone."""
+    tasks_in = Process.tasks_in
+
+    def with_one(process: Process, *states: str) -> list[Task]:
+        return process.tasks()[:1] if states == (BLOCKED,) else tasks_in(process, *states)
+
+    monkeypatch.setattr(Process, "tasks_in", with_one)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "code"), [("crm1 crm2", Exit.ERR_GENERIC), ("crm1", Exit.DEGRADED)]
+)
+def test_a_stalled_disk_is_a_failure_where_another_node_cures_it(
+    pbx: Pbx, waits_for_the_disk: None, nodes: str, code: Exit
+) -> None:
+    """When the other has just lost power, DRBD holds each write: no reason to end calls."""
+    with_secret(pbx)
+    pbx.silence("astdb")
+    runner = CallQueue()
+    runner.expect("crm_node", "--partition", out=f"{nodes}\n")
+    if code == Exit.DEGRADED:
+        told = "degraded: AstDB waits for its disk, and no other node is there to take over"
+        runner.expect("attrd_updater", "--name", "asha-asterisk", "--update", told)
+    outcome = pbx.act("monitor", DEEP, {"disk_patience": "500ms"}, runner=runner)
+    runner.done()
+    assert outcome.code == code
+    assert "AstDB" in outcome.reason
+
+
+def test_a_slow_disk_is_waited_for(pbx: Pbx, waits_for_the_disk: None) -> None:
+    with_secret(pbx)
+    pbx.silence("astdb")
+    late = threading.Timer(1.5, (pbx.run / "silent-astdb").unlink)
+    late.start()
+    outcome = pbx.act("monitor", DEEP, {"disk_patience": "4s"})
+    late.join()
+    assert outcome.code == Exit.DEGRADED
+    assert "the disk has held AstDB up" in outcome.reason
+
+
 @pytest.mark.parametrize("answer", ["degraded", "failed"])
 def test_overload_is_told_from_a_hang(pbx: Pbx, answer: str) -> None:
     with_secret(pbx)
@@ -684,6 +726,20 @@ def test_an_attribute_manager_that_is_not_there_changes_nothing(pbx: Pbx) -> Non
     again = pbx.act("monitor", DEEP, runner=runner)
     assert again.code == Exit.DEGRADED
     assert "not told" not in again.err
+
+
+def test_the_attribute_is_taken_back_until_that_is_heard(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(ASTDB_LOCKED)
+    assert pbx.act("monitor", DEEP).code == Exit.DEGRADED
+    (pbx.run / f"silent-{ASTDB_LOCKED}").unlink()
+    runner = CallQueue()
+    delete = ("attrd_updater", "--name", "asha-asterisk", "--delete")
+    runner.expect(*delete, raises=Failed("attrd_updater did not end within 1.5 s"))
+    runner.expect(*delete)
+    for _ in range(3):
+        assert pbx.act("monitor", DEEP, runner=runner).code == Exit.SUCCESS
+    runner.done()
 
 
 def test_stop_takes_the_attribute_back(pbx: Pbx) -> None:
@@ -1009,18 +1065,31 @@ def test_stop_that_cannot_kill_says_which_thread(
     assert (50, signal.SIGKILL) in signals
 
 
-@pytest.mark.parametrize(("fencing", "least", "most"), [("true", 2, 5), ("false", 15, 20)])
+@pytest.mark.parametrize(
+    ("hung", "fencing", "nodes", "least", "most"),
+    [
+        (True, "true", "crm1 crm2", 1, 4),
+        (True, "true", "crm1", 15, 20),  # nobody is there to go on
+        (True, "false", "", 15, 20),
+        (False, "", "", 15, 20),  # somebody asked for this stop, and the disk is slow
+    ],
+)
 def test_stop_that_cannot_kill_is_shorter_where_a_fence_cures(
-    scene: Scene, signals: list[tuple[int, int]], fencing: str, least: float, most: float
+    scene: Scene, signals: list[tuple[int, int]],
+    hung: bool, fencing: str, nodes: str, least: float, most: float,
 ) -> None:
     scene.proc.task(50, 50, "Z")
     scene.proc.task(50, 51, "D", name="db_sync")
     runner = CallQueue()
-    runner.expect(
-        *("crm_attribute", "--type", "crm_config", "--name", "stonith-enabled"),
-        *("--query", "--quiet", "--default", "true"),
-        out=f"{fencing}\n",
-    )
+    if hung:
+        (scene.state / "asterisk-health-p_test.hung").write_text("50 100")
+        runner.expect(
+            *("crm_attribute", "--type", "crm_config", "--name", "stonith-enabled"),
+            *("--query", "--quiet", "--default", "true"),
+            out=f"{fencing}\n",
+        )
+    if nodes:
+        runner.expect("crm_node", "--partition", out=f"{nodes}\n")
     begun = scene.clock.now
     outcome = scene.act("stop", clock=scene.clock, runner=runner)
     assert outcome.code == Exit.ERR_GENERIC

@@ -6,11 +6,13 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asha.asterisk.notice import main
 from asha.asterisk.proc import Proc
+from asha.ocf.runner import Completed
 from asha.ocf.testing import CallQueue
 
 UNIT = Path(__file__).parents[2] / "asha/asterisk/asha-asterisk-died@.service"
@@ -34,12 +36,17 @@ def dead_pid() -> int:
     return child.pid
 
 
+MON = ("crm_mon", "-1", "--output-as=xml", "--resource", "p_asterisk")
+MANAGED = '<resource id="p_asterisk" active="false" managed="true" failed="false"/>'
+
+
 def tell(queue: CallQueue, serving: Path) -> int:
     return main(["p_asterisk", str(serving)], queue)
 
 
 def test_a_death_is_told_once(queue: CallQueue, serving: Path) -> None:
     serving.write_text(f"{dead_pid()} 4711 crm1")
+    queue.expect(*MON, out=MANAGED)
     queue.expect("crm_resource", "--fail", "--resource", "p_asterisk", "--node", "crm1")
     assert tell(queue, serving) == 0
     assert not serving.exists()
@@ -51,10 +58,33 @@ def test_one_that_lives_is_not_told(queue: CallQueue, serving: Path) -> None:
     assert own is not None
     serving.write_text(f"{own.identity} crm1")
     assert tell(queue, serving) == 0
+    assert serving.exists()  # for its own death
+
+
+def test_one_that_is_not_managed_is_not_told(queue: CallQueue, serving: Path) -> None:
+    serving.write_text(f"{dead_pid()} 4711 crm1")
+    queue.expect(*MON, out=MANAGED.replace('managed="true"', 'managed="false"'))
+    assert tell(queue, serving) == 0
+    assert serving.exists()
+
+
+def test_the_next_one_that_serves_already_is_left_alone(queue: CallQueue, serving: Path) -> None:
+    """The monitor was first: stop and start have been, while Pacemaker was asked."""
+    serving.write_text(f"{dead_pid()} 4711 crm1")
+
+    class Meanwhile(CallQueue):
+        def run(self, *given: Any, **named: Any) -> Completed:
+            serving.write_text("4712 4713 crm1")
+            return queue.run(*given, **named)
+
+    queue.expect(*MON, out=MANAGED)
+    assert tell(Meanwhile(), serving) == 0
+    assert serving.read_text() == "4712 4713 crm1"
 
 
 def test_another_with_the_same_number_is_no_witness(queue: CallQueue, serving: Path) -> None:
     serving.write_text(f"{os.getpid()} 1 crm1")
+    queue.expect(*MON, out=MANAGED)
     queue.expect("crm_resource", "--fail", "--resource", "p_asterisk", "--node", "crm1")
     assert tell(queue, serving) == 0
 
@@ -63,6 +93,7 @@ def test_a_pacemaker_that_refuses_leaves_it_to_the_monitor(
     queue: CallQueue, serving: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     serving.write_text(f"{dead_pid()} 4711 crm1")
+    queue.expect(*MON, code=102)  # not known is no reason to keep quiet
     queue.expect(
         "crm_resource", "--fail", "--resource", "p_asterisk", "--node", "crm1",
         code=102, err="crm_resource: Could not connect to the CIB manager",

@@ -18,6 +18,7 @@ from asha.asterisk.probes import (
     HUNG,
     REFUSED,
     UNKNOWN,
+    CallSetup,
     ControlSocket,
     ManagerInterface,
     Probe,
@@ -158,6 +159,38 @@ def test_a_late_answer_counts() -> None:
     assert findings(ask([Slow()], Deadline(ENOUGH), 0.4)) == [HEALTHY]
 
 
+class SlowCall(FakeAsterisk):
+    """Whose first call is not set up, and stands for ``lasts`` seconds."""
+
+    lasts = 0.0
+    ends: float | None = None
+
+    def _ami_answer(self, block: str) -> bytes | None:
+        fields = dict(line.split(": ", 1) for line in block.split("\r\n") if ": " in line)
+        if fields["Action"] == "Originate" and self.ends is None:
+            self.ends = time.monotonic() + self.lasts
+            return b""
+        if fields.get("Channel") in CallSetup.HALVES and time.monotonic() < (self.ends or 0):
+            said = f"Response: Success\r\nActionID: {fields['ActionID']}\r\n\r\n"
+            return said.encode()
+        return super()._ami_answer(block)
+
+
+@pytest.mark.parametrize(("lasts", "finding"), [(2.5 * SHORT, HEALTHY), (60.0, HUNG)])
+def test_a_slow_call_has_the_patience_of_all_others(
+    tmp_path: Path, me: Process, lasts: float, finding: str
+) -> None:
+    with SlowCall(tmp_path / "run") as fake:
+        fake.lasts = lasts
+        [endpoint] = me.listening(fake.ami_port, ("tcp",))
+        call = CallSetup(ManagerInterface(endpoint, me, Credentials(USER, SECRET)))
+        begun = time.monotonic()
+        [verdict] = ask([call], Deadline(ENOUGH), 2 * SHORT)
+        assert verdict.finding == finding, verdict.reason
+        # Nor does one that is hung have Asterisk asked without a pause.
+        assert time.monotonic() - begun > 2.4 * SHORT
+
+
 def test_removed_control_socket_is_refused(fake: FakeAsterisk, me: Process) -> None:
     fake.control_path.unlink()
     (verdict,) = ask([ControlSocket(str(fake.folder), me)], Deadline(ENOUGH), ENOUGH)
@@ -170,6 +203,13 @@ def test_control_socket_of_another_process(fake: FakeAsterisk, me: Process) -> N
     (verdict,) = ask([ControlSocket(str(fake.folder), me)], Deadline(ENOUGH), ENOUGH)
     assert verdict.finding == UNKNOWN
     assert f"Asterisk is process {me.pid}" in verdict.reason
+
+
+def test_control_socket_that_complains_is_quoted(fake: FakeAsterisk, me: Process) -> None:
+    fake.greeting = "No more connections allowed\n"
+    (verdict,) = ask([ControlSocket(str(fake.folder), me)], Deadline(ENOUGH), ENOUGH)
+    assert verdict.finding == UNKNOWN
+    assert '"No more connections allowed"' in verdict.reason
 
 
 def test_closed_ami_is_refused(fake: FakeAsterisk, me: Process) -> None:

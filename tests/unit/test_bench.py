@@ -132,10 +132,15 @@ def test_the_stock_corosync_keeps_the_links_and_loses_the_timing() -> None:
 
 def test_a_configuration_is_emptied_of_all_but_its_nodes() -> None:
     emptied = without_resources(
-        "<configuration><crm_config><x/></crm_config><nodes><node id='1'/></nodes>"
+        "<configuration><crm_config><cluster_property_set id='c'>"
+        "<nvpair id='c-dc' name='dc-version' value='3'/>"
+        "<nvpair id='c-s' name='stop-all-resources' value='true'/></cluster_property_set>"
+        "</crm_config><nodes><node id='1'/></nodes>"
         "<resources><primitive id='p'/></resources><constraints/><rsc_defaults/></configuration>"
     )
     assert "<node " in emptied
+    assert "dc-version" in emptied
+    assert "stop-all-resources" not in emptied
     assert "primitive" not in emptied
     assert "rsc_defaults" not in emptied
     assert emptied.count("<resources") == 1

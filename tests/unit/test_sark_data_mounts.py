@@ -334,7 +334,7 @@ def inside_stalled_and_held(frozen: Site, start: Start) -> None:
         f"fd = os.open({frozen.points[0]!r}, os.O_RDONLY)\n"
         f"threading.Thread(target=lambda: open({file!r}, 'w'), daemon=True).start()\n"
     )
-    code, said = frozen.do("stop", CRM_meta_timeout="4000")
+    code, said = frozen.do("stop", CRM_meta_timeout="8000")
     assert code == Exit.ERR_GENERIC, said
     assert f"{frozen.points[0]} is held by " in said
     assert f"(pid {holder.pid}, waiting for the disk)" in said.splitlines()[-1]

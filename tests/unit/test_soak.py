@@ -85,6 +85,27 @@ def test_the_shortest_stamp_is_read() -> None:
     assert Monitor("p_asterisk", 5.0, 0, 0.0) in monitors.parse(text)
 
 
+# Pacemaker 3.0.0, after a killed Apache and a degraded Asterisk.
+FAIL_COUNTS = """\
+<pacemaker-result api-version="2.38" request="crm_mon -1 --output-as=xml">
+  <node_history>
+    <node name="crm2">
+      <resource_history id="p_apache" orphan="false" migration-threshold="3" fail-count="1" \
+last-failure="Sun Nov 22 18:43:19 2026"/>
+      <resource_history id="p_ip" orphan="false" migration-threshold="3" fail-count="0"/>
+      <resource_history id="p_fs" orphan="false" migration-threshold="3"/>
+    </node>
+  </node_history>
+  <status code="0" message="OK"/>
+</pacemaker-result>
+"""
+
+
+def test_fail_counts() -> None:
+    assert monitors.fail_counts(FAIL_COUNTS) == ["p_apache on crm2: fail-count 1"]
+    assert monitors.fail_counts("<pacemaker-result><node_history/></pacemaker-result>") == []
+
+
 PRIMITIVE = """\
 <primitive id="p_asterisk" class="ocf" provider="asha" type="asterisk-health">
   <!-- a comment -->
