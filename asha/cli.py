@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"asha: {trouble}", file=sys.stderr)
         if trouble.mend:
             print(f"      {trouble.mend}", file=sys.stderr)
-        return 1
+        return trouble.code
     except BrokenPipeError:
         # Whoever read us has seen enough; Python would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 
 class Trouble(Exception):
-    """One line of what is wrong, and one of what to do (``mend``, may be "")."""
+    """One line of what is wrong, and one of what to do (``mend``, may be "").
 
-    def __init__(self, what: str, mend: str = "") -> None:
+    ``code`` is the command's exit code for it.
+    """
+
+    def __init__(self, what: str, mend: str = "", code: int = 1) -> None:
         super().__init__(what)
         self.mend = mend
+        self.code = code

@@ -126,12 +126,12 @@ class AsteriskHealth(Agent):
     signal or frozen by its cgroup, or that has no SIP socket, has failed too.
 
     Reported as degraded and left running: a debugger or core dumper at work, a
-    thread that waits for a disk or that never rests, a control socket or AMI that is
-    gone while SIP answers (see when_lost), an AstDB that answers with an error (see
-    when_faulty), overload (see when_overloaded), a call that is refused, a missing pid
-    file, an AMI user that is not accepted, packets lost to a firewall rule on the node
-    itself. The node attribute asha-asterisk says what, for as long as it is so
-    (crm_mon -A).
+    thread that never rests or that waits for a disk (but see disk_patience), a control
+    socket or AMI that is gone while SIP answers (see when_lost), an AstDB that answers
+    with an error (see when_faulty), overload (see when_overloaded), a call that is
+    refused, a missing pid file, an AMI user that is not accepted, packets lost to a
+    firewall rule on the node itself. The node attribute asha-asterisk says what, for as
+    long as it is so (crm_mon -A).
 
     The call of depth 20 leaves no call record (CDR), no voicemail and no line in the log
     below verbose. It runs through the context asha-heartbeat, which the agent makes by
@@ -264,8 +264,10 @@ class AsteriskHealth(Agent):
     disk_patience = Duration(
         "Patience with the disk",
         "How much longer AstDB may be silent while a thread of Asterisk's waits in the kernel and "
-        "all else answers. A disk that holds it up for longer counts as hung, if another node is "
-        "there to take over; else it is reported.",
+        "all else answers: after the time in which silence is a hang (1.5 times probe_timeout). A "
+        "disk that holds it up for longer counts as hung, if another node is there to take over: "
+        "the stop then fails, and gets this node fenced where fencing is set up. Without another "
+        "node it is only reported.",
         default="1500ms",
     )
     evidence_seconds = Duration(
@@ -333,9 +335,9 @@ class AsteriskHealth(Agent):
 
     # Watching
 
-    @action(timeout=20, interval=4, depth=0)
-    @action(timeout=20, interval=4, depth=10)
-    @action(timeout=20, interval=60, depth=20)
+    @action(timeout=20, interval=10, depth=0)
+    @action(timeout=30, interval=4, depth=10)
+    @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
         process, odd = self._find()
         if self.is_probe:

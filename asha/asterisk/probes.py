@@ -307,7 +307,8 @@ class Database(ManagerQuestion):
     word = "astdb"
     asked = "DBPut and DBGet of asha/heartbeat"
     exercises = "the database of registrations: its lock, its file and the disk below"
-    means = "hung: telephones cannot register; an error: degraded (when_faulty)"
+    means = "hung (see disk_patience): telephones cannot register; an error: degraded "\
+        "(when_faulty)"
     costs = "a session, a key written"
 
     def question(self, ami: Ami) -> Conversation[str]:

@@ -30,6 +30,10 @@ PLACEHOLDER = re.compile(r"@([A-Z]+)@")
 BARE = re.compile(r"[A-Za-z0-9_./:+@%,-]+")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
+FENCING = "stonith-enabled"
+# Pacemaker's words for it (crm_str_to_boolean), as people write them.
+TRUE = ("true", "yes", "on", "y", "1")
+
 LOAD_SECONDS = 90.0
 LOOK_SECONDS = 20.0
 # cibadmin(8), CRM_EX_NOSUCH: nothing has that XPath. Pacemaker answered.
@@ -127,14 +131,11 @@ def diff(machine: Machine, site: Site) -> str:
     """What loading would change, as a unified diff of ``crm configure show``; "" for
     nothing. Tried on a copy of the live configuration. Trouble when Pacemaker does
     not run or crmsh refuses."""
-    wanted = render(site)
-    live = machine.run("cibadmin", "--query", timeout=LOOK_SECONDS, check=False)
-    if not live.ok:
-        raise Trouble("the live configuration cannot be read: Pacemaker does not run here",
-                      "systemctl start pacemaker, or ask on the other node")
+    live = _live(machine)
+    wanted = _with_fencing_of(live, render(site))
     with tempfile.TemporaryDirectory(prefix="asha-cib-") as directory:
         copy = Path(directory, "cib.xml")
-        copy.write_text(live.out, encoding="utf-8", errors="surrogateescape")
+        copy.write_text(live, encoding="utf-8", errors="surrogateescape")
         source = Path(directory, "asha.crm")
         source.write_text(wanted, encoding="utf-8", errors="surrogateescape")
         environ = {"CIB_file": str(copy)}
@@ -151,12 +152,28 @@ def load(machine: Machine, site: Site) -> list[str]:
 
     Again, it changes nothing. Trouble when crmsh refuses; then nothing is changed.
     """
-    wanted = render(site)
+    wanted = _with_fencing_of(_live(machine), render(site))
     with tempfile.TemporaryDirectory(prefix="asha-cib-") as directory:
         source = Path(directory, "asha.crm")
         source.write_text(wanted, encoding="utf-8", errors="surrogateescape")
         said = _update(machine, source, {})
     return warnings(said.out + "\n" + said.err)
+
+
+def _live(machine: Machine) -> str:
+    """The running cluster's configuration as XML. Trouble when Pacemaker does not run."""
+    live = machine.run("cibadmin", "--query", timeout=LOOK_SECONDS, check=False)
+    if not live.ok:
+        raise Trouble("the live configuration cannot be read: Pacemaker does not run here",
+                      "systemctl start pacemaker, or ask on the other node")
+    return live.out
+
+
+def _with_fencing_of(live: str, wanted: str) -> str:
+    """The text with fencing on where it is on: nobody means to lose it by a load."""
+    options = ElementTree.fromstring(live).iterfind("configuration/crm_config//nvpair")
+    on = any(option.get("name") == FENCING and option.get("value") in TRUE for option in options)
+    return wanted.replace(f"    {FENCING}=false", f"    {FENCING}=true") if on else wanted
 
 
 def warnings(said: str) -> list[str]:

@@ -11,8 +11,11 @@ from asha.trouble import Trouble
 EPILOG = """\
 Each node keeps its own, on its own disk. An event is named by its moment and the
 number of the process; "last" is the newest. Send the whole directory of an event
-(mostly backtraces.txt) to whoever looks after your Asterisk.
+(mostly backtraces.txt) to whoever looks after your Asterisk. A hang leaves one, a
+crash does not (see journalctl -u asterisk). Backtraces need gdb.
 """
+
+NONE = "no hang was seen on this node"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             for event in events:
                 print(f"{event}  {_why(options.directory, event)}")
             if not events:
-                print("no hang was seen on this node")
+                print(NONE)
             return 0
         return _show(options, events)
     except PermissionError:
@@ -39,7 +42,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace, events: list[str]) -> int:
-    name = events[-1] if options.event == "last" and events else options.event
+    if not events:
+        raise Trouble(NONE, "look on the other node too: each keeps its own")
+    name = events[-1] if options.event == "last" else options.event
     if name not in events:
         raise Trouble(f"there is no event {name} on this node", "asha evidence list names them")
     place = f"{options.directory}/{name}"

@@ -64,8 +64,13 @@ def run(options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise Trouble("only root may ask Pacemaker, DRBD and Asterisk", "sudo asha status")
     machine = Machine()
-    if not machine.exists(RECORD):  # an installation that was cut off is told by status
-        need_installed(machine)
+    # An installation that was cut off is told by status, and programs are told anyway.
+    if not machine.exists(RECORD) and not options.json:
+        try:
+            need_installed(machine)
+        except Trouble as problem:
+            # Not 1, which says that the telephones run.
+            raise Trouble(str(problem), problem.mend, code=2) from None
     if options.watch is None:
         status = collect(machine)
         _show(status, options.json, "")

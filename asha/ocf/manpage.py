@@ -34,7 +34,12 @@ def page(xml: str, provider: str = "asha") -> str:
     ]
     for parameter in agent.iterfind("parameters/parameter"):
         lines += _parameter(parameter)
-    lines += [".SH ACTIONS", "With the timeouts, and for monitors the intervals, to configure:"]
+    lines += [
+        ".SH ACTIONS",
+        "The least timeouts that make sense, and for monitors intervals. Of monitors at",
+        "several depths the deeper one does all that the others do. What is recommended, and",
+        r"why, is in \fI/usr/share/asha/asha.crm\fR.",
+    ]
     for action in agent.iterfind("actions/action"):
         lines += _action(action)
     lines += [".SH SEE ALSO", r".BR asha (8),", r".BR asha.conf (5),", r".BR crm (8)", ""]

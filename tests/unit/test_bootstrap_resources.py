@@ -50,7 +50,11 @@ class Pacemaker:
         self.relay = False
         self.down_until = 0.0
         fake.put(store.NEW, "/dev/sda5\n").put(MARKER)
-        fake.on("cibadmin --query", lambda argv, stdin: Outcome(code=0 if self.loaded else 105))
+        fake.on("cibadmin --query", "<cib/>")
+        fake.on(
+            "cibadmin --query --xpath",
+            lambda argv, stdin: Outcome(code=0 if self.loaded else 105),
+        )
         fake.on("crm --display=plain configure load update", self._load)
         fake.on("crm_mon", lambda argv, stdin: self._show())
         fake.on("drbdsetup status asha --json", "[]").on("drbdadm", Outcome(code=10))

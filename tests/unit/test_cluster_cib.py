@@ -194,6 +194,24 @@ def test_diff_is_what_changes(tmp_path: Path) -> None:
     assert crm.loaded == [cib.render(SITE)]
 
 
+@pytest.mark.parametrize("value", ["true", "yes", "false", None])
+def test_fencing_that_is_on_stays_on(tmp_path: Path, value: str | None) -> None:
+    crm = Crmsh(tmp_path, "before\n", "after\n")
+    option = f'<nvpair name="stonith-enabled" value="{value}"/>' if value else ""
+    crm.machine.on(
+        "cibadmin --query",
+        "<cib><configuration><crm_config><cluster_property_set>"
+        f"{option}</cluster_property_set></crm_config></configuration></cib>",
+    )
+    cib.diff(crm.machine, SITE)
+    cib.load(crm.machine, SITE)
+    on = value in ("true", "yes")
+    for loaded in crm.loaded:
+        assert ("\n    stonith-enabled=true \\\n" in loaded) == on
+        assert ("\n    stonith-enabled=false \\\n" in loaded) == (not on)
+    assert len(crm.loaded) == 2
+
+
 def test_diff_of_nothing_is_empty(tmp_path: Path) -> None:
     assert cib.diff(Crmsh(tmp_path, "same\n", "same\n").machine, SITE) == ""
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from asha import cli
 from asha.bootstrap.testing import FakeMachine
 from asha.cluster.secret import Secret
 from asha.cluster.site import parse
-from asha.commands import common
+from asha.commands import common, status
 from asha.trouble import Trouble
 
 
@@ -70,3 +71,12 @@ def test_a_file_with_a_mistyped_secret(tmp_path: Path) -> None:
     wrong.write_text(("1" if typed[0] != "1" else "2") + typed[1:])
     with pytest.raises(Trouble, match="--secret-file"):
         common.cluster_secret(parse(FIRST), FakeMachine(tmp_path), str(wrong))
+
+
+def test_status_of_no_node_is_not_taken_for_telephones_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(status, "Machine", lambda: FakeMachine(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert cli.main(["status"]) == 2
+    assert "not a node of a cluster yet" in capsys.readouterr().err

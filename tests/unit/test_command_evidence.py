@@ -49,8 +49,12 @@ def test_show_all_of_one(events: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_no_such_event(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["evidence", "--directory", str(tmp_path), "show", name]) == 1
-    assert f"there is no event {name}" in capsys.readouterr().err
+    shown = ["evidence", "--directory", str(tmp_path), "show", name]
+    assert main(shown) == 1
+    assert "no hang was seen on this node" in capsys.readouterr().err
+    (tmp_path / "20260202-120000-7").mkdir()
+    assert main(shown) == (0 if name == "last" else 1)
+    assert (f"there is no event {name}" in capsys.readouterr().err) == (name != "last")
 
 
 def test_an_event_without_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
