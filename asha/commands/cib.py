@@ -13,8 +13,9 @@ from asha.trouble import Trouble
 
 EPILOG = """\
 Without an option it prints what asha.conf describes, as crmsh reads it, and touches
-nothing. Loading adds and changes; it never deletes. What you made yourself in the
-cluster stays.
+nothing. Loading never deletes a resource or a rule, and leaves fencing on where it is
+on. What you added to the cluster stays; what you changed in the resources that this
+describes (a parameter, an interval) is set back: look at --diff first.
 """
 
 
