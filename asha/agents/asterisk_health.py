@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import os
 
+from asha.agents.asterisk_parameters import AsteriskParameters
 from asha.asterisk import control
 from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
     FAULTY,
     HUNG,
+    PROBES,
+    QUESTIONS,
     REFUSED,
     CallSetup,
-    ChannelLocks,
     ControlSocket,
     Database,
-    DialplanLock,
     ManagerInterface,
     ManagerQuestion,
     SipOptions,
@@ -36,16 +37,11 @@ from asha.ocf import (
     AgentError,
     BadConfig,
     BadHere,
-    Choice,
     Degraded,
-    Duration,
     Exit,
     Failed,
-    Integer,
     NotInstalled,
     NotRunning,
-    Path,
-    String,
     action,
 )
 
@@ -101,16 +97,12 @@ IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
 # More addresses than that are not asked.
 SIP_ADDRESSES_MOST = 8
 
-# What is asked through AMI; their words, and the other two's, are for the parameter probes.
-QUESTIONS = (ChannelLocks, DialplanLock, Database, CallSetup)
-PROBES = tuple(probe.word for probe in (ManagerInterface, *QUESTIONS, SipOptions))
-
 
 class NotBound(Failed):
     """Asterisk listens on no SIP port: its configuration rather than a hang."""
 
 
-class AsteriskHealth(Agent):
+class AsteriskHealth(AsteriskParameters, Agent):
     """Runs one Asterisk, and sees when it hangs.
 
     Starts Asterisk through its systemd unit where there is one, or else directly,
@@ -148,151 +140,6 @@ class AsteriskHealth(Agent):
     """
 
     name = "asterisk-health"
-
-    unit = String(
-        "systemd unit",
-        "Unit that starts Asterisk, or none to start it directly. Where systemd is not "
-        "PID 1 or has no such unit, Asterisk is started directly too. While the cluster "
-        "manages it, a drop-in in /run switches off the unit's own Restart=, has Pacemaker told "
-        "of its death at once (asha-asterisk-died), and lets a silent name server cost Asterisk "
-        "2 s a name instead of 10 (RES_OPTIONS). Disable the unit, so that it does not start "
-        "at boot.",
-        default="asterisk.service",
-    )
-    binary = Path(
-        "Asterisk's program",
-        "The program, to start it directly and to find every process of it.",
-        default="/usr/sbin/asterisk",
-    )
-    user = String("User", "Whom Asterisk runs as when it is started directly.", default="asterisk")
-    group = String(
-        "Group", "As what group Asterisk runs when it is started directly.", default="asterisk"
-    )
-    run_directory = Path(
-        "Run directory",
-        "Where Asterisk keeps its pid file and its control socket: astrundir of asterisk.conf.",
-        default="/run/asterisk",
-    )
-    sip_port = Integer(
-        "SIP port",
-        "UDP and TCP port on which Asterisk takes SIP; 0 for a PBX without SIP. Catches a SIP "
-        "stack that hangs or is gone while the rest of Asterisk lives.",
-        default=5060,
-        most=65535,
-    )
-    sip_address = String(
-        "SIP address",
-        "Address to ask by SIP OPTIONS over UDP, or auto for all that Asterisk is bound to.",
-        default="auto",
-    )
-    ami_port = Integer(
-        "AMI port",
-        "TCP port of the Asterisk Manager Interface; 0 to leave it alone. One that is switched "
-        "off in manager.conf is noticed at start and not missed. Catches hung manager threads.",
-        default=5038,
-        most=65535,
-    )
-    ami_secret_file = Path(
-        "AMI user and secret",
-        "File with the lines user=NAME and secret=WORD, which only root can read. Without the "
-        "file AMI is asked for its greeting only, without a login.",
-        default="/etc/asha/ami.secret",
-    )
-    probes = String(
-        "Questions at depth 10 and 20",
-        "Words separated by blanks; the table above tells what each catches. Those that go "
-        "through AMI need the AMI user, with read=system,reporting and "
-        "write=system,reporting,command,originate (originate for call, command to tell "
-        "overload from a hang).",
-        default=" ".join(PROBES),
-    )
-    probe_timeout = Duration(
-        "Patience of one question",
-        "How long each part may take to answer. One that is silent for half of this is asked "
-        "a second time, and counts as hung when both questions had this long and no answer.",
-        default="2s",
-    )
-    stop_grace = Duration(
-        "Grace of a stop",
-        "How long Asterisk may take to end its calls and itself before it is killed. One that "
-        "is found hung gets less.",
-        default="5s",
-    )
-    database_socket = Path(
-        "Database's socket",
-        "Unix socket of the database for call records. The modules in cdr_modules connect to "
-        "it when Asterisk loads them, which here is before the database is up: they are "
-        "reloaded once, by the first monitor at depth 10 that finds the database answering.",
-        default="/run/mysqld/mysqld.sock",
-    )
-    cdr_modules = String(
-        "Modules that write call records to the database",
-        "Words separated by blanks, or none.",
-        default="cdr_mysql.so cdr_adaptive_odbc.so",
-    )
-    when_lost = Choice(
-        "When a control path is lost",
-        "What a control socket or AMI that is gone means while SIP answers: degraded leaves "
-        "Asterisk running and reports it, failed restarts it, which ends all calls.",
-        choices=("degraded", "failed"),
-        default="degraded",
-    )
-
-    when_faulty = Choice(
-        "When AstDB or a call is answered with an error",
-        "What a full disk or a locked file below AstDB means, or a limit (maxcalls) that "
-        "refuses the call of depth 20, while calls go on: degraded leaves Asterisk running and "
-        "reports it, failed restarts it, which ends all calls and cures none of these.",
-        choices=("degraded", "failed"),
-        default="degraded",
-    )
-
-    when_overloaded = Choice(
-        "When Asterisk is overloaded",
-        "What it means that SIP drops requests while a queue of Asterisk's is beyond its "
-        "high-water mark and moves: degraded leaves it running and reports it, failed restarts "
-        "it, which ends all calls and the load with them.",
-        choices=("degraded", "failed"),
-        default="degraded",
-    )
-    reload_patience = Duration(
-        "Patience during a reload",
-        "How much longer parts may be silent while Asterisk reloads its configuration (known "
-        "from its systemd unit). One that lasts longer counts as hung.",
-        default="8s",
-    )
-    disk_patience = Duration(
-        "Patience with the disk",
-        "How much longer AstDB may be silent while a thread of Asterisk's waits in the kernel and "
-        "all else answers: after the time in which silence is a hang (1.5 times probe_timeout). A "
-        "disk that holds it up for longer counts as hung, if another node is there to take over: "
-        "the stop then fails, and gets this node fenced where fencing is set up. Without another "
-        "node it is only reported.",
-        default="1500ms",
-    )
-    evidence_seconds = Duration(
-        "Time for evidence",
-        "Before a hung Asterisk is given to Pacemaker to be restarted, this much time at most "
-        "goes into keeping what it looked like: each thread's state and kernel stack, all "
-        "backtraces where gdb is installed, queues, logs (asha evidence list).",
-        default="3s",
-    )
-    evidence_directory = Path(
-        "Directory for evidence",
-        "On the node's own disk, not on the store.",
-        default="/var/lib/asha/evidence",
-    )
-    evidence_keep = Integer(
-        "Events kept", "The oldest are deleted beyond this number. 0 keeps none.", default=20
-    )
-    evidence_megabytes = Integer(
-        "Megabytes kept", "The oldest events are deleted beyond this size.", default=100, least=1
-    )
-    log_files = String(
-        "Log files for evidence",
-        "Whose last lines are kept; words separated by blanks.",
-        default="/var/log/asterisk/messages /var/log/asterisk/messages.log /var/log/asterisk/full",
-    )
 
     proc = Proc()
 

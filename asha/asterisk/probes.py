@@ -434,6 +434,11 @@ class SipOptions(PortProbe):
         return Verdict(self, HEALTHY)
 
 
+# What is asked through AMI; their words, and the other two's, are for the parameter probes.
+QUESTIONS = (ChannelLocks, DialplanLock, Database, CallSetup)
+PROBES = tuple(probe.word for probe in (ManagerInterface, *QUESTIONS, SipOptions))
+
+
 def ask(probes: Sequence[Probe], deadline: Deadline, patience: float) -> list[Verdict]:
     """Ask all side by side, ``patience`` seconds each; in the order of the probes.
 

@@ -1165,5 +1165,5 @@ def test_metadata_has_a_table_of_what_is_looked_at() -> None:
     table = [line for line in text.splitlines() if line.startswith(" ")]
     assert all(len(line) <= 78 for line in table)
     words = {line.split()[0] for line in table}
-    assert set(asterisk_health.PROBES) <= words
+    assert set(probes.PROBES) <= words
     assert "(always)" in words
