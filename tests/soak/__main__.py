@@ -27,7 +27,7 @@ PROGRESS_EVERY = 30.0
 LOOK_EVERY = 0.5
 
 # Of Debian's unit Asterisk may have 1024 files open, and has for about 250 calls: a
-# site with more raises that (maxfiles in asterisk.conf, or here).
+# site with more raises that, as here (docs/design.md, Known limits).
 LIMITS = "/etc/systemd/system/asterisk.service.d/soak.conf"
 LIMITS_TEXT = "[Service]\nLimitNOFILE=16384\n"
 
