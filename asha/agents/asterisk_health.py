@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from asha.agents.asterisk_parameters import AsteriskParameters
-from asha.asterisk import control
+from asha.asterisk import control, stacks
 from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
     FAULTY,
@@ -347,33 +347,68 @@ class AsteriskHealth(AsteriskParameters, Agent):
             elif self._read_state("ami") == process.identity:
                 reason = f"AMI no longer listens on TCP port {self.ami_port}"
                 remarks.append(self._lost(f"{reason}: see manager.conf"))
-        if self.sip_port and "sip" in wanted:
+        if self.sip_port != [] and "sip" in wanted:
             probes += [SipOptions(one, process) for one in self._sip_endpoints(process)]
         return probes, remarks
 
     def _sip_endpoints(self, process: Process) -> list[Endpoint]:
-        """Where to send OPTIONS. Raises NotBound when there is nowhere."""
+        """Where to send OPTIONS. Raises NotBound when it is not taken where it must be."""
+        wanted = self._sip_sockets(process)
         if self.sip_address != "auto":
-            return [Endpoint("udp", self.sip_address, self.sip_port, 0, "")]
+            return [Endpoint("udp", self.sip_address, port, 0, "")
+                    for protocols, port in wanted if "udp" in protocols]
         found: list[Endpoint] = []
+        lacking: list[stacks.Socket] = []
 
         def bound() -> bool:
-            found[:] = [
-                one
-                for one in process.listening(self.sip_port, ("udp", "tcp"))
+            found.clear()
+            lacking.clear()
+            for protocols, port in wanted:
                 # A link-local address cannot be asked without naming an interface.
-                if not one.address.startswith("fe80:")
-            ]
-            return bool(found)
+                here = [one for one in process.listening(port, protocols)
+                        if not one.address.startswith("fe80:")]
+                found.extend(here)
+                if not here:
+                    lacking.append((protocols, port))
+            return not lacking
 
         # Not at once: "core restart now" closes them until the modules are loaded.
         if not self.deadline.within(BIND_SECONDS).poll(bound):
             self._reconsider(process)
-            raise NotBound(
-                f"Asterisk has no SIP socket on port {self.sip_port}: see its pjsip.conf or "
-                "sip.conf, and sip_port of this resource (0 if this PBX has no SIP)"
-            )
+            if self.sip_port is None:
+                # Another transport by now, or a stack that somebody has unloaded.
+                wanted = self._learn_sip_sockets(process)
+            if not bound():
+                raise NotBound(
+                    f"Asterisk has no SIP socket on {stacks.words(lacking)}: see its pjsip.conf "
+                    "or sip.conf, and sip_port of this resource (0 if this PBX has no SIP)"
+                )
         return found[:SIP_ADDRESSES_MOST]
+
+    def _sip_sockets(self, process: Process) -> list[stacks.Socket]:
+        """Where Asterisk must take SIP."""
+        ports = self.sip_port
+        if ports is not None:
+            return stacks.on_ports(ports)
+        identity, _, kept = self._read_state("sip").partition("\n")
+        known = stacks.read(kept) if identity == process.identity else []
+        return known or stacks.on_ports([stacks.DEFAULT_PORT])
+
+    def _learn_sip_sockets(self, process: Process) -> list[stacks.Socket]:
+        """Ask Asterisk where it takes SIP, for this and the next actions.
+
+        What it says and does not do, as its port was taken, is not missed later: the
+        other telephones work.
+        """
+        known = self._sip_sockets(process)
+        told = stacks.ask(self.run_directory, self.deadline)
+        idle = [one for one in told if one not in known and not process.listening(one[1], one[0])]
+        if idle:
+            self.warn(f"Asterisk should take SIP on {stacks.words(idle)} and does not: see its log")
+        told = [one for one in told if one not in idle] or told
+        if told:
+            self._write_state("sip", f"{process.identity}\n{stacks.kept(told)}")
+        return self._sip_sockets(process)
 
     def _ask(
         self, process: Process, probes: list[Probe], blocked: dict[int, str]
@@ -508,7 +543,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
         listening = process.listening(self.ami_port, ("tcp",)) if self.ami_port else []
         if listening and who:
             manager = (listening[0], who)
-        sockets = [*listening, *process.listening(self.sip_port, ("udp", "tcp"))]
+        sockets = list(listening)
+        for protocols, port in self._sip_sockets(process):
+            sockets += process.listening(port, protocols)
         logs = [path for path in self.log_files.split() if path.startswith("/")]
         place = Collector(
             process,
@@ -607,6 +644,8 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _look_once(self, process: Process) -> None:
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
+        if self.sip_port is None:
+            self._learn_sip_sockets(process)
         probes, remarks = self._deep_probes(process)
         if _manager(probes):
             self._write_state("ami", process.identity)
@@ -627,7 +666,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         self._forget(SERVING)  # what dies from now on does so on purpose
         launcher = self._launcher()
         self._end(launcher)
-        for kind in ("ami", "cpu", "hung", "records"):
+        for kind in ("ami", "cpu", "hung", "records", "sip"):
             self._forget(kind)
         if self._read_state("degraded"):
             self._tell_all_is_well()

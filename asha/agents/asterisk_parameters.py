@@ -5,6 +5,42 @@ from __future__ import annotations
 from asha.asterisk.probes import PROBES
 from asha.ocf import Choice, Duration, Integer, Path, String
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asha.ocf.params import HasParameters
+
+PORT_MOST = 65535
+
+
+class SipPorts(String):
+    """Port numbers; an empty list for 0, None for auto."""
+
+    AUTO = "auto"
+
+    def __get__(  # type: ignore[override]
+        self, agent: HasParameters, owner: type
+    ) -> list[int] | None:
+        return self.parse_ports(agent.environ)
+
+    def parse(self, environ: Mapping[str, str]) -> str:
+        self.parse_ports(environ)
+        return self.text(environ)
+
+    def parse_ports(self, environ: Mapping[str, str]) -> list[int] | None:
+        text = self.text(environ)
+        if text == self.AUTO:
+            return None
+        if text == "0":
+            return []
+        words = text.split()
+        # isdecimal() knows the digits of every script.
+        if not all(word.isascii() and word.isdecimal() and 0 < int(word) <= PORT_MOST
+                   for word in words):
+            raise self.bad(text, f"must be auto, 0, or ports from 1 to {PORT_MOST}")
+        return [int(word) for word in words]
+
 
 class AsteriskParameters:
     """The parameters of asterisk-health, in the order of its manual."""
@@ -33,12 +69,13 @@ class AsteriskParameters:
         "Where Asterisk keeps its pid file and its control socket: astrundir of asterisk.conf.",
         default="/run/asterisk",
     )
-    sip_port = Integer(
-        "SIP port",
-        "UDP and TCP port on which Asterisk takes SIP; 0 for a PBX without SIP. Catches a SIP "
-        "stack that hangs or is gone while the rest of Asterisk lives.",
-        default=5060,
-        most=65535,
+    sip_port = SipPorts(
+        "SIP ports",
+        "Where Asterisk takes SIP by UDP and TCP. auto: where PJSIP and chan_sip, whichever "
+        "is loaded, say at the start that they do (port 5060, if neither says). Or port numbers "
+        "separated by blanks; 0 for a PBX without SIP. Each is asked by OPTIONS: that catches a "
+        "SIP stack that hangs or is gone while the rest of Asterisk lives.",
+        default=SipPorts.AUTO,
     )
     sip_address = String(
         "SIP address",

@@ -50,6 +50,19 @@ def command(path: str, text: str, deadline: Deadline) -> Conversation[str]:
         return answer.decode("utf-8", "replace").strip()
 
 
+def whole_answer(path: str, text: str, deadline: Deadline) -> Conversation[str]:
+    """Give a command; return all of its answer, after which Asterisk hangs up.
+
+    As asterisk -rx does, whose end is told the same way (netconsole(), "cli quit after ").
+    """
+    with Line(AF_UNIX, SOCK_STREAM, deadline) as line:
+        yield from line.connect(path)
+        yield from _greeting(line)
+        yield from line.send(b"cli quit after " + text.encode() + b"\0")
+        answer = yield from line.read_to_end(f"answer to {text}")
+        return answer.decode("utf-8", "replace")
+
+
 def _greeting(line: Line) -> Conversation[str]:
     text = yield from line.read_until(b"\n", "greeting")
     return text.decode("utf-8", "replace").strip()

@@ -35,6 +35,11 @@ CONSOLE = "rRx"
 # Print something and end.
 SHORT_LIVED = "hV"
 
+# The scheduling policy's place among the fields behind the name, and SCHED_FIFO and
+# SCHED_RR (sched.h).
+POLICY = 38
+REALTIME = (b"1", b"2")
+
 # Shells that start Asterisk again when it ends.
 WRAPPER = "safe_asterisk"
 SHELLS = ("sh", "dash", "bash")
@@ -78,6 +83,12 @@ class Task:
         return " ".join(
             value for key, value in _status(self.folder).items() if key.endswith("ctxt_switches")
         )
+
+    @property
+    def is_realtime(self) -> bool:
+        """Whether it goes before every ordinary process. Source: proc(5), field 41."""
+        fields = _read_line(f"{self.folder}/stat").rpartition(b") ")[2].split()
+        return len(fields) > POLICY and fields[POLICY] in REALTIME
 
     @property
     def tracer(self) -> int:

@@ -59,9 +59,14 @@ NO_CALLS = "no-calls"
 # Files of the folder: the steps of the context that was made, and each call's fields.
 CONTEXT = "context"
 CALLS = "calls"
+# And what a console command prints, by its words joined by "-".
+SAYS = "says-"
 
 USER = "asha"
 SECRET = "geheim"
+
+# The end of that answer is the end of the connection.
+LAST_COMMAND = b"cli quit after "
 
 # Seconds between two looks at what is to be silent.
 TICK = 0.02
@@ -169,6 +174,11 @@ class FakeAsterisk:
             caller.close()
             return
         heard += data
+        if part == CONTROL and heard.startswith(LAST_COMMAND):
+            caller.sendall(self._console(heard[len(LAST_COMMAND) : -1].decode()))
+            del self._callers[caller]
+            caller.close()
+            return
         if part == AMI:
             while b"\r\n\r\n" in heard:
                 block, _, heard = heard.partition(b"\r\n\r\n")
@@ -182,6 +192,13 @@ class FakeAsterisk:
             caller.sendall(_sip_response(heard))
             heard = b""
         self._callers[caller] = (part, heard)
+
+    def _console(self, command: str) -> bytes:
+        """As Asterisk 16.28 words it where no such module is loaded."""
+        file = self.folder / f"{SAYS}{'-'.join(command.split())}"
+        if file.exists():
+            return file.read_bytes()
+        return f"No such command '{command}' (type 'core show help {command}' ...)\n".encode()
 
     def _ami_answer(self, block: str) -> bytes | None:
         """None to hang up."""
@@ -403,6 +420,7 @@ class FakeProc:
         where: str = "io_schedule",
         ran: int = 0,
         waited: int = 0,
+        realtime: bool = False,
     ) -> None:
         """Add a thread, or change its state. The leader's is the process's own too.
 
@@ -410,7 +428,7 @@ class FakeProc:
         """
         folder = self.root / str(pid) / "task" / str(tid)
         folder.mkdir(parents=True, exist_ok=True)
-        self._stat(folder, tid, name, state, parent, started)
+        self._stat(folder, tid, name, state, parent, started, 2 if realtime else 0)
         if tid == pid:
             self._stat(self.root / str(pid), pid, name, state, parent, started)
         (folder / "wchan").write_text(where)
@@ -440,9 +458,11 @@ class FakeProc:
         shutil.rmtree(self.root / str(pid))
 
     @staticmethod
-    def _stat(folder: Path, pid: int, name: str, state: str, parent: int, started: int) -> None:
-        rest = " ".join(["0"] * 17)
-        (folder / "stat").write_text(f"{pid} ({name}) {state} {parent} {rest} {started} 0 0\n")
+    def _stat(
+        folder: Path, pid: int, name: str, state: str, parent: int, started: int, policy: int = 0
+    ) -> None:
+        fields = [state, parent, *["0"] * 17, started, *["0"] * 18, policy, *["0"] * 11]
+        (folder / "stat").write_text(f"{pid} ({name}) {' '.join(map(str, fields))}\n")
 
 
 def _link(path: Path, target: str) -> None:

@@ -22,6 +22,12 @@ RAN = 0.5
 # Seconds between two looks below which nothing is said: a long piece of work is none.
 LOOKS_APART = 20.0
 
+# Asterisk gives itself that priority (-p, highpriority in asterisk.conf). sched(7).
+HOLDS_UP = (
+    " at real-time priority, which holds up all else on this node, SIP too: "
+    "chrt --other --pid 0 {tid} takes that from it"
+)
+
 # Not more of them are named.
 NAMED_MOST = 3
 
@@ -49,7 +55,7 @@ class Runaway:
     depth = 20
     asked = "/proc, each thread's processor time since the look before"
     exercises = "each thread rests now and then"
-    means = "one that loops: degraded"
+    means = "one that loops: degraded; at real-time priority it holds up the node"
     costs = "nothing"
 
     def __init__(self, process: Process, now: float) -> None:
@@ -83,7 +89,11 @@ class Runaway:
         if not restless:
             return []
         tasks = {task.tid: task for task in self.process.tasks()}
-        return [(tasks[tid], said) for tid, said in restless.items() if tid in tasks]
+        return [
+            (tasks[tid], said + (HOLDS_UP.format(tid=tid) if tasks[tid].is_realtime else ""))
+            for tid, said in restless.items()
+            if tid in tasks
+        ]
 
 
 def runaways(

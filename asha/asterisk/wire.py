@@ -145,6 +145,19 @@ class Line:
         return text + mark
 
 
+    def read_to_end(self, what: str) -> Conversation[bytes]:
+        """All of a stream until the other side closes it; Silent(``what``) if it does not."""
+        while len(self.received) <= ANSWER_MOST:
+            try:
+                data = yield from self.receive()
+            except ConnectionResetError:
+                return self.received
+            if data is None:
+                break
+            self.received += data
+        raise Silent(what)
+
+
 class Talks:
     """Conversations that are held at once; more may begin while others go on.
 

@@ -25,6 +25,8 @@ DEVICE = re.compile(r"/dev/[A-Za-z0-9/_.:+-]+")
 # Nothing that crmsh or a shell would read as more than a word.
 PROGRAM = re.compile(r"/[A-Za-z0-9/_.+-]+")
 MAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+")
+# How alike a key must be to one of ours (difflib's ratio): a letter more, less or other.
+MISSPELT = 0.85
 # The largest Numato module has 32 relays, counted from 0.
 RELAY_MOST = 31
 
@@ -151,7 +153,7 @@ def parse(text: str) -> Site:
 
 def site_of(given: dict[str, str]) -> Site:
     """The site that these values describe. Raises SiteError."""
-    problems: list[str] = []
+    problems = _misspelt(given)
     values = {key.name: given.get(key.name) or key.default or "" for key in KEYS}
     for key in KEYS:
         if not values[key.name] and key.default is None:
@@ -183,6 +185,24 @@ def site_of(given: dict[str, str]) -> Site:
         relay=_relay(values, (a if first else b).name),
         ldap=values["LDAP"].upper() == "YES",
     )
+
+
+def _misspelt(given: dict[str, str]) -> list[str]:
+    """Keys that can only be meant for one of ours. Others are left alone: who kept a file
+    of 2014 may have keys of his own in it."""
+    names = [key.name for key in KEYS]
+    strange = [name for name in given if name not in names]
+    if not strange:
+        return []
+    from difflib import get_close_matches
+
+    problems = []
+    for name in strange:
+        near = get_close_matches(name.upper(), [own for own in names if own not in given], n=1,
+                                 cutoff=MISSPELT)
+        if near:
+            problems.append(f"{name}={given[name]}: there is no such key; is {near[0]} meant?")
+    return problems
 
 
 def _peers(values: dict[str, str], first: bool) -> tuple[Peer, Peer]:

@@ -19,6 +19,8 @@ from tests.lab.injectors import (
     dialplan_locked,
     stopped,
     store_frozen,
+    thread_parked,
+    thread_that_runs,
 )
 
 AGENT = "asterisk-health"
@@ -56,6 +58,45 @@ def recover(node: Node) -> None:
     assert node.pids("asterisk") == []
     assert call(node, AGENT, "start").code == 0
     assert monitor(node, 10).code == 0
+
+
+MODULES = "/etc/asterisk/modules.conf"
+SIP_CONF = "/etc/asterisk/sip.conf"
+
+
+@pytest.fixture
+def two_stacks(node: Node) -> Iterator[Node]:
+    """PJSIP on port 5060, and chan_sip on UDP 5160 and TCP 5161."""
+    kept = {path: node.path(path).read_text() for path in (MODULES, SIP_CONF)}
+    node.path(MODULES).write_text(kept[MODULES].replace("noload => chan_sip.so", ""))
+    node.path(SIP_CONF).write_text(
+        "[general]\nudpbindaddr=0.0.0.0:5160\ntcpenable=yes\ntcpbindaddr=0.0.0.0:5161\n"
+    )
+    try:
+        recover(node)
+        yield node
+    finally:
+        for path, text in kept.items():
+            node.path(path).write_text(text)
+
+
+def test_chan_sip_is_watched_beside_pjsip(two_stacks: Node) -> None:
+    node = two_stacks
+    with thread_parked(node, thread_that_runs(node, "do_monitor", "chan_sip.c")):
+        seen = monitor(node, 10)
+        assert seen.code == 1
+        assert "SIP at UDP 127.0.0.1 port 5160 is silent" in reason(seen)
+        assert "port 5060" not in reason(seen)
+    recover(node)
+
+
+def test_a_stack_that_is_unloaded_is_not_missed(two_stacks: Node) -> None:
+    node = two_stacks
+    asterisk(node, "module unload chan_sip.so")
+    wait_for(lambda: ":5160" not in node.run("ss", "-Hlun").out, "chan_sip to be gone")
+    for _ in range(2):
+        seen = monitor(node, 10)
+        assert seen.code == 0, reason(seen)
 
 
 def test_killed(node: Node) -> None:

@@ -36,6 +36,8 @@ class Hang:
     named: str
     outcome: str
     inject: Callable[[Cluster], Injected]
+    # Whether the telephones feel the fault itself, whatever anybody does about it.
+    felt: bool = False
     # What must be there before.
     prepare: Callable[[Cluster], object] = lambda cluster: None
 
@@ -62,7 +64,7 @@ HANGS = (
     Hang("store-frozen", "the store frozen (fsfreeze)", "AstDB", FENCED,
          on_active(injectors.store_frozen)),
     Hang("sip-traced", "SIP thread held by ptrace", "a debugger", DEGRADED,
-         on_active(injectors.sip_thread_traced)),
+         on_active(injectors.sip_thread_traced), felt=True),
     Hang("astdb-locked", "AstDB locked (BEGIN EXCLUSIVE)", "AstDB", DEGRADED,
          on_active(injectors.astdb_locked)),
     Hang("store-full", "the store full", "AstDB", DEGRADED,
@@ -71,9 +73,11 @@ HANGS = (
          on_active(injectors.ami_blocked)),
     Hang("socket-gone", "control socket removed", "control socket", DEGRADED,
          on_active(injectors.control_socket_gone)),
-    # Seen at depth 20, at the second look of a minute each.
+    # Seen at depth 20, at its second look.
     Hang("cpu-runaway", "one thread eats a CPU (gdb)", "has not rested", DEGRADED,
          on_active(injectors.thread_spinning)),
+    Hang("realtime-runaway", "the same at real-time priority", "at real-time priority", DEGRADED,
+         on_active(injectors.realtime_thread_spinning), felt=True),
     Hang("dns-blackhole", "DNS silent, a peer has a host name", "", UNHARMED,
          injectors.dns_blackhole),
     Hang("reload-storm", "core reload, again and again", "", UNHARMED,

@@ -142,13 +142,21 @@ def gdb(node: Node, *commands: str, thread: int = 0) -> None:
         raise LabError(f"gdb on {node.name}: {said.out[-500:]} {said.err[-500:]}")
 
 
-def idle_thread(node: Node) -> int:
+def thread_that_runs(node: Node, *named: str) -> int:
+    """The thread whose line has these words; 0 where there is none.
+
+    Asterisk's lines: an address, the thread, its function, where that was started.
+    """
     for line in asterisk(node, "core show threads").splitlines():
         words = line.split()
-        if IDLE_THREAD in words:
+        if set(named) <= set(words):
             return int(words[1])
+    return 0
+
+
+def idle_thread(node: Node) -> int:
     # Started without -p, as the stock agent does: the first thread waits for signals alone.
-    return daemon(node).inside
+    return thread_that_runs(node, IDLE_THREAD) or daemon(node).inside
 
 
 @contextmanager
@@ -220,9 +228,15 @@ def channels_locked(node: Node) -> Iterator[None]:
 
 @contextmanager
 def sip_thread_parked(node: Node) -> Iterator[None]:
-    """The thread that reads the SIP socket stands still, and nobody holds it."""
-    with until_restart(node) as broken:
-        [thread] = broken.threads(SIP_THREAD)
+    """The thread that reads PJSIP's sockets stands still, and nobody holds it."""
+    [thread] = daemon(node).threads(SIP_THREAD)
+    with thread_parked(node, thread):
+        yield
+
+
+@contextmanager
+def thread_parked(node: Node, thread: int) -> Iterator[None]:
+    with until_restart(node):
         gdb(node, "tbreak pause", "call (int)pause()", thread=thread)
         yield
 
@@ -236,15 +250,30 @@ def sip_thread_traced(node: Node) -> Iterator[None]:
 
 
 @contextmanager
-def thread_spinning(node: Node) -> Iterator[None]:
-    """One thread eats a CPU: lfind() over elements of no size, never equal to "a"."""
+def realtime_thread_spinning(node: Node) -> Iterator[int]:
+    """One thread eats a CPU: lfind() over elements of no size, never equal to "a".
+
+    Debian's Asterisk runs at real-time priority (-p): for 0.95 s of each second whatever
+    else is due on that processor waits (sched(7), sched_rt_runtime_us), the kernel's own
+    ksoftirqd with the packets in its hands too. So SIP was seen silent for up to 2.4 s on
+    a machine of two processors that had other work.
+    """
     with until_restart(node):
+        thread = idle_thread(node)
         gdb(
             node,
             "tbreak lfind",
             'call (void*)lfind("a", "b", "endless", 0, (void*)strcoll)',
-            thread=idle_thread(node),
+            thread=thread,
         )
+        yield thread
+
+
+@contextmanager
+def thread_spinning(node: Node) -> Iterator[None]:
+    """The same in an Asterisk without real-time priority: all the rest goes before it."""
+    with realtime_thread_spinning(node) as thread:
+        node.run("chrt", "--other", "--pid", "0", str(thread))
         yield
 
 

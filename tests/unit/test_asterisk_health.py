@@ -246,6 +246,9 @@ def test_start_where_nothing_is_installed(pbx: Pbx) -> None:
         {"unit": "../asterisk.service"},
         {"sip_address": "pbx.example.org"},
         {"sip_port": "70000"},
+        {"sip_port": "5060 0"},
+        {"sip_port": "5060,5080"},
+        {"sip_port": "auto 5060"},
         {"run_directory": "run/asterisk"},
         {"probe_timeout": "soon"},
         {"when_lost": "perhaps"},
@@ -794,6 +797,91 @@ def test_start_without_sip_says_what_to_set(pbx: Pbx) -> None:
     assert outcome.code == Exit.ERR_GENERIC
     assert "0 if this PBX has no SIP" in outcome.reason
     assert time.monotonic() - began < 10
+
+
+def pjsip(*ports: int) -> str:
+    lines = (f"Transport:  transport-{port}  udp  0  0  0.0.0.0:{port}\n" for port in ports)
+    return f"\n{''.join(lines)}\nObjects found: {len(ports)}\n\n"
+
+
+def chan_sip(port: int) -> str:
+    return f"Global Settings:\n  UDP Bindaddress:        127.0.0.1:{port}\n"
+
+
+def says(pbx: Pbx, pjsip_says: str, chan_sip_says: str) -> None:
+    (pbx.run / "says-pjsip-show-transports").write_text(pjsip_says)
+    (pbx.run / "says-sip-show-settings").write_text(chan_sip_says)
+
+
+AUTO = {"sip_port": "auto"}
+
+
+def test_where_sip_is_taken_is_learned_at_the_start(pbx: Pbx) -> None:
+    says(pbx, pjsip(pbx.sip_port), "No such command 'sip show settings'\n")
+    assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
+    assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+    pbx.silence(SIP)
+    outcome = pbx.act("monitor", DEEP, AUTO)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert f"UDP 127.0.0.1 port {pbx.sip_port}" in outcome.reason
+
+
+def test_a_stack_without_its_port_keeps_nobody_waiting(pbx: Pbx) -> None:
+    taken = free_ports()[0]  # by somebody else: Asterisk says so, and has no such socket
+    says(pbx, pjsip(pbx.sip_port), chan_sip(taken))
+    outcome = pbx.act("start", given=AUTO)
+    assert outcome.code == Exit.SUCCESS
+    assert f"should take SIP on port {taken} and does not" in outcome.err
+    assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+
+
+def test_no_stack_has_its_port(pbx: Pbx) -> None:
+    taken = free_ports()[0]
+    says(pbx, pjsip(taken), "")
+    outcome = pbx.act("start", given=AUTO)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert f"no SIP socket on port {taken}:" in outcome.reason
+
+
+def test_each_stack_is_missed(pbx: Pbx) -> None:
+    says(pbx, pjsip(pbx.sip_port), "")
+    assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
+    state = next(pbx.state.parent.rglob("*.sip"))
+    lost = free_ports()[0]  # it was there, it is not now, and chan_sip still says that it is
+    state.write_text(state.read_text() + f"udp {lost}\n")
+    says(pbx, pjsip(pbx.sip_port), chan_sip(lost))
+    outcome = pbx.act("monitor", DEEP, AUTO)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert f"no SIP socket on port {lost}:" in outcome.reason
+
+
+def test_a_stack_that_somebody_unloads_is_not_missed(pbx: Pbx) -> None:
+    says(pbx, pjsip(pbx.sip_port), "")
+    assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
+    state = next(pbx.state.parent.rglob("*.sip"))
+    identity = state.read_text().splitlines()[0]
+    state.write_text(f"{identity}\nudp {pbx.sip_port}\nudp {free_ports()[0]}\n")
+    assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+    assert state.read_text() == f"{identity}\nudp {pbx.sip_port}\n"
+    assert pbx.act("stop", given=AUTO).code == Exit.SUCCESS
+    assert not state.exists()
+
+
+def test_the_only_stack_is_missed(pbx: Pbx) -> None:
+    says(pbx, pjsip(pbx.sip_port), "")
+    assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
+    says(pbx, "No such command", "No such command")
+    pbx.close(SIP)
+    outcome = pbx.act("monitor", DEEP, AUTO)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert f"no SIP socket on port {pbx.sip_port}:" in outcome.reason
+
+
+def test_one_that_was_started_by_an_older_agent_is_asked_when_it_matters(pbx: Pbx) -> None:
+    pbx.start()  # with a port in its parameters, so that nothing is remembered
+    says(pbx, pjsip(pbx.sip_port), "")
+    assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+    assert next(pbx.state.parent.rglob("*.sip")).read_text().endswith(f"\nudp {pbx.sip_port}\n")
 
 
 def test_early_death_is_told(pbx: Pbx) -> None:

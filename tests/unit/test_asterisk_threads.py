@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,31 @@ def test_a_thread_that_never_rests(
     assert bool(said) == named
     if named:
         assert said[0].startswith("thread 51 (loop) has not rested for 60 s")
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_one_at_realtime_priority_is_told_with_what_helps(fake: FakeProc, realtime: bool) -> None:
+    fake.task(50, 51, "R", realtime=realtime)
+    before = Runaway(process(fake), 100.0).remember()
+    fake.task(50, 51, "R", realtime=realtime, ran=60 * SECOND)
+    (said,) = runaways(Runaway(process(fake), 160.0), before, None, Deadline(1))
+    assert ("at real-time priority" in said) == realtime
+    assert ("chrt --other --pid 0 51" in said) == realtime
+
+
+def test_the_kernel_tells_the_priority() -> None:
+    me = Proc().process(os.getpid())
+    assert me is not None
+    normal = os.sched_getscheduler(0)
+    assert not any(task.is_realtime for task in me.tasks())
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        pytest.skip("may not have real-time priority")
+    try:
+        assert [task.is_realtime for task in me.tasks() if task.tid == me.pid] == [True]
+    finally:
+        os.sched_setscheduler(0, normal, os.sched_param(0))
 
 
 def test_another_process_is_not_compared(fake: FakeProc) -> None:

@@ -132,6 +132,19 @@ def test_ways_to_say_yes(yes: str) -> None:
     assert found.is_first
 
 
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("LANPREFX", "LANPREFIX"), ("lannic", "LANNIC"), ("RELAYDRVER", "RELAYDRIVER"),
+     ("ANODELANN", "ANODELAN")],
+)
+def test_a_misspelt_key_is_not_passed_over(typo: str, meant: str) -> None:
+    assert problems(**{typo: "x"}) == [f"{typo}=x: there is no such key; is {meant} meant?"]
+
+
+def test_a_key_that_resembles_one_that_is_given_is_somebody_elses() -> None:
+    assert saying(SITEID2="x", CLUSTERIP6="x") == saying()
+
+
 def test_comments_blanks_quotes_and_unknown_keys() -> None:
     text = "# PRIMARY=false\n\n" + MANUAL.replace("=", " = ") + 'SITEID="AEL TEST CLUSTER"\n' \
            "HAMODE=old\nno equals sign here\n"
