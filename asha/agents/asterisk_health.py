@@ -64,6 +64,9 @@ STOPPED_CONFIRM = 0.5
 # 0.25 s that it takes to end and the 0.7 s to start.
 LOOK_EVERY = 0.02
 
+# Seconds before a new Asterisk that does not answer as it should is asked again.
+ASK_AGAIN = 0.2
+
 # Seconds of one wait for the end of loading, after which is looked whether the
 # process still lives.
 LOADING_LOOK = 1.0
@@ -120,8 +123,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
     Reported as degraded and left running: a debugger or core dumper at work, a
     thread that never rests or that waits for a disk (but see disk_patience), a control
     socket or AMI that is gone while SIP answers (see when_lost), an AstDB that answers
-    with an error (see when_faulty), overload (see when_overloaded), a call that is
-    refused, a missing pid file, an AMI user that is not accepted, packets lost to a
+    with an error (see when_faulty), overload or no file left to open while SIP answers
+    (see when_overloaded), SIP connections that are closed unanswered, a call that is
+    refused, a missing pid file, an AMI user that is not accepted, TCP packets lost to a
     firewall rule on the node itself. The node attribute asha-asterisk says what, for as
     long as it is so (crm_mon -A).
 
@@ -186,7 +190,13 @@ class AsteriskHealth(AsteriskParameters, Agent):
     @action(timeout=30, interval=4, depth=10)
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
-        process, odd = self._find()
+        try:
+            process, odd = self._find()
+        except AgentError:
+            if not self.is_probe:
+                # This is how Pacemaker learns of it: one death is one failure.
+                self._forget(SERVING)
+            raise
         if self.is_probe:
             return Exit.SUCCESS
         try:
@@ -231,7 +241,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         from asha.asterisk import told
 
         text = told.merged(kept, found, looked)
-        if not told.is_news(text, kept):
+        if not told.is_news(text, kept) and self.state_age("degraded") < told.TOLD_FOR:
             return
         if text:
             self._write_state("degraded", text)
@@ -293,10 +303,14 @@ class AsteriskHealth(AsteriskParameters, Agent):
             return {}
         self._excuse_debugger(odd)
         if any(task.state == STOPPED for task in odd):
-            confirm = self.deadline.within(STOPPED_CONFIRM)
-            if not confirm.poll(lambda: not process.tasks_in(STOPPED), every=LOOK_EVERY):
-                self._condemn(process, f"{process} {IS_STOPPED}")
+            self._condemn_stopped(process)
         return {task.tid: task.switches for task in odd if task.state == BLOCKED}
+
+    def _condemn_stopped(self, process: Process) -> None:
+        """Raises Failed when it stays stopped."""
+        confirm = self.deadline.within(STOPPED_CONFIRM)
+        if not confirm.poll(lambda: not process.tasks_in(STOPPED), every=LOOK_EVERY):
+            self._condemn(process, f"{process} {IS_STOPPED}")
 
     def _stuck(self, process: Process, blocked: dict[int, str]) -> list[str]:
         """Tasks come and go in D: only one that has not run at all in between hangs."""
@@ -420,15 +434,34 @@ class AsteriskHealth(AsteriskParameters, Agent):
         if not bad:
             return []
         self._reconsider(process)
+        from asha.asterisk.load import out_of_files
+
+        found: list[Remark] = []
+        full = out_of_files(process)
+        if full:
+            found.append((min(probe.depth for probe in bad), full))
+        hung = [one.probe for one in bad.values() if one.finding == HUNG]
+        excused = False
+        if hung:
+            by_then: list[Verdict] = []
+            if full and self._sip_answers(process, verdicts):
+                excuse = self._overload(process, full)
+            else:
+                excuse, by_then = self._excuse(process, probes, hung)
+                if excuse:
+                    found.append((min(probe.depth for probe in hung), excuse))
+            excused = bool(excuse)
+        if excused:
+            verdicts = [one for one in verdicts if one.finding != HUNG] + by_then
+            bad = {one.probe: one for one in verdicts if not one.healthy}
         grave = [
             verdict.reason
             for verdict in bad.values()
             if verdict.finding == HUNG or (verdict.finding == REFUSED and verdict.probe.vital)
         ]
         if grave:
-            excuse = self._excuse(process, probes, verdicts)
-            if excuse:
-                return [(min(one.probe.depth for one in verdicts if one.finding == HUNG), excuse)]
+            if full:
+                grave.append(full)
             if blocked:
                 from asha.asterisk.threads import stuck
 
@@ -442,47 +475,62 @@ class AsteriskHealth(AsteriskParameters, Agent):
         faulty = [verdict.reason for verdict in bad.values() if verdict.finding == FAULTY]
         if faulty and self.when_faulty == "failed":
             raise Failed("; ".join(faulty))
-        if not any(verdict.healthy for verdict in verdicts):
+        if not excused and not any(verdict.healthy for verdict in verdicts):
             self._need_witness(process, next(iter(bad.values())).reason)
-        return [
+        return found + [
             (one.probe.depth, self._lost(one.reason) if one.finding == REFUSED else one.reason)
             for one in bad.values()
         ]
 
     def _excuse(
-        self, process: Process, probes: list[Probe], verdicts: list[Verdict]
-    ) -> str:
-        """What explains the silence without a hang, or "". Raises Failed as asked to."""
-        silent = list(dict.fromkeys(one.probe for one in verdicts if one.finding == HUNG))
+        self, process: Process, probes: list[Probe], silent: list[Probe]
+    ) -> tuple[str, list[Verdict]]:
+        """What explains the silence without a hang, or "", and what the silent ones have
+        answered by then. Raises Failed as asked to."""
         if self._launcher().is_reloading():
             # It may hold each lock for as long as it reads files or asks the DNS.
             patience = self.deadline.within(self.reload_patience)
             while not patience.expired:
                 again = ask(silent, patience, self.probe_timeout)
-                if all(verdict.healthy for verdict in again):
-                    return "a reload of the configuration has held Asterisk up for seconds"
-            return ""
+                if not any(verdict.finding == HUNG for verdict in again):
+                    reason = "a reload of the configuration has held Asterisk up for seconds"
+                    return reason, again
+            return "", []
         if all(isinstance(probe, Database) for probe in silent) and process.tasks_in(BLOCKED):
             return self._excuse_disk(silent)
-        manager = _manager(probes)
-        if manager is None or manager.who is None:
-            return ""
+        return self._excuse_load(process, _manager(probes), silent), []
+
+    def _excuse_load(
+        self, process: Process, manager: ManagerInterface | None, silent: list[Probe]
+    ) -> str:
         from asha.asterisk.load import overloaded, records_waiting
 
+        if manager is None or manager.who is None:
+            return ""
         if all(isinstance(probe, CallSetup) for probe in silent):
             waiting = records_waiting(manager.endpoint, manager.who, self.deadline)
             return waiting and f"a call is held up by its record ({waiting}): see their database"
-        if not all(isinstance(probe, SipOptions) for probe in silent):
-            return ""
-        busy = overloaded(manager.endpoint, manager.who, self.deadline)
-        if not busy:
-            return ""
-        reason = f"Asterisk is overloaded and drops SIP requests: {busy}"
+        if all(isinstance(probe, SipOptions) for probe in silent):
+            busy = overloaded(manager.endpoint, manager.who, self.deadline)
+            if busy:
+                reason = f"Asterisk is overloaded and drops SIP requests: {busy}"
+                return self._overload(process, reason)
+        return ""
+
+    def _overload(self, process: Process, reason: str) -> str:
         if self.when_overloaded == "failed":
             self._condemn(process, reason)
         return reason
 
-    def _excuse_disk(self, silent: list[Probe]) -> str:
+    def _sip_answers(self, process: Process, verdicts: list[Verdict]) -> bool:
+        """Whether it answers somewhere; where none is watched, nobody misses it."""
+        told = [one for one in verdicts if isinstance(one.probe, SipOptions)]
+        if not told and self.sip_port != []:
+            asked = [SipOptions(one, process) for one in self._sip_endpoints(process)]
+            told = ask(asked, self.deadline, self.probe_timeout)
+        return not told or any(one.healthy for one in told)
+
+    def _excuse_disk(self, silent: list[Probe]) -> tuple[str, list[Verdict]]:
         """AstDB alone is silent, and a thread is in the kernel: its disk is slow, or stalls.
 
         Only another node cures a disk that stalls. Without one a restart would end the
@@ -490,11 +538,11 @@ class AsteriskHealth(AsteriskParameters, Agent):
         when its peer has lost power.
         """
         again = ask(silent, self.deadline.within(self.disk_patience), self.disk_patience)
-        if all(verdict.healthy for verdict in again):
-            return "the disk has held AstDB up for seconds"
+        if not any(verdict.finding == HUNG for verdict in again):
+            return "the disk has held AstDB up for seconds", again
         if not self._has_company():
-            return "AstDB waits for its disk, and no other node is there to take over"
-        return ""
+            return "AstDB waits for its disk, and no other node is there to take over", []
+        return "", []
 
     def _need_witness(self, process: Process, reason: str) -> None:
         """Nobody hangs and nobody has answered: does any part of it live?"""
@@ -512,12 +560,12 @@ class AsteriskHealth(AsteriskParameters, Agent):
     def _reconsider(self, process: Process) -> None:
         """Before a verdict: is there another cause than a hang? Raises what it is."""
         if process.gone:
+            self._forget(SERVING)
             raise Failed(f"{process} has died while it was looked at")
         if process.is_dumping_core:
             raise Failed(f"{process} has crashed and is writing its core dump")
         self._excuse_debugger(process.tasks_in(TRACED))
-        if process.tasks_in(STOPPED):
-            self._condemn(process, f"{process} {IS_STOPPED}")
+        self._condemn_stopped(process)
         frozen_by = process.frozen_by()
         if frozen_by:
             self._condemn(process, f"{process} is frozen by its cgroup: {frozen_by}")
@@ -592,6 +640,11 @@ class AsteriskHealth(AsteriskParameters, Agent):
                 # As long as the action may last: at this moment all phones register.
                 if self.deadline.expired:
                     raise
+                self.deadline.pause(ASK_AGAIN)
+            except Degraded:
+                # A debugger is at work. It serves, and its death is news.
+                self._announce_deaths_of(process)
+                raise
 
     def adopt(self) -> bool:
         launcher = self._launcher()
@@ -600,6 +653,8 @@ class AsteriskHealth(AsteriskParameters, Agent):
             half = self.deadline.within(self.deadline.remaining() / 2)
             process = self._await_loaded(launcher, half)
             self._look_once(process)
+        except Degraded as problem:
+            self.warn(problem.reason)
         except AgentError as problem:
             self.warn(f"the Asterisk that runs already is replaced: {problem.reason}")
             return False
@@ -611,7 +666,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _announce_deaths_of(self, process: Process) -> None:
         """Have systemd tell Pacemaker when it dies (asha/asterisk/notice.py)."""
-        self._write_state(SERVING, f"{process.identity} {self.node}")
+        self._write_state(SERVING, f"{process.identity} {self.node} {self.binary}")
 
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
         """Until all modules are loaded. Raises Failed with the reason of an early death."""
@@ -713,11 +768,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _has_company(self) -> bool:
         """Whether another node is there to go on. Not known is no."""
-        try:
-            here = self.run("crm_node", "--partition", cap=FENCING_SECONDS)
-        except AgentError:
-            return False
-        return here.ok and len(here.out.split()) > 1
+        from asha.ocf.company import has_company
+
+        return has_company(self.run, self.node, FENCING_SECONDS)
 
     def _grace(self) -> float:
         """Seconds that Asterisk is given to end by itself."""

@@ -147,8 +147,9 @@ class AsteriskParameters:
     when_overloaded = Choice(
         "When Asterisk is overloaded",
         "What it means that SIP drops requests while a queue of Asterisk's is beyond its "
-        "high-water mark and moves: degraded leaves it running and reports it, failed restarts "
-        "it, which ends all calls and the load with them.",
+        "high-water mark and moves, or that Asterisk has as many files open as it may while SIP "
+        "answers: degraded leaves it running and reports it, failed restarts it, which ends all "
+        "calls and the load with them.",
         choices=("degraded", "failed"),
         default="degraded",
     )

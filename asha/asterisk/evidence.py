@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import time
 from contextlib import suppress
 from functools import partial
@@ -197,9 +198,22 @@ def events_in(directory: str) -> list[str]:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
-    return sorted(
-        name for name in names if name[:8].isdecimal() and os.path.isdir(f"{directory}/{name}")
+    return sorted(name for name in names if _is_event(name) and _is_folder(f"{directory}/{name}"))
+
+
+def _is_event(name: str) -> bool:
+    """Whether it can only be one: somebody may keep other things there."""
+    parts = name.split("-")  # day, time, process
+    return [len(part) for part in parts[:2]] == [8, 6] and len(parts) == 3 and all(
+        part.isascii() and part.isdecimal() for part in parts
     )
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _size(place: str) -> int:
@@ -230,7 +244,11 @@ def _sockets(sockets: Sequence[Endpoint]) -> str:
 
 def _tail(path: str) -> str:
     try:
-        with open(path, "rb") as file:
+        # Asterisk's user may put what he likes where its logs are.
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(number, "rb") as file:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                return f"{path} is no ordinary file\n"
             try:
                 file.seek(-LOG_TAIL, os.SEEK_END)
             except OSError:

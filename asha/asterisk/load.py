@@ -1,4 +1,4 @@
-"""Whether Asterisk is too busy, rather than hung.
+"""Whether Asterisk is too busy, or at a limit, rather than hung.
 
 At its high-water mark a taskprocessor makes PJSIP drop requests that come by UDP,
 without a word, until it is down at its low-water mark (res_pjsip/pjsip_distributor.c,
@@ -15,7 +15,7 @@ from asha.asterisk.wire import Silent, hold
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asha.asterisk.ami import Credentials
-    from asha.asterisk.proc import Endpoint
+    from asha.asterisk.proc import Endpoint, Process
     from asha.ocf.deadline import Deadline
 
 COMMAND = "core show taskprocessors"
@@ -27,6 +27,9 @@ CDR_ENGINE = "cdr"
 # Seconds for the listing, and between the two looks at what moves.
 LISTING_SECONDS = 1.0
 BETWEEN = 0.5
+
+# So few files short of its limit Asterisk fails in places: a call takes several.
+FILES_SPARE = 8
 
 
 class Queue:
@@ -64,16 +67,36 @@ def overloaded(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> str:
 
 
 def records_waiting(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> str:
-    """The queue of the CDR engine if anything waits in it, in words; "" if nothing does.
+    """The queue of the CDR engine if it holds calls up, in words; "" if it does not.
 
     Back ends of call records write in that queue's thread (main/cdr.c, without batch
     mode), so that a database that hangs stops it, and with it each call that sets
-    something of its record: the call of our own does.
+    something of its record: the call of our own does. A queue that has soon done all
+    that was waiting holds nobody up.
     """
+    before = {queue.name: queue for queue in _queues(endpoint, who, deadline)
+              if CDR_ENGINE in queue.name and queue.waiting}
+    if not before:
+        return ""
+    deadline.pause(BETWEEN)
     for queue in _queues(endpoint, who, deadline):
-        if CDR_ENGINE in queue.name and queue.waiting:
+        earlier = before.get(queue.name)
+        if earlier is not None and queue.processed - earlier.processed < earlier.waiting:
             return f"{queue.name} has {queue.waiting} tasks waiting"
     return ""
+
+
+def out_of_files(process: Process) -> str:
+    """That it has as many open as it may, in words; "" if it has not.
+
+    It then takes no connection, at its control socket and AMI neither, and no call; those
+    that it has go on.
+    """
+    used, most = process.files()
+    if not most or used < most - FILES_SPARE:
+        return ""
+    return (f"Asterisk has {used} files open and may have {most}: it takes no more calls "
+            "(LimitNOFILE= in its systemd unit)")
 
 
 def _beyond(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> list[Queue]:

@@ -6,8 +6,8 @@ so whatever goes wrong here is left to the monitor.
 
     python3 -m asha.asterisk.notice RESOURCE FILE
 
-FILE is what the agent wrote when it had started Asterisk: the process's identity and
-the node's name in the cluster.
+FILE is what the agent wrote when it had started Asterisk: the process's identity, the
+node's name in the cluster, and the program.
 """
 
 from __future__ import annotations
@@ -35,19 +35,26 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
     runner = runner or Runner()
     try:
         said = _read(path)
-        number, started, node = said.split()
+        number, started, node, *program = said.split(None, 3)
         pid = int(number)
-        process = (proc or Proc()).process(pid)
+        proc = proc or Proc()
+        process = proc.process(pid)
         if process is not None and process.started == started and not process.gone:
             print(f"{process} lives: Pacemaker is not told", file=sys.stderr)
             return 0
         if _is_unmanaged(resource, runner):
             print(f"Asterisk, process {pid}, has died, and Pacemaker does not manage it now")
             return 0
-        if _read(path) != said:
+        if program and proc.daemons(program[0]):
+            print(f"Asterisk, process {pid}, has died, and somebody has started another")
+            return 0
+        # Each death is announced once: whoever takes the file away has done so.
+        mine = f"{path}.{os.getpid()}"
+        os.rename(path, mine)
+        if _read(mine) != said:
+            os.rename(mine, path)
             return 0  # the monitor was first, and the next Asterisk serves
-        # Each death is announced once: whoever removes the file has done so.
-        os.unlink(path)
+        os.unlink(mine)
     except FileNotFoundError:
         return 0
     except (OSError, ValueError) as problem:

@@ -80,6 +80,8 @@ class Probe:
     costs: ClassVar[str] = ""
     # Asterisk's users notice when this does not answer.
     vital = True
+    # What it means that a connection is taken and closed without a word.
+    hung_up: ClassVar[str] = REFUSED
 
     def where(self) -> str:
         """The address that is asked, for the reason."""
@@ -103,7 +105,8 @@ class Probe:
             reason = f"{self.name} at {self.where()} is silent: no {what} within {patience:.1f} s"
             return self.silence(what, reason)
         except (ConnectionError, FileNotFoundError) as problem:
-            return Verdict(self, REFUSED, f"{self.name}: {self.refusal(problem)}")
+            finding = self.hung_up if isinstance(problem, ConnectionResetError) else REFUSED
+            return Verdict(self, finding, f"{self.name}: {self.refusal(problem)}")
         except OSError as problem:
             reason = f"{self.name} at {self.where()} cannot be asked: {problem.strerror}"
             return Verdict(self, UNKNOWN, reason)
@@ -424,6 +427,9 @@ class CallSetup(ManagerQuestion):
 class SipOptions(PortProbe):
     name = "SIP"
     word = "sip"
+    # Somebody lives who does that: chan_sip, with more connections than its tcpauthlimit.
+    # Whoever can connect could else have all calls ended.
+    hung_up = UNKNOWN
     asked = "OPTIONS to each UDP and TCP address it is bound to"
     exercises = "the transport, its thread, the dispatch of a request"
     means = "hung; too busy: degraded (when_overloaded)"

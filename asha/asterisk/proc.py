@@ -171,6 +171,15 @@ class Process:
                 found.append(Task(place, int(entry), name, state))
         return found
 
+    def files(self) -> tuple[int, int]:
+        """How many it has open, and may have; the latter 0 when that is not known."""
+        limit = 0
+        for line in _read(f"{self.folder}/limits").decode("ascii", "replace").splitlines():
+            if line.startswith("Max open files"):
+                soft = line.split()[3]
+                limit = int(soft) if soft.isdecimal() else 0
+        return len(_listdir(f"{self.folder}/fd")), limit
+
     def open_file(self, ending: str) -> str:
         """The path of a file that it has open, by the path's end; "" without one."""
         folder = f"{self.folder}/fd"

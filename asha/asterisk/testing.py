@@ -44,16 +44,19 @@ ASTDB_LOCKED = "astdb-locked"
 # AMI hangs up on such a question, or does not let this user ask it.
 HUNG_UP = "hung-up"
 FORBIDDEN = "forbidden"
+# SIP's TCP connections are taken and closed.
+SIP_HANGS_UP = "sip-hangs-up"
 # A queue beyond its high-water mark, that moves or that does not; one that was, and is
 # not down at its low-water mark yet.
 OVERLOAD = "overload"
 STUCK = "stuck"
 DRAINING = "draining"
-# A call is refused; one has not ended; call records wait; nobody keeps them; this user
-# may originate none.
+# A call is refused; one has not ended; call records wait, and are written; nobody keeps
+# them; this user may originate none.
 REFUSES = "refuses"
 CALL_LEFT = "call-left"
 RECORDS_WAIT = "records-wait"
+RECORDS_MOVE = "records-move"
 NO_RECORDS = "no-records"
 NO_CALLS = "no-calls"
 # Files of the folder: the steps of the context that was made, and each call's fields.
@@ -102,6 +105,7 @@ class FakeAsterisk:
         self._parts = {self._control: CONTROL, self._ami: AMI, self._sip: SIP, self._sip_tcp: SIP}
         self._callers: dict[socket.socket, tuple[str, bytes]] = {}
         self._processed = 1000
+        self._written = 25
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self.serve, daemon=True)
 
@@ -147,6 +151,8 @@ class FakeAsterisk:
                 if one is self._sip:
                     request, address = one.recvfrom(65536)
                     one.sendto(_sip_response(request), address)
+                elif one is self._sip_tcp and self._silent(SIP_HANGS_UP):
+                    one.accept()[0].close()
                 elif one in parts:
                     self._greet(one.accept()[0], parts[one])
                 else:
@@ -254,10 +260,11 @@ class FakeAsterisk:
             waiting = 600
         self._processed += moves
         records = 9 if self._silent(RECORDS_WAIT) else 0
+        self._written += 50 if self._silent(RECORDS_MOVE) else 0
         rows = (
             "Processor                 Processed   In Queue  Max Depth  Low water High water",
             f"pjsip/distributor-0000001c {self._processed} {waiting} 600 450 500",
-            f"stasis/m:cdr:aggregator-00000005 25 {records} 9 4500 5000",
+            f"stasis/m:cdr:aggregator-00000005 {self._written} {records} 9 4500 5000",
             "1 taskprocessor",
         )
         said = "".join(f"Output: {row}\r\n" for row in rows)

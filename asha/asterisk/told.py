@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 ATTRIBUTE = "asha-asterisk"
 PREFIX = "degraded: "
 
+# Seconds after which it is told again: an attribute manager that was restarted, while
+# Asterisk ran on (maintenance-mode), has forgotten it.
+TOLD_FOR = 300.0
+
 # A figure that is another at each look is no news.
 DIGITS = dict.fromkeys(map(ord, "0123456789"))
 

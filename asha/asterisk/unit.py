@@ -318,6 +318,7 @@ class SystemdUnit(Launcher):
         try:
             os.makedirs(self.folder, mode=0o755, exist_ok=True)
             with open(draft, "w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o644)  # whatever Pacemaker's umask is
                 file.write(self.drop_in_text)
             os.replace(draft, self.drop_in)
         except OSError as problem:

@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from asha.ocf.agent import Agent
 
 
+# Seconds after which it is told again: an attribute manager that was restarted, while
+# the resources ran on (maintenance-mode), has forgotten it.
+TOLD_FOR = 300.0
+
+
 def tell(agent: Agent, name: str, state: str, text: str) -> None:
     """Set the attribute to ``text``, unless ``state`` is what it told last."""
     memory = agent.state_path(name)
-    if _last(memory) == state:
+    if _last(memory) == state and agent.state_age(name) < TOLD_FOR:
         return
     if not agent.set_node_attribute(name, text):
         return  # it has warned, and the next monitor tries again

@@ -252,6 +252,13 @@ class Agent:
         safe = self.instance.replace("/", "_").replace(":", "_")
         return f"{base}/{self.name}-{safe}.{kind}"
 
+    def state_age(self, kind: str) -> float:
+        """Seconds since that file was written; no time at all where there is none."""
+        try:
+            return max(0.0, time.time() - os.stat(self.state_path(kind)).st_mtime)
+        except OSError:
+            return 0.0
+
     def info(self, message: str) -> None:
         self._say("INFO", LOG_INFO, message)
 

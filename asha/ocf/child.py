@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # How long a killed child may take to be gone before it counts as stuck.
 REAP_SECONDS = 0.3
 
+# Seconds before a fork that was refused is tried again.
+FORK_AGAIN = 0.02
+
 # poll() takes no more than 2**31 ms.
 WAIT_MOST = 3600.0
 
@@ -44,7 +47,12 @@ def in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
     The child keeps the action's lock, so that the next action waits for it.
     """
     reader, writer = os.pipe()
-    pid = os.fork()
+    try:
+        pid = _fork(deadline, doing)
+    except BaseException:
+        os.close(reader)
+        os.close(writer)
+        raise
     if pid == 0:
         try:
             os.close(reader)
@@ -73,6 +81,17 @@ def in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
         kinds = {kind.code: kind for kind in AgentError.__subclasses__()}
         raise kinds[Exit(int(code))](text)
     return text
+
+
+def _fork(deadline: Deadline, doing: str) -> int:
+    """A machine that is out of processes or memory for a moment may have some the next."""
+    while True:
+        try:
+            return os.fork()
+        except OSError as problem:
+            if deadline.expired:
+                raise Failed(f"{doing} could not begin: {problem.strerror}") from None
+        deadline.pause(FORK_AGAIN)
 
 
 def _answer(work: Callable[[], str], writer: int) -> None:

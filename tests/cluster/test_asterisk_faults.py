@@ -17,6 +17,7 @@ from tests.lab.injectors import (
     CONTROL_SOCKET,
     control_socket_gone,
     dialplan_locked,
+    helper,
     stopped,
     store_frozen,
     thread_parked,
@@ -97,6 +98,57 @@ def test_a_stack_that_is_unloaded_is_not_missed(two_stacks: Node) -> None:
     for _ in range(2):
         seen = monitor(node, 10)
         assert seen.code == 0, reason(seen)
+
+
+# Idle TCP connections to chan_sip, more than its tcpauthlimit (100).
+CROWD = """\
+import socket, time
+crowd = [socket.create_connection(("127.0.0.1", 5161)) for _ in range(130)]
+print("there", flush=True)
+time.sleep(3600)
+"""
+# Consoles, each of which takes one of Asterisk's files, until none is greeted any more.
+CONSOLES = f"""\
+import socket, time
+crowd = []
+while True:
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(1)
+    crowd.append(one)
+    try:
+        one.connect({CONTROL_SOCKET!r})
+        if b"/" not in one.recv(100):
+            break  # it says that it failed
+    except OSError:
+        break
+print("there", flush=True)
+time.sleep(3600)
+"""
+LIMIT = "/run/systemd/system/asterisk.service.d/99-lab.conf"
+
+
+def test_a_crowd_at_the_door_ends_no_calls(two_stacks: Node) -> None:
+    node = two_stacks
+    with helper(node, "python3", "-c", CROWD):
+        seen = monitor(node, 10)
+        assert seen.code == 190
+        assert "TCP 127.0.0.1 port 5161 closed the connection" in reason(seen)
+    wait_for(lambda: monitor(node, 10).code == 0, "the crowd to be gone")
+
+
+def test_no_file_left_to_open(node: Node) -> None:
+    node.write(LIMIT, "[Service]\nLimitNOFILE=64\n")
+    try:
+        node.run("systemctl", "daemon-reload")
+        recover(node)
+        with helper(node, "python3", "-c", CONSOLES):
+            seen = monitor(node, 10)
+        assert seen.code == 190, reason(seen)
+        assert "may have 64: it takes no more calls" in reason(seen)
+        wait_for(lambda: monitor(node, 10).code == 0, "the consoles to be gone")
+    finally:
+        node.run("rm", "-f", LIMIT)
+        node.run("systemctl", "daemon-reload")
 
 
 def test_killed(node: Node) -> None:

@@ -31,6 +31,31 @@ def gdb(*argv: str, cap: float | None = None) -> Completed:
     return Completed(argv, 0, "Thread 1 (LWP 1):\n#0 pthread_mutex_lock ()\n", "")
 
 
+def test_only_events_are_deleted(tmp_path: Path) -> None:
+    """The directory is a parameter: it may have other things in it."""
+    others = ["20230101", "20240101-etc", "20250101.bak", "20250101-120000-7.bak", "202501-1-2-3"]
+    for name in [*others, "20260101-120000-7", "20260102-120000-8"]:
+        (tmp_path / name).mkdir()
+    (tmp_path / "20240101-120000-6").symlink_to(tmp_path / "20230101")
+    prune(str(tmp_path), 1, 100, Deadline(5))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*others, "20240101-120000-6", "20260102-120000-8"}
+
+
+def test_no_log_is_read_through_a_link(tmp_path: Path, me: Process) -> None:
+    """Asterisk's user may put there what he likes, and events are sent to others."""
+    (tmp_path / "shadow").write_text("root:secret")
+    (tmp_path / "messages").symlink_to(tmp_path / "shadow")
+    os.mkfifo(tmp_path / "full")
+    begun = time.monotonic()
+    place = Collector(me, Deadline(5), gdb, str(tmp_path / "evidence")).collect(
+        "", [], None, [str(tmp_path / "messages"), str(tmp_path / "full")]
+    )
+    assert time.monotonic() - begun < 3
+    assert "cannot read" in Path(place, "log-messages.txt").read_text()
+    assert "no ordinary file" in Path(place, "log-full.txt").read_text()
+
+
 def test_a_whole_event(tmp_path: Path, me: Process) -> None:
     log = tmp_path / "messages"
     log.write_text("first\n" * 50_000 + "the last line\n")

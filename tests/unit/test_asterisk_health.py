@@ -19,7 +19,7 @@ from asha.agents import asterisk_health
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.asterisk import ending, probes, proc
 from asha.asterisk.evidence import events_in
-from asha.asterisk.proc import BLOCKED, Proc, Process, Task
+from asha.asterisk.proc import BLOCKED, STOPPED, Proc, Process, Task
 from asha.asterisk.testing import (
     AMI,
     ASTDB_LOCKED,
@@ -34,10 +34,12 @@ from asha.asterisk.testing import (
     NO_CALLS,
     NO_RECORDS,
     OVERLOAD,
+    RECORDS_MOVE,
     RECORDS_WAIT,
     REFUSES,
     SECRET,
     SIP,
+    SIP_HANGS_UP,
     STUCK,
     TERM,
     USER,
@@ -47,7 +49,7 @@ from asha.asterisk.testing import (
     free_ports,
 )
 from asha.asterisk.unit import Direct, Launcher
-from asha.ocf import Context, Exit, Failed
+from asha.ocf import Context, Degraded, Exit, Failed
 from asha.ocf.testing import CallQueue, FakeClock, Outcome, perform
 
 DEEP = 10
@@ -226,6 +228,36 @@ def test_probe_changes_nothing(pbx: Pbx) -> None:
         end = time.monotonic() + 10
         while not (pbx.run / "asterisk.pid").exists() and time.monotonic() < end:
             time.sleep(0.02)
+
+
+def test_one_death_is_told_by_one(pbx: Pbx) -> None:
+    """By the monitor that finds it, or by the notice (asha/asterisk/notice.py)."""
+    first = pbx.start()
+    (serving,) = pbx.state.glob("*.serving")
+    assert str(pbx.binary) in serving.read_text()
+    assert pbx.act("monitor", 0).code == Exit.SUCCESS
+    first.popen.kill()
+    first.popen.wait()
+    assert pbx.probe().code == Exit.NOT_RUNNING
+    assert serving.exists()  # a probe changes nothing
+    assert pbx.act("monitor", 0).code == Exit.NOT_RUNNING
+    assert not serving.exists()
+
+
+def test_a_debugger_at_the_start_changes_nothing(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def debugged(agent: AsteriskHealth, process: Process) -> None:
+        raise Degraded("a debugger is at work")
+
+    monkeypatch.setattr(AsteriskHealth, "_look_once", debugged)
+    first = pbx.start()
+    (serving,) = pbx.state.glob("*.serving")
+    # And where it runs already it is not replaced.
+    serving.unlink()
+    assert pbx.start() is first
+    assert serving.exists()
+    assert first.popen.poll() is None
 
 
 def test_probe_where_nothing_is_installed(pbx: Pbx) -> None:
@@ -463,17 +495,32 @@ def waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Process, "tasks_in", with_one)
 
 
+MON = ("crm_mon", "-1", "--output-as=xml")
+
+
+def nodes_xml(other: str) -> str:
+    return (
+        '<pacemaker-result><nodes><node name="crm1" online="true" standby="false" type="member"/>'
+        f'<node name="crm2" type="member" {other}/></nodes></pacemaker-result>'
+    )
+
+
 @pytest.mark.parametrize(
-    ("nodes", "code"), [("crm1 crm2", Exit.ERR_GENERIC), ("crm1", Exit.DEGRADED)]
+    ("other", "code"),
+    [
+        ('online="true" standby="false"', Exit.ERR_GENERIC),
+        ('online="true" standby="true"', Exit.DEGRADED),
+        ('online="false" standby="false"', Exit.DEGRADED),
+    ],
 )
 def test_a_stalled_disk_is_a_failure_where_another_node_cures_it(
-    pbx: Pbx, waits_for_the_disk: None, nodes: str, code: Exit
+    pbx: Pbx, waits_for_the_disk: None, other: str, code: Exit
 ) -> None:
     """When the other has just lost power, DRBD holds each write: no reason to end calls."""
     with_secret(pbx)
     pbx.silence("astdb")
     runner = CallQueue()
-    runner.expect("crm_node", "--partition", out=f"{nodes}\n")
+    runner.expect(*MON, out=nodes_xml(other))
     if code == Exit.DEGRADED:
         told = "degraded: AstDB waits for its disk, and no other node is there to take over"
         runner.expect("attrd_updater", "--name", "asha-asterisk", "--update", told)
@@ -492,6 +539,81 @@ def test_a_slow_disk_is_waited_for(pbx: Pbx, waits_for_the_disk: None) -> None:
     late.join()
     assert outcome.code == Exit.DEGRADED
     assert "the disk has held AstDB up" in outcome.reason
+
+
+def test_a_disk_that_is_full_in_the_end_is_no_hang(pbx: Pbx, waits_for_the_disk: None) -> None:
+    with_secret(pbx)
+    pbx.silence("astdb")
+    pbx.silence(ASTDB_LOCKED)  # which is what comes when the silence ends
+    late = threading.Timer(1.5, (pbx.run / "silent-astdb").unlink)
+    late.start()
+    outcome = pbx.act("monitor", DEEP, {"disk_patience": "4s"})
+    late.join()
+    assert outcome.code == Exit.DEGRADED
+    assert "the disk has held AstDB up" in outcome.reason
+    assert "AstDB does not take a key" in outcome.reason
+
+
+def test_a_connection_that_is_closed_unanswered_is_no_hang(pbx: Pbx) -> None:
+    """chan_sip beyond its tcpauthlimit: whoever connects often enough could end all calls."""
+    with_secret(pbx)
+    pbx.silence(SIP_HANGS_UP)
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.DEGRADED
+    assert "closed the connection without an answer" in outcome.reason
+    # That is no excuse for what hangs beside it.
+    pbx.silence("dialplan")
+    assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
+
+
+@pytest.fixture
+def no_files_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Process, "files", lambda process: (1020, 1024))
+
+
+@pytest.mark.parametrize("answer", ["degraded", "failed"])
+def test_no_file_left_to_open_is_no_hang(pbx: Pbx, no_files_left: None, answer: str) -> None:
+    """It accepts nobody then, and the calls that it has go on."""
+    with_secret(pbx)
+    for part in (CONTROL, AMI):
+        pbx.silence(part)
+    outcome = pbx.act("monitor", DEEP, {"when_overloaded": answer})
+    assert outcome.code == (Exit.DEGRADED if answer == "degraded" else Exit.ERR_GENERIC)
+    assert "has 1020 files open and may have 1024" in outcome.reason
+    assert "LimitNOFILE=" in outcome.reason
+    # The same where SIP has to be asked first.
+    assert pbx.act("monitor", 0, {"when_overloaded": answer}).code == outcome.code
+
+
+def test_no_file_left_and_sip_silent_is_a_hang_with_its_cause(
+    pbx: Pbx, no_files_left: None
+) -> None:
+    with_secret(pbx)
+    for part in (CONTROL, AMI, SIP):
+        pbx.silence(part)
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert outcome.reason.startswith("control socket")
+    assert "may have 1024" in outcome.reason
+
+
+def test_a_stop_that_is_over_at_once_is_no_hang(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A debugger that comes or goes: the threads are stopped for some milliseconds."""
+    with_secret(pbx)
+    pbx.close(CONTROL)  # so that it is looked at more closely
+    tasks_in, looks = Process.tasks_in, [1]
+
+    def momentarily(process: Process, *states: str) -> list[Task]:
+        if states == (STOPPED,) and looks:
+            looks.pop()
+            return process.tasks()[:1]
+        return tasks_in(process, *states)
+
+    monkeypatch.setattr(Process, "tasks_in", momentarily)
+    assert pbx.act("monitor", DEEP).code == Exit.DEGRADED
+    assert not looks
 
 
 @pytest.mark.parametrize("answer", ["degraded", "failed"])
@@ -668,6 +790,15 @@ def test_a_call_that_waits_for_its_record_is_no_hang(pbx: Pbx) -> None:
     assert "held up by its record (stasis/m:cdr:aggregator" in outcome.reason
 
 
+def test_records_that_are_soon_written_hold_no_call_up(pbx: Pbx) -> None:
+    with_secret(pbx)
+    for part in ("call", RECORDS_WAIT, RECORDS_MOVE):
+        pbx.silence(part)
+    outcome = pbx.act("monitor", DEEPEST)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert outcome.reason.startswith("call setup")
+
+
 def test_there_are_never_two_calls(pbx: Pbx) -> None:
     with_secret(pbx)
     pbx.silence(CALL_LEFT)
@@ -713,6 +844,22 @@ def test_the_attribute_says_what_is_degraded_and_for_how_long(pbx: Pbx) -> None:
     for _ in range(2):
         assert pbx.act("monitor", DEEP, runner=runner).code == Exit.SUCCESS
     runner.done()
+
+
+def test_the_attribute_is_told_again_for_a_manager_that_forgot_it(pbx: Pbx) -> None:
+    with_secret(pbx)
+    pbx.silence(ASTDB_LOCKED)
+    assert pbx.act("monitor", DEEP).code == Exit.DEGRADED
+    (state,) = pbx.state.glob("*.degraded")
+    before = time.time() - 400
+    os.utime(state, (before, before))
+    for news in (True, False):
+        runner = CallQueue()
+        if news:
+            runner.expect("attrd_updater", "--name", "asha-asterisk", "--update",
+                          "degraded: " + state.read_text().partition(" ")[2])
+        assert pbx.act("monitor", DEEP, runner=runner).code == Exit.DEGRADED
+        runner.done()
 
 
 def test_an_attribute_manager_that_is_not_there_changes_nothing(pbx: Pbx) -> None:
@@ -1154,17 +1301,18 @@ def test_stop_that_cannot_kill_says_which_thread(
 
 
 @pytest.mark.parametrize(
-    ("hung", "fencing", "nodes", "least", "most"),
+    ("hung", "fencing", "other", "least", "most"),
     [
-        (True, "true", "crm1 crm2", 1, 4),
-        (True, "true", "crm1", 15, 20),  # nobody is there to go on
+        (True, "true", 'online="true"', 1, 4),
+        (True, "true", 'online="true" standby="true"', 15, 20),  # nobody is there to go on
+        (True, "true", 'online="false"', 15, 20),
         (True, "false", "", 15, 20),
         (False, "", "", 15, 20),  # somebody asked for this stop, and the disk is slow
     ],
 )
 def test_stop_that_cannot_kill_is_shorter_where_a_fence_cures(
     scene: Scene, signals: list[tuple[int, int]],
-    hung: bool, fencing: str, nodes: str, least: float, most: float,
+    hung: bool, fencing: str, other: str, least: float, most: float,
 ) -> None:
     scene.proc.task(50, 50, "Z")
     scene.proc.task(50, 51, "D", name="db_sync")
@@ -1176,8 +1324,8 @@ def test_stop_that_cannot_kill_is_shorter_where_a_fence_cures(
             *("--query", "--quiet", "--default", "true"),
             out=f"{fencing}\n",
         )
-    if nodes:
-        runner.expect("crm_node", "--partition", out=f"{nodes}\n")
+    if other:
+        runner.expect(*MON, out=nodes_xml(other))
     begun = scene.clock.now
     outcome = scene.act("stop", clock=scene.clock, runner=runner)
     assert outcome.code == Exit.ERR_GENERIC

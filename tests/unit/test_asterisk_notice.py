@@ -12,6 +12,7 @@ import pytest
 
 from asha.asterisk.notice import main
 from asha.asterisk.proc import Proc
+from asha.asterisk.testing import FakeProc
 from asha.ocf.runner import Completed
 from asha.ocf.testing import CallQueue
 
@@ -59,6 +60,23 @@ def test_one_that_lives_is_not_told(queue: CallQueue, serving: Path) -> None:
     serving.write_text(f"{own.identity} crm1")
     assert tell(queue, serving) == 0
     assert serving.exists()  # for its own death
+
+
+def test_one_that_somebody_has_started_meanwhile_is_left_alone(
+    queue: CallQueue, serving: Path, tmp_path: Path
+) -> None:
+    proc = FakeProc(tmp_path / "proc")
+    proc.add(60, "asterisk", exe="/usr/sbin/asterisk", argv=("/usr/sbin/asterisk",))
+    serving.write_text(f"{dead_pid()} 4711 crm1 /usr/sbin/asterisk")
+    queue.expect(*MON, out=MANAGED)
+    look = Proc(str(proc.root))
+    assert main(["p_asterisk", str(serving)], queue, look) == 0
+    assert serving.exists()
+    proc.remove(60)
+    queue.expect(*MON, out=MANAGED)
+    queue.expect("crm_resource", "--fail", "--resource", "p_asterisk", "--node", "crm1")
+    assert main(["p_asterisk", str(serving)], queue, look) == 0
+    assert not list(serving.parent.glob("*.serving*"))
 
 
 def test_one_that_is_not_managed_is_not_told(queue: CallQueue, serving: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,18 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _strict() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
 def test_launch_writes_the_drop_in_and_does_not_wait(scene: Scene) -> None:
     scene.queue.expect("systemctl", "restart", "--no-block", UNIT)
     scene.unit.launch()
     scene.queue.done()
+    assert scene.drop_in.stat().st_mode & 0o777 == 0o644
     said = scene.drop_in.read_text().splitlines()
     assert "Restart=no" in said
     assert "Before=pacemaker.service" in said

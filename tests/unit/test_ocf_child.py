@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -36,6 +37,29 @@ def test_the_text_comes_back_whole() -> None:
     before = children()
     assert in_child(lambda: text, Deadline(20), "writing") == text
     assert children() <= before
+
+
+@pytest.mark.parametrize("refused", [3, 10_000])
+def test_a_fork_that_is_refused_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """A machine that is out of processes for a moment must not fail a stop."""
+    fork, left = os.fork, [refused]
+
+    def sparing() -> int:
+        if left[0]:
+            left[0] -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return fork()
+
+    monkeypatch.setattr(os, "fork", sparing)
+    files = len(os.listdir("/proc/self/fd"))
+    if refused == 3:
+        assert in_child(lambda: "done", Deadline(20), "writing") == "done"
+    else:
+        with pytest.raises(Failed, match="writing could not begin: Resource temporarily"):
+            in_child(lambda: "done", Deadline(0.2), "writing")
+    assert len(os.listdir("/proc/self/fd")) == files
 
 
 @pytest.mark.parametrize("kind", [BadConfig, NotInstalled, Failed, Degraded])
