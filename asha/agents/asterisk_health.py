@@ -555,7 +555,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
     def _lost(self, reason: str) -> str:
         if self.when_lost == "failed":
             raise Failed(reason)
-        return f"{reason}; restart Asterisk when the calls allow it"
+        return f"{reason}; when the calls allow it: crm resource restart {self.instance}"
 
     def _reconsider(self, process: Process) -> None:
         """Before a verdict: is there another cause than a hang? Raises what it is."""

@@ -102,7 +102,7 @@ class Collector:
         if not halted:
             self._backtraces(blocked)
         took = time.monotonic() - begun
-        self._keep(SUMMARY, lambda: _summary(self.process, reason, self.notes, took))
+        self._keep(SUMMARY, lambda: _summary(self.process, self.place, reason, self.notes, took))
         return self.place
 
     def _keep(self, name: str, text: Callable[[], str], make: bool = False) -> bool:
@@ -260,7 +260,22 @@ def _tail(path: str) -> str:
         return f"cannot read {path}: {problem.strerror}\n"
 
 
-def _summary(process: Process, reason: str, notes: Sequence[str], took: float) -> str:
+# What an event may have, as the summary explains it.
+FILES = {
+    "tasks.txt": "every thread: its state, where it waits, its kernel stack",
+    "backtraces.txt": "where each thread is in Asterisk (gdb): two that wait for\n"
+                      "                    each other's lock are what the developers need to see",
+    "sockets.txt": "what waited unread",
+    "taskprocessors.txt": "Asterisk's queues",
+    "channels.txt": "its calls",
+    "threads.txt": "what it calls its threads",
+    "locks.txt": "who holds which lock",
+}
+
+
+def _summary(
+    process: Process, folder: str, reason: str, notes: Sequence[str], took: float
+) -> str:
     places: dict[str, int] = {}
     for task in process.tasks():
         place = f"in state {task.state}, in the kernel's {task.where}"
@@ -275,16 +290,12 @@ def _summary(process: Process, reason: str, notes: Sequence[str], took: float) -
         *(f"  {count} {place}" for place, count in common[:PLACES_MOST]),
         *([f"It is frozen by its cgroup: {frozen_by}"] if frozen_by else []),
         f"Load of the machine: {_tail('/proc/loadavg').strip()}",
-        f"Gathering this took {took:.1f} s; then Pacemaker was told, and restarts Asterisk.",
+        f"Gathering this took {took:.1f} s; then Pacemaker was told.",
         "",
-        "tasks.txt        every thread: its state, where it waits, its kernel stack",
-        "backtraces.txt   where each thread is in Asterisk (gdb): two that wait for each",
-        "                 other's lock are what the developers need to see",
-        "sockets.txt      what waited unread",
-        "taskprocessors.txt, channels.txt, threads.txt, locks.txt",
-        "                 Asterisk's own view, as far as it gave one",
-        "log-*.txt        the last lines of its logs",
     ]
+    there = sorted(os.listdir(folder))
+    lines += [f"{name:<20}{FILES[name]}" for name in FILES if name in there]
+    lines += [f"{name:<20}the last lines of that log" for name in there if name.startswith("log-")]
     if notes:
         lines += ["", "Not there:", *(f"  {note}" for note in notes)]
     return "\n".join(lines) + "\n"

@@ -67,6 +67,9 @@ def programs(look: Look) -> Iterator[Finding]:
                     "apt install linux-image-$(dpkg --print-architecture), Debian's standard "
                     "kernel, and reboot into it")
     yield from _telephone_system(versions)
+    if not look.machine.has("gdb"):
+        yield warning("gdb is not installed: what is kept of a hung Asterisk (asha evidence) has "
+                      "no backtraces", "apt install gdb")
 
 
 def _telephone_system(versions: dict[str, str]) -> Iterator[Finding]:

@@ -64,7 +64,8 @@ def nic_count(asking: Asking, answer: str) -> Values:
 def nic_count_problem(asking: Asking, answer: str) -> str:
     if answer == "2" and len(asking.facts.nics) < 2:
         names = ", ".join(nic.name for nic in asking.facts.nics) or "none"
-        return f"NICs are not here, only: {names}. Put in a second one"
+        return (f"this machine has only {names}: put in a second NIC, or say 1 (for learning, "
+                "not for telephones)")
     return ""
 
 

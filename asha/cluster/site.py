@@ -248,7 +248,8 @@ def _check_text(values: dict[str, str], problems: list[str]) -> None:
     for key in ("DRBDDEV", "RHINOUSB"):
         device = values[key]
         if device and (not DEVICE.fullmatch(device) or os.path.normpath(device) != device):
-            problems.append(f"{key}={device}: must be a device, such as /dev/sda5")
+            like = "/dev/sda5" if key == "DRBDDEV" else "/dev/ttyUSB0"
+            problems.append(f"{key}={device}: must be a device, such as {like}")
     if values["DRBDDEV"].startswith("/dev/drbd"):
         problems.append(f"DRBDDEV={values['DRBDDEV']}: must be the partition below DRBD, "
                         "such as /dev/sda5")

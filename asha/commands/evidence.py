@@ -16,6 +16,7 @@ crash does not (see journalctl -u asterisk). Backtraces need gdb.
 """
 
 NONE = "no hang was seen on this node"
+CUT_OFF = "(cut off before its summary was written)"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,16 +30,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
+        if options.directory != DIRECTORY and not os.path.isdir(options.directory):
+            raise Trouble(f"there is no directory {options.directory}")
         events = events_in(options.directory)
         if options.action == "list":
             for event in events:
                 print(f"{event}  {_why(options.directory, event)}")
             if not events:
-                print(NONE)
+                print(f"{NONE}: look on the other one too, each keeps its own")
             return 0
         return _show(options, events)
     except PermissionError:
         raise Trouble(f"{options.directory} is for root alone", "run it with sudo") from None
+    except OSError as problem:
+        raise Trouble(f"{options.directory} cannot be read: {problem.strerror}") from None
 
 
 def _show(options: argparse.Namespace, events: list[str]) -> int:
@@ -52,7 +57,7 @@ def _show(options: argparse.Namespace, events: list[str]) -> int:
     for file in [SUMMARY, *others] if options.all else [SUMMARY]:
         if options.all:
             print(f"\n== {file} ==\n")
-        print(_text(f"{place}/{file}"), end="")
+        print(_text(f"{place}/{file}") or f"{CUT_OFF}\n", end="")
     if not options.all:
         print(f"\nIn {place}: {' '.join(others)}")
     return 0
@@ -62,7 +67,7 @@ def _why(directory: str, event: str) -> str:
     for line in _text(f"{directory}/{event}/{SUMMARY}").splitlines():
         if line.startswith("Why: "):
             return line.removeprefix("Why: ")
-    return "(cut off before its summary was written)"
+    return CUT_OFF
 
 
 def _text(path: str) -> str:

@@ -18,7 +18,7 @@ from asha.trouble import Trouble
 
 EPILOG = """\
 A line with ! is to be seen to now; one with - is so by the way the site was built (no
-fencing, one NIC) and stays. It asks nothing of the other node but through the
+fencing, one NIC), or is over. It asks nothing of the other node but through the
 cluster, changes nothing, and takes ten seconds at most, whatever hangs.
 
 exit code: 0 the telephones run and the other node could take over
@@ -32,7 +32,8 @@ exit code: 0 the telephones run and the other node could take over
   nodes: name, state (online, standby, offline, unclean, pending, maintenance), here,
     active
   services: id, title, state (running, starting, stopping, stopped, failed, unmanaged),
-    nodes, why
+    nodes, why, action (at which it failed), degraded (it worked all the same),
+    failed_on, blocked_on (nodes)
   disks: as asha sync --json tells them; null: not known
   address: address, node; line: node, card_node, position; null: there is none
   calls: calls, channels, longest (s), registered, silent, trunks, trunks_up, started,
@@ -62,14 +63,14 @@ def seconds(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
-        raise Trouble("only root may ask Pacemaker, DRBD and Asterisk", "sudo asha status")
+        # Not 1, which says that the telephones run.
+        raise Trouble("only root may ask Pacemaker, DRBD and Asterisk", "sudo asha status", code=2)
     machine = Machine()
     # An installation that was cut off is told by status, and programs are told anyway.
     if not machine.exists(RECORD) and not options.json:
         try:
             need_installed(machine)
         except Trouble as problem:
-            # Not 1, which says that the telephones run.
             raise Trouble(str(problem), problem.mend, code=2) from None
     if options.watch is None:
         status = collect(machine)

@@ -1,7 +1,7 @@
 """What a person should know of a Status, and what to do about it.
 
 A warning is something to see to now: the telephones are out, or the other node could
-not take over. A note is so by the way the site was built, and stays.
+not take over. A note is so by the way the site was built, or is over.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from asha.cluster.pacemaker import TELEPHONES, Ban
 from asha.data.space import size
-from asha.status.model import NOTE, WARNING, Finding, Node, Status
+from asha.status.model import NOTE, WARNING, Finding, Node, Service, Status
 from asha.status.moving import Preference
 
 # Free percent of the store, as sark-data's low_space.
@@ -45,6 +45,7 @@ def findings(status: Status, about: Circumstances) -> tuple[Finding, ...]:
     """The urgent first."""
     return tuple(found for part in (
         _installation(status, about),
+        _blocked(status),
         _service(status, about),
         _nodes(status, about),
         _disks(status),
@@ -65,6 +66,25 @@ def _installation(status: Status, about: Circumstances) -> Iterator[Finding]:
         yield Finding(WARNING, "this machine is not configured", "asha configure, asha install")
     elif not status.installed:
         yield Finding(WARNING, "this machine is not a node of the cluster yet", "asha install")
+
+
+# What cannot be stopped and needs no power cut: a relay that is broken.
+HARMLESS = ("p_line",)
+
+
+def _stuck(status: Status) -> list[Service]:
+    """What could not be stopped, so that nobody may start it elsewhere."""
+    return [one for one in status.services if one.blocked_on and one.id not in HARMLESS]
+
+
+def _blocked(status: Status) -> Iterator[Finding]:
+    for service in _stuck(status):
+        where = service.blocked_on
+        this = f"this node ({where})" if where == status.node else where
+        then = "on the other node" if where == status.node else "here"
+        yield Finding(WARNING, f"{service.title}: {service.why}",
+                      f"switch {this} off, by its power: the other node waits for that; then "
+                      f"asha status {then}; see asha(8), FENCING")
 
 
 def _service(status: Status, about: Circumstances) -> Iterator[Finding]:
@@ -186,8 +206,21 @@ def _space(status: Status, about: Circumstances) -> Iterator[Finding]:
 def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
     if not status.pacemaker:
         return
+    stuck = _stuck(status)
+    telephones = next((one for one in status.services if one.id == TELEPHONES), None)
+    silent = telephones is not None and not telephones.runs
     for service in status.services:
-        if service.state == "failed":
+        if service in stuck or (stuck and service.state in ("failed", "stopped")):
+            continue  # the others wait for what is stuck
+        if service.id == "p_line" and silent and service.state == "stopped":
+            continue  # it follows the telephones
+        if service.id == TELEPHONES and _given_up(status, service):
+            nodes = " and ".join(service.failed_on)
+            yield Finding(WARNING, f"{service.title}: given up after too many failures on {nodes}; "
+                                   f"the last: {service.why}",
+                          f"crm resource cleanup {service.id} starts them now (else ten minutes "
+                          f"after the last failure); why: asha evidence list, on {nodes}")
+        elif service.state == "failed":
             yield Finding(WARNING, f"{service.title}: {service.why or 'failed'}",
                           f"mend it, then: crm resource cleanup {service.id}")
         elif service.state == "stopped":
@@ -199,12 +232,27 @@ def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
                           f"crm resource manage {service.id}")
         elif service.id == TELEPHONES and about.asterisk:
             yield Finding(WARNING, f"{service.title}: work, but: {about.asterisk}",
-                          "journalctl -t asterisk-health tells more")
+                          f"on {status.active}: journalctl -t asterisk-health tells more")
+        elif service.degraded:
+            yield Finding(NOTE, f"{service.title}: well now, but: {service.why}",
+                          f"nothing to do; to forget it: crm resource cleanup {service.id}")
+        elif service.id == TELEPHONES and service.action == "monitor":
+            nodes = " and ".join(service.failed_on)
+            yield Finding(WARNING, f"{service.title}: run again, but: {service.why}",
+                          f"why: asha evidence show last, on {nodes}; "
+                          f"then: crm resource cleanup {service.id}")
         elif service.why:
             yield Finding(WARNING, f"{service.title}: runs again, but: {service.why}",
                           f"see why; then: crm resource cleanup {service.id}")
     if status.calls is not None and status.calls.trouble:
         yield Finding(NOTE, f"calls not known: {status.calls.trouble}")
+
+
+def _given_up(status: Status, service: Service) -> bool:
+    """Whether no node is left on which it may be started."""
+    online = {node.name for node in status.nodes if node.state == "online"}
+    return service.state in ("failed", "stopped") and bool(online) \
+        and online <= set(service.failed_on)
 
 
 def _notes(status: Status, about: Circumstances) -> Iterator[Finding]:

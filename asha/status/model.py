@@ -40,13 +40,20 @@ class Node:
 @dataclass(frozen=True)
 class Service:
     """A resource in plain words. ``state``: running, starting, stopping, stopped, failed,
-    unmanaged. ``nodes``: where it runs. ``why``: what it last failed of, "" if nothing."""
+    unmanaged. ``nodes``: where it runs. ``why``: what it last failed of, "" if nothing;
+    ``action``: at which of Pacemaker's actions; ``degraded``: that was no failure, it
+    worked. ``failed_on``: the nodes on which it has
+    failed. ``blocked_on``: the node on which it could not be stopped, "" if none."""
 
     id: str
     title: str
     state: str
     nodes: tuple[str, ...] = ()
     why: str = ""
+    action: str = ""
+    degraded: bool = False
+    failed_on: tuple[str, ...] = ()
+    blocked_on: str = ""
 
     @property
     def runs(self) -> bool:

@@ -33,7 +33,10 @@ def services(state: State) -> tuple[Service, ...]:
 
 def _service(state: State, identity: str) -> Service:
     instances = state.of(identity)
-    failure = next((one for one in reversed(state.failures) if one.resource == identity), None)
+    failures = [one for one in state.failures if one.resource == identity]
+    failure = failures[-1] if failures else None
+    blocked = any(one.blocked for one in instances)
+    stops = [one.node for one in failures if one.action == "stop"]
     promotable = any(one.role in ("Promoted", "Unpromoted") for one in instances)
     role = "Promoted" if promotable else "Started"
     nodes = state.where(identity, role)
@@ -43,6 +46,10 @@ def _service(state: State, identity: str) -> Service:
         state=_state(instances, nodes, failure is not None),
         nodes=tuple(sorted(nodes)),
         why=_why(failure) if failure else "",
+        action=failure.action if failure else "",
+        degraded=failure is not None and failure.is_degraded,
+        failed_on=tuple(sorted({one.node for one in failures if not one.is_degraded})),
+        blocked_on=stops[-1] if blocked and stops else "",
     )
 
 

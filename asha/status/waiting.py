@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import time
 from collections.abc import Callable
@@ -49,7 +50,10 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 def timeout(text: str) -> float:
     """An argument in seconds, for argparse."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 10 <= value <= 3600:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text}: must be seconds, from 10 to 3600")
     return value

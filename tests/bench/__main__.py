@@ -49,7 +49,12 @@ def main() -> int:
     # As ^C: the lab is removed on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.show:
-        return finish(Run.load(options.show), options)
+        try:
+            run = Run.load(options.show)
+        except (OSError, ValueError, TypeError, KeyError) as problem:
+            print(f"bench: {options.show} is none of its raw files: {problem}", file=sys.stderr)
+            return 2
+        return finish(run, options)
     run = Run(shlex.join(["python3", "-m", "tests.bench", *sys.argv[1:]]), options.rounds)
     chosen = choose(options)
     say(f"about {estimate(chosen, options) / 60:.0f} minutes; raw figures in {options.raw}")
@@ -85,10 +90,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--raw", type=Path, default=RAW,
                         help="where the raw figures are kept while it runs")
     parser.add_argument("--show", type=Path, metavar="RAW",
-                        help="measure nothing: the tables of such a file")
+                        help="measure nothing: the tables of such a file (written only "
+                        "with --output)")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    if options.output and not options.output.parent.is_dir():
+        parser.error(f"--output: there is no directory {options.output.parent}")
     return options
 
 
@@ -195,11 +203,12 @@ def finish(run: Run, options: argparse.Namespace) -> int:
     print("\n" + plain(made))
     lacking = complete(run, ROUNDS)
     page = options.output or PAGE
-    if options.output or not lacking:
+    if options.output or not (lacking or options.show):
         page.write_text(markdown(run, lacking))
         print(f"written to {page}")
     else:
-        print(f"{PAGE.name} is left as it is, this was not the whole bench: {'; '.join(lacking)}")
+        why = "; ".join(lacking) or "only shown"
+        print(f"{PAGE.name} is left as it is, this was not the whole bench: {why}")
     wrong = limits(run)
     for line in wrong:
         print(f"NOT REACHED: {line}")

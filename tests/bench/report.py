@@ -128,41 +128,67 @@ def tables(run: Run) -> list[Table]:
     return [table for table in made if len(table.rows) > 1]
 
 
-def limits(run: Run) -> list[str]:
-    """A line for each limit that is not reached. What was not measured is not judged."""
-    wrong = []
+@dataclass(frozen=True)
+class Limit:
+    """What was asked for, and what came out of it."""
+
+    what: str
+    most: str
+    got: str
+    reached: bool
+
+
+def judged(run: Run) -> list[Limit]:
+    """Each limit that something was measured for."""
+    found = []
     titles = {fault.name: fault.title for fault in rows_of_faults()}
     for name, most in RATIOS.items():
-        if not (of(run, OURS, name) and of(run, STOCK, name)):
-            continue
-        got = ratio(run, name)
-        if got is None or got > most:
-            said = "no ratio" if got is None else f"{got:.3f} of stock"
-            wrong.append(f"{titles[name]}: outage is {said}, not at most {most}")
+        if of(run, OURS, name) and of(run, STOCK, name):
+            got = ratio(run, name)
+            found.append(Limit(titles[name], f"at most {most} of stock",
+                               "no ratio" if got is None else f"{got:.3f} of stock",
+                               got is not None and got <= most))
     killed = of(run, OURS, KILLED)
-    middle = median(killed, outage)
-    if killed and (middle is None or middle >= KILLED_SECONDS):
-        wrong.append(f"{titles[KILLED]}: median outage is {cell(killed, outage)}, "
-                     f"not under {KILLED_SECONDS:.0f} s")
+    if killed:
+        middle = median(killed, outage)
+        found.append(Limit(titles[KILLED], f"median under {KILLED_SECONDS:.0f} s",
+                           cell(killed, outage), middle is not None and middle < KILLED_SECONDS))
     for fault in FAULTS:
         mine = of(run, OURS, fault.name)
-        if fault.is_hang and any(one.outage is None or one.outage > HANG_SECONDS for one in mine):
-            wrong.append(f"{fault.title}: outage is {cell(mine, outage)}, "
-                         f"not always at most {HANG_SECONDS:.0f} s")
+        if fault.is_hang and mine:
+            found.append(Limit(
+                fault.title, f"always at most {HANG_SECONDS:.0f} s", cell(mine, outage),
+                all(one.outage is not None and one.outage <= HANG_SECONDS for one in mine),
+            ))
     if OURS_DEEP in run.monitors:
-        got = turns_ratio(run.monitors[OURS_DEEP], run.monitors[STOCK_SHALLOW])
-        if got > DEEP_MONITOR:
-            wrong.append(f"{OURS_DEEP}: {got:.2f} of the CPU of {STOCK_SHALLOW}, "
-                         f"not at most {DEEP_MONITOR:.0f}")
-    wrong += [
-        f"all agents idle: {one.share:.2%} of a core, not under {IDLE_SHARE:.0%}"
-        for one in run.idle if one.stack == OURS and one.share >= IDLE_SHARE
+        share = turns_ratio(run.monitors[OURS_DEEP], run.monitors[STOCK_SHALLOW])
+        found.append(Limit(f"CPU of {OURS_DEEP}",
+                           f"at most {DEEP_MONITOR:.0f} of {STOCK_SHALLOW}",
+                           f"{share:.2f}", share <= DEEP_MONITOR))
+    found += [
+        Limit("all agents idle", f"under {IDLE_SHARE:.0%} of a core", f"{one.share:.2%} of a core",
+              one.share < IDLE_SHARE)
+        for one in run.idle if one.stack == OURS
     ]
+    return found
+
+
+def limits(run: Run) -> list[str]:
+    """A line for each limit that is not reached. What was not measured is not judged."""
+    titles = {fault.name: fault.title for fault in rows_of_faults()}
+    wrong = [f"{one.what}: {one.got}, not {one.most}" for one in judged(run) if not one.reached]
     wrong += [
         f"round {one.round}, {TITLES[one.stack]}, {titles.get(one.fault, one.fault)}: {one.problem}"
         for one in run.samples if one.problem
     ]
     return wrong
+
+
+def limits_table(run: Run) -> Table:
+    rows: list[Row] = [("", "asked for", "got")]
+    rows += [(one.what, one.most, one.got + ("" if one.reached else ": NOT REACHED"))
+             for one in judged(run)]
+    return Table("Limits", rows)
 
 
 def complete(run: Run, rounds: int) -> list[str]:
@@ -250,7 +276,7 @@ def markdown(run: Run, lacking: Sequence[str]) -> str:
         parts.append(pipes(table))
         parts.append(NOTES[table.title])
     wrong = limits(run)
-    parts.append("## Limits")
+    parts.append(pipes(limits_table(run)))
     parts.append("\n".join(f"- {line}" for line in wrong) if wrong else "All are reached.")
     if run.notes:
         parts.append("\n".join(f"- {line}" for line in run.notes))

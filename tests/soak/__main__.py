@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import subprocess
@@ -69,8 +70,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--release", choices=RELEASES, default="trixie")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there too")
     options = parser.parse_args()
-    if options.calls < 1 or options.rate <= 0:
+    if options.calls < 1 or not 0 < options.rate < math.inf:
         parser.error("--calls and --rate must be more than 0")
+    if not options.minutes < math.inf:
+        parser.error("--minutes must be a number")
+    if options.output and not options.output.parent.is_dir():
+        parser.error(f"--output: there is no directory {options.output.parent}")
     if options.minutes * 60 < options.calls / options.rate + 60:
         parser.error("--minutes must leave one after all calls have begun")
     return options

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import report
+from tests.bench.__main__ import main as bench_main
 from tests.bench.cpu import OURS_DEEP, STOCK_SHALLOW
 from tests.bench.faults import FAULTS
 from tests.bench.record import Idle, Run, Sample
@@ -279,3 +280,37 @@ def test_the_raw_figures_come_back(tmp_path: Path) -> None:
     run = whole_run()
     run.save(tmp_path / "new" / "raw.json")
     assert Run.load(tmp_path / "new" / "raw.json") == run
+
+
+def test_each_limit_stands_beside_its_figure() -> None:
+    run = whole_run()
+    page = report.markdown(run, [])
+    assert "| kill -9 | median under 3 s | " in page
+    assert "| all agents idle | under 2% of a core | " in page
+    assert len(report.judged(run)) == len(report.limits_table(run).rows) - 1
+    assert "NOT REACHED" not in page
+    run.idle[-1] = Idle(OURS, 1_300_000.0, 60.0, 0.0, 40.0)
+    assert "2.17% of a core: NOT REACHED" in report.markdown(run, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--show", "/nonexistent"], "is none of its raw files"),
+        (["--show", str(Path(__file__))], "is none of its raw files"),
+        (["--output", "/nonexistent/page.md"], "there is no directory /nonexistent"),
+        (["--rounds", "0"], "at least 1"),
+    ],
+)
+def test_bad_words_are_refused_at_once(
+    words: list[str], complaint: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", *words])
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    try:
+        code: object = bench_main()
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert complaint in capsys.readouterr().err

@@ -107,6 +107,7 @@ def flight(
     monkeypatch.setattr(live, "directories", lambda machine: [])
     machine = FakeMachine(tmp_path, {"getent": Outcome(code=2), "ss": "", "dpkg-query": "",
                                      "modinfo": "", "ip": "[]"}).absent("asterisk")
+    machine.installed("gdb")
     return Preflight(machine)
 
 
@@ -255,6 +256,7 @@ WARNINGS = [
     (with_version("asterisk", "13.0"), "Asterisk 13.0: this was made for 16 to 22"),
     (with_version("pacemaker", "3.1.0"), "Pacemaker 3.1.0 is newer"),
     (without("apache2"), "Apache is not installed"),
+    (lambda flight: flight.machine.absent("gdb"), "gdb is not installed"),
 ]
 
 

@@ -213,7 +213,7 @@ def test_one_nic(machine: FakeMachine) -> None:
     person.answers["The other node's address"] = ["192.168.1.12"]
     person.answers["One or two"] = ["2", "1"]
     values = person.ask(machine, replace(HERE, nics=(ETH0,)))
-    assert any("NICs are not here, only: eth0" in line for line in person.heard)
+    assert any("this machine has only eth0: put in a second NIC" in line for line in person.heard)
     assert person.asked["This node's address on the cluster link"] == "192.168.1.11"
     site = conf.site_of(values)
     assert (site.two_nics, site.link_nic, site.link_prefix) == (False, "eth0", 23)
@@ -291,7 +291,7 @@ def test_all_problems_at_once(machine: FakeMachine, wire: dict[str, str]) -> Non
 def test_two_nics_are_not_quietly_one(machine: FakeMachine) -> None:
     given = {"PRIMARY": "true", "CLUSTERIP": "192.168.1.90", "LINKNIC": "eth1"}
     _, problems = interview.complete(machine, replace(HERE, nics=(ETH0,)), given)
-    assert any(one.startswith("USENIC1=true: NICs are not here, only: eth0") for one in problems)
+    assert any(one.startswith("USENIC1=true: this machine has only eth0") for one in problems)
 
 
 def test_without_a_route_the_virtual_address_tells_the_lan(machine: FakeMachine) -> None:

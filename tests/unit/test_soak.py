@@ -8,6 +8,7 @@ import pytest
 
 from tests.lab import LabError
 from tests.soak import calls, monitors
+from tests.soak.__main__ import parse_arguments
 from tests.soak.calls import Counts
 from tests.soak.cost import Cost, Costs, Recurring, Window, add, parse, seconds
 from tests.soak.monitors import Monitor
@@ -216,3 +217,24 @@ def test_what_is_not_as_it_must_be(change: dict[str, object], expected: str) -> 
     problems = replace(good(), **change).problems()  # type: ignore[arg-type]
     assert len(problems) == 1
     assert expected in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--rate", "nan"], "must be more than 0"),
+        (["--rate", "inf"], "must be more than 0"),
+        (["--minutes", "nan"], "must be a number"),
+        (["--minutes", "1"], "must leave one"),
+        (["--output", "/nonexistent/report"], "there is no directory /nonexistent"),
+    ],
+)
+def test_bad_words_are_refused_at_once(
+    words: list[str], complaint: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["soak", *words])
+    with pytest.raises(SystemExit) as end:
+        parse_arguments()
+    assert end.value.code == 2
+    assert complaint in capsys.readouterr().err

@@ -311,6 +311,20 @@ def test_what_was_degraded_is_not_called_failed() -> None:
     found = service(dataclasses.replace(change("p_asterisk", "crm1"), failures=(failure,)),
                     "p_asterisk")
     assert found.why == "was degraded on crm1 at 14:03:15: AMI is gone"
+    assert found.degraded
+    assert found.failed_on == ()
+
+
+def test_on_which_nodes_it_failed_and_where_it_is_stuck() -> None:
+    failures = tuple(
+        Failure("p_asterisk", action, node, "error", "no answer", STARTED)
+        for action, node in (("monitor", "crm2"), ("monitor", "crm1"), ("stop", "crm1"))
+    )
+    state = dataclasses.replace(change("p_asterisk", "crm1", blocked=True), failures=failures)
+    found = service(state, "p_asterisk")
+    assert (found.failed_on, found.blocked_on, found.action) == (("crm1", "crm2"), "crm1", "stop")
+    free = dataclasses.replace(change("p_asterisk", "crm1"), failures=failures)
+    assert service(free, "p_asterisk").blocked_on == ""
 
 
 def test_a_death_that_systemd_told_of_is_not_called_simulated() -> None:

@@ -212,8 +212,66 @@ def test_a_failed_service_is_named_with_its_reason() -> None:
 
 
 def test_what_failed_and_runs_again_is_still_told() -> None:
-    again = dataclasses.replace(HEALTHY.services[0], why="monitor failed on crm1: no answer")
-    assert "runs again" in said(changed(services=(again, *HEALTHY.services[1:])))
+    again = dataclasses.replace(HEALTHY.services[0], why="Asterisk died on crm1: see its log")
+    text = said(changed(services=(again, *HEALTHY.services[1:])))
+    assert "runs again, but: Asterisk died" in text
+
+
+def test_a_hang_has_left_evidence() -> None:
+    again = dataclasses.replace(HEALTHY.services[0], why="monitor failed on crm2: SIP is silent",
+                                action="monitor", failed_on=("crm2",))
+    text = said(changed(services=(again, *HEALTHY.services[1:])))
+    assert ("run again, but: monitor failed on crm2: SIP is silent -> why: asha evidence show "
+            "last, on crm2; then: crm resource cleanup p_asterisk") in text
+
+
+def test_what_was_degraded_and_is_over_is_a_note() -> None:
+    was = dataclasses.replace(HEALTHY.services[0], why="was degraded on crm1: AMI is gone",
+                              action="monitor", degraded=True)
+    status = changed(services=(was, *HEALTHY.services[1:]))
+    assert said(status) == said(HEALTHY)
+    assert "well now, but: was degraded on crm1" in notes(status, USUAL)
+
+
+@pytest.mark.parametrize(("here", "told"), [
+    ("crm2", "switch crm1 off, by its power: the other node waits for that; then asha status here"),
+    ("crm1", "switch this node (crm1) off"),
+])
+def test_what_cannot_be_stopped_is_told_first_and_alone(here: str, told: str) -> None:
+    """No cleanup cures a stalled disk."""
+    services = (
+        Service("p_asterisk", "telephones (Asterisk)", "failed", (),
+                "stop failed on crm1: Asterisk cannot be killed", "stop", blocked_on="crm1"),
+        Service("p_apache", "web panel (Apache)", "stopped"),
+        Service("p_data", "data in its places", "failed", (), "monitor failed on crm1: stalled"),
+    )
+    first, *rest = said(changed(node=here, services=services)).splitlines()
+    assert "Asterisk cannot be killed" in first
+    assert told in first
+    assert "asha(8), FENCING" in first
+    assert "cleanup" not in first + "".join(rest)
+
+
+def test_a_relay_that_cannot_be_stopped_costs_no_node() -> None:
+    line = Service("p_line", "telephone line", "failed", (), "stop failed on crm1: no answer",
+                   "stop", failed_on=("crm1",), blocked_on="crm1")
+    text = said(changed(services=(*HEALTHY.services[:2], line)))
+    assert "switch" not in text
+    assert "crm resource cleanup p_line" in text
+
+
+def test_telephones_that_no_node_may_start_any_more() -> None:
+    failed = Service("p_asterisk", "telephones (Asterisk)", "failed", (),
+                     "monitor failed on crm1: stopped by a signal", "monitor",
+                     failed_on=("crm1", "crm2"))
+    line = Service("p_line", "telephone line", "stopped")
+    text = said(changed(services=(failed, line)))
+    assert "given up after too many failures on crm1 and crm2" in text
+    assert "crm resource cleanup p_asterisk starts them now" in text
+    assert "asha evidence list, on crm1 and crm2" in text
+    assert "telephone line" not in text  # it follows
+    one = dataclasses.replace(failed, failed_on=("crm1",))
+    assert "given up" not in said(changed(services=(one, line)))
 
 
 @pytest.mark.parametrize("missing", ["p_asterisk", "p_ip"])
@@ -261,7 +319,7 @@ def test_space() -> None:
 def test_an_asterisk_that_works_and_is_not_well() -> None:
     about = dataclasses.replace(USUAL, asterisk="AstDB does not take a key")
     text = said(HEALTHY, about)
-    assert "work, but: AstDB does not take a key -> journalctl -t asterisk-health" in text
+    assert "work, but: AstDB does not take a key -> on crm1: journalctl -t asterisk-health" in text
     assert "work, but" not in said(HEALTHY)
 
 
