@@ -1,36 +1,28 @@
 """asterisk-health: Asterisk runs once, and answers, or Pacemaker is told why not.
 
 One agent starts, stops and watches it, so that a failed question restarts Asterisk
-and not a bystander. How Asterisk is looked at and asked is in asha/asterisk; here is
-what is made of it.
-
-The rule of monitor: what takes the phones' service away is a failure, after it was
-seen twice within the action; what does not (a debugger at work, a lost control path,
-a slow disk) is reported and left running, because a restart ends every call.
+and not a bystander. Here are its actions and what it tells the cluster; what it makes of
+an Asterisk that runs is asterisk_judge's, and how Asterisk is looked at and asked is in
+asha/asterisk.
 """
 
 from __future__ import annotations
 
 import os
 
+from asha.agents.asterisk_judge import SERVING, Judge, NotBound, manager_of
 from asha.agents.asterisk_parameters import AsteriskParameters
-from asha.asterisk import control, stacks
+from asha.asterisk import control
 from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
-    FAULTY,
-    HUNG,
     PROBES,
     QUESTIONS,
-    REFUSED,
     CallSetup,
     ControlSocket,
-    Database,
     ManagerInterface,
-    ManagerQuestion,
     SipOptions,
-    ask,
 )
-from asha.asterisk.proc import BLOCKED, ENDED, STOPPED, TRACED, Endpoint, Proc
+from asha.asterisk.proc import ENDED, STOPPED, TRACED, Proc
 from asha.asterisk.wire import Silent, hold, is_address
 from asha.ocf import (
     Agent,
@@ -47,18 +39,10 @@ from asha.ocf import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.probes import Probe, Verdict
-    from asha.asterisk.proc import Process, Task
+    from asha.agents.asterisk_judge import Remark
+    from asha.asterisk.proc import Process
     from asha.asterisk.unit import Launcher
     from asha.ocf import Deadline
-
-    # From which depth on it is looked at, and what somebody should know of it.
-    Remark = tuple[int, str]
-
-# Seconds that a thread must stand still before it counts, and all of them after a
-# SIGSTOP: a debugger that comes or goes stops them for some milliseconds too.
-CONFIRM = 1.0
-STOPPED_CONFIRM = 0.5
 
 # Seconds between two looks at an Asterisk that starts or ends: short beside the
 # 0.25 s that it takes to end and the 0.7 s to start.
@@ -70,9 +54,6 @@ ASK_AGAIN = 0.2
 # Seconds of one wait for the end of loading, after which is looked whether the
 # process still lives.
 LOADING_LOOK = 1.0
-
-# Seconds without any SIP socket that are no failure yet.
-BIND_SECONDS = 5.0
 
 # Seconds for the greeting of an Asterisk that is to be stopped, and the grace of
 # one that a monitor has found hung: twice what a healthy one takes. Neither is likely
@@ -90,19 +71,6 @@ FENCING_SECONDS = 2.0
 SETTLE_SECONDS = 2.0
 
 PID_FILE = "asterisk.pid"
-
-# The state file whose presence says: a death is news. asha-asterisk-died@.service
-# knows its name too.
-SERVING = "serving"
-
-IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
-
-# More addresses than that are not asked.
-SIP_ADDRESSES_MOST = 8
-
-
-class NotBound(Failed):
-    """Asterisk listens on no SIP port: its configuration rather than a hang."""
 
 
 class AsteriskHealth(AsteriskParameters, Agent):
@@ -166,7 +134,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
             return
         if not os.access(self.binary, os.X_OK):
             raise NotInstalled(f"{self.binary} is absent: install Asterisk, or set binary")
-        self._launcher().validate()
+        self.launcher().validate()
         try:
             Credentials.read(self.ami_secret_file)
         except BadHere as problem:
@@ -195,38 +163,23 @@ class AsteriskHealth(AsteriskParameters, Agent):
         except AgentError:
             if not self.is_probe:
                 # This is how Pacemaker learns of it: one death is one failure.
-                self._forget(SERVING)
+                self.forget(SERVING)
             raise
         if self.is_probe:
             return Exit.SUCCESS
         try:
-            found = [(0, reason) for reason in odd] + self._watch(process)
+            found = [(0, reason) for reason in odd] + Judge(self, process).watch()
         except Degraded as problem:
             # A debugger is at work: nothing else was looked at.
             self._tell([(0, problem.reason)], 0)
             raise
-        self._forget("hung")
-        if self.check_level >= 10 and self._read_state("records") == process.identity:
+        self.forget("hung")
+        if self.check_level >= 10 and self.read_state("records") == process.identity:
             self._connect_records()
         self._tell(found, self.check_level)
         if found:
             raise Degraded("; ".join(reason for _, reason in found))
         return Exit.SUCCESS
-
-    def _watch(self, process: Process) -> list[Remark]:
-        """What somebody should look at. Raises Failed for what Pacemaker has to cure."""
-        blocked = self._look_at_tasks(process)
-        probes: list[Probe] = [ControlSocket(self.run_directory, process)]
-        found: list[Remark] = []
-        if self.check_level >= 10:
-            more, lost = self._deep_probes(process)
-            probes += more
-            found += [(10, reason) for reason in lost]
-        found += self._ask(process, probes, blocked)
-        found += [(0, reason) for reason in self._stuck(process, blocked)]
-        if self.check_level >= 20:
-            found += [(20, reason) for reason in self._runaways(process, probes)]
-        return found
 
     def _tell(self, found: list[Remark], looked: int) -> None:
         """Let the node's attribute say it; ``looked``: the deepest that was looked at.
@@ -235,7 +188,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         there costs one monitor a moment, and not each. That all is well is told until
         it is heard.
         """
-        kept = self._read_state("degraded")
+        kept = self.read_state("degraded")
         if not found and not kept:
             return
         from asha.asterisk import told
@@ -244,7 +197,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         if not told.is_news(text, kept) and self.state_age("degraded") < told.TOLD_FOR:
             return
         if text:
-            self._write_state("degraded", text)
+            self.write_state("degraded", text)
             self.set_node_attribute(told.ATTRIBUTE, told.value(text), ATTRIBUTE_SECONDS)
         else:
             self._tell_all_is_well()
@@ -254,7 +207,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
         # Kept until it is told: nobody else would ever take the attribute back.
         if self.clear_node_attribute(ATTRIBUTE, ATTRIBUTE_SECONDS):
-            self._forget("degraded")
+            self.forget("degraded")
 
     def _connect_records(self) -> None:
         """Let the back ends of call records see a database that came after them."""
@@ -268,7 +221,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
             # Tried again by the next monitor; calls do not depend on it.
             self.warn(f"call records do not reach the database yet: {problem}")
             return
-        self._forget("records")
+        self.forget("records")
         for line in said:
             self.info(f"the database is up: {line}")
 
@@ -293,331 +246,12 @@ class AsteriskHealth(AsteriskParameters, Agent):
             raise NotRunning(f"Asterisk is dead: it crashed or was killed and left {pid_file}")
         raise NotRunning("Asterisk is not running")
 
-    def _look_at_tasks(self, process: Process) -> dict[int, str]:
-        """The threads in the kernel, with what they had run (Task.switches).
-
-        Raises Failed for a stopped process, Degraded for one under a debugger.
-        """
-        odd = process.tasks_in(STOPPED, TRACED, BLOCKED)
-        if not odd:
-            return {}
-        self._excuse_debugger(odd)
-        if any(task.state == STOPPED for task in odd):
-            self._condemn_stopped(process)
-        return {task.tid: task.switches for task in odd if task.state == BLOCKED}
-
-    def _condemn_stopped(self, process: Process) -> None:
-        """Raises Failed when it stays stopped."""
-        confirm = self.deadline.within(STOPPED_CONFIRM)
-        if not confirm.poll(lambda: not process.tasks_in(STOPPED), every=LOOK_EVERY):
-            self._condemn(process, f"{process} {IS_STOPPED}")
-
-    def _stuck(self, process: Process, blocked: dict[int, str]) -> list[str]:
-        """Tasks come and go in D: only one that has not run at all in between hangs."""
-        if not blocked:
-            return []
-        from asha.asterisk.threads import stuck
-
-        self.deadline.within(CONFIRM).poll(
-            lambda: not stuck(process, blocked, CONFIRM), every=CONFIRM / 10
-        )
-        return stuck(process, blocked, CONFIRM)
-
-    def _runaways(self, process: Process, probes: list[Probe]) -> list[str]:
-        from asha.asterisk.threads import Runaway, runaways
-
-        look = Runaway(process, self.context.clock())
-        found = runaways(look, self._read_state("cpu"), _manager(probes), self.deadline)
-        self._write_state("cpu", look.remember())
-        return found
-
-    def _excuse_debugger(self, tasks: list[Task]) -> None:
-        for task in tasks:
-            if task.state == TRACED:
-                tracer = self.proc.process(task.tracer)
-                raise Degraded(
-                    f"a debugger, {tracer or 'unknown'}, has halted {task} of Asterisk, "
-                    "which is not judged until that is over"
-                )
-
-    def _deep_probes(self, process: Process) -> tuple[list[Probe], list[str]]:
-        """Whom to ask at depth 10 and 20, and what is amiss without asking."""
-        probes: list[Probe] = []
-        remarks: list[str] = []
-        wanted = self.probes.split()
-        depth = max(10, self.check_level)
-        questions = [one for one in QUESTIONS if one.word in wanted and one.depth <= depth]
-        if self.ami_port and (questions or "ami" in wanted):
-            who = None
-            try:
-                who = Credentials.read(self.ami_secret_file)
-            except BadHere as problem:
-                remarks.append(problem.reason)
-            listening = process.listening(self.ami_port, ("tcp",))
-            if listening:
-                manager = ManagerInterface(listening[0], process, who)
-                # Each question begins with what the manager's own would be.
-                probes += [one(manager) for one in questions] if who and questions else [manager]
-            elif self._read_state("ami") == process.identity:
-                reason = f"AMI no longer listens on TCP port {self.ami_port}"
-                remarks.append(self._lost(f"{reason}: see manager.conf"))
-        if self.sip_port != [] and "sip" in wanted:
-            probes += [SipOptions(one, process) for one in self._sip_endpoints(process)]
-        return probes, remarks
-
-    def _sip_endpoints(self, process: Process) -> list[Endpoint]:
-        """Where to send OPTIONS. Raises NotBound when it is not taken where it must be."""
-        wanted = self._sip_sockets(process)
-        if self.sip_address != "auto":
-            return [Endpoint("udp", self.sip_address, port, 0, "")
-                    for protocols, port in wanted if "udp" in protocols]
-        found: list[Endpoint] = []
-        lacking: list[stacks.Socket] = []
-
-        def bound() -> bool:
-            found.clear()
-            lacking.clear()
-            for protocols, port in wanted:
-                # A link-local address cannot be asked without naming an interface.
-                here = [one for one in process.listening(port, protocols)
-                        if not one.address.startswith("fe80:")]
-                found.extend(here)
-                if not here:
-                    lacking.append((protocols, port))
-            return not lacking
-
-        # Not at once: "core restart now" closes them until the modules are loaded.
-        if not self.deadline.within(BIND_SECONDS).poll(bound):
-            self._reconsider(process)
-            if self.sip_port is None:
-                # Another transport by now, or a stack that somebody has unloaded.
-                wanted = self._learn_sip_sockets(process)
-            if not bound():
-                raise NotBound(
-                    f"Asterisk has no SIP socket on {stacks.words(lacking)}: see its pjsip.conf "
-                    "or sip.conf, and sip_port of this resource (0 if this PBX has no SIP)"
-                )
-        return found[:SIP_ADDRESSES_MOST]
-
-    def _sip_sockets(self, process: Process) -> list[stacks.Socket]:
-        """Where Asterisk must take SIP."""
-        ports = self.sip_port
-        if ports is not None:
-            return stacks.on_ports(ports)
-        identity, _, kept = self._read_state("sip").partition("\n")
-        known = stacks.read(kept) if identity == process.identity else []
-        return known or stacks.on_ports([stacks.DEFAULT_PORT])
-
-    def _learn_sip_sockets(self, process: Process) -> list[stacks.Socket]:
-        """Ask Asterisk where it takes SIP, for this and the next actions.
-
-        What it says and does not do, as its port was taken, is not missed later: the
-        other telephones work.
-        """
-        known = self._sip_sockets(process)
-        told = stacks.ask(self.run_directory, self.deadline)
-        idle = [one for one in told if one not in known and not process.listening(one[1], one[0])]
-        if idle:
-            self.warn(f"Asterisk should take SIP on {stacks.words(idle)} and does not: see its log")
-        told = [one for one in told if one not in idle] or told
-        if told:
-            self._write_state("sip", f"{process.identity}\n{stacks.kept(told)}")
-        return self._sip_sockets(process)
-
-    def _ask(
-        self, process: Process, probes: list[Probe], blocked: dict[int, str]
-    ) -> list[Remark]:
-        """Raises Failed when a part hangs; returns what is only worth a remark."""
-        verdicts = ask(probes, self.deadline, self.probe_timeout)
-        # One of each: several questions may have met the same silent manager.
-        bad = {one.probe: one for one in verdicts if not one.healthy}
-        if not bad:
-            return []
-        self._reconsider(process)
-        from asha.asterisk.load import out_of_files
-
-        found: list[Remark] = []
-        full = out_of_files(process)
-        if full:
-            found.append((min(probe.depth for probe in bad), full))
-        hung = [one.probe for one in bad.values() if one.finding == HUNG]
-        excused = False
-        if hung:
-            by_then: list[Verdict] = []
-            if full and self._sip_answers(process, verdicts):
-                excuse = self._overload(process, full)
-            else:
-                excuse, by_then = self._excuse(process, probes, hung)
-                if excuse:
-                    found.append((min(probe.depth for probe in hung), excuse))
-            excused = bool(excuse)
-        if excused:
-            verdicts = [one for one in verdicts if one.finding != HUNG] + by_then
-            bad = {one.probe: one for one in verdicts if not one.healthy}
-        grave = [
-            verdict.reason
-            for verdict in bad.values()
-            if verdict.finding == HUNG or (verdict.finding == REFUSED and verdict.probe.vital)
-        ]
-        if grave:
-            if full:
-                grave.append(full)
-            if blocked:
-                from asha.asterisk.threads import stuck
-
-                grave += stuck(process, blocked, self.probe_timeout)
-            self._condemn(process, "; ".join(grave))
-        for verdict in bad.values():
-            if verdict.finding == FAULTY and isinstance(verdict.probe, Database):
-                from asha.asterisk import astdb
-
-                verdict.reason += f": {astdb.why(self.proc, process, self.deadline)}"
-        faulty = [verdict.reason for verdict in bad.values() if verdict.finding == FAULTY]
-        if faulty and self.when_faulty == "failed":
-            raise Failed("; ".join(faulty))
-        if not excused and not any(verdict.healthy for verdict in verdicts):
-            self._need_witness(process, next(iter(bad.values())).reason)
-        return found + [
-            (one.probe.depth, self._lost(one.reason) if one.finding == REFUSED else one.reason)
-            for one in bad.values()
-        ]
-
-    def _excuse(
-        self, process: Process, probes: list[Probe], silent: list[Probe]
-    ) -> tuple[str, list[Verdict]]:
-        """What explains the silence without a hang, or "", and what the silent ones have
-        answered by then. Raises Failed as asked to."""
-        if self._launcher().is_reloading():
-            # It may hold each lock for as long as it reads files or asks the DNS.
-            patience = self.deadline.within(self.reload_patience)
-            while not patience.expired:
-                again = ask(silent, patience, self.probe_timeout)
-                if not any(verdict.finding == HUNG for verdict in again):
-                    reason = "a reload of the configuration has held Asterisk up for seconds"
-                    return reason, again
-            return "", []
-        if all(isinstance(probe, Database) for probe in silent) and process.tasks_in(BLOCKED):
-            return self._excuse_disk(silent)
-        return self._excuse_load(process, _manager(probes), silent), []
-
-    def _excuse_load(
-        self, process: Process, manager: ManagerInterface | None, silent: list[Probe]
-    ) -> str:
-        from asha.asterisk.load import overloaded, records_waiting
-
-        if manager is None or manager.who is None:
-            return ""
-        if all(isinstance(probe, CallSetup) for probe in silent):
-            waiting = records_waiting(manager.endpoint, manager.who, self.deadline)
-            return waiting and f"a call is held up by its record ({waiting}): see their database"
-        if all(isinstance(probe, SipOptions) for probe in silent):
-            busy = overloaded(manager.endpoint, manager.who, self.deadline)
-            if busy:
-                reason = f"Asterisk is overloaded and drops SIP requests: {busy}"
-                return self._overload(process, reason)
-        return ""
-
-    def _overload(self, process: Process, reason: str) -> str:
-        if self.when_overloaded == "failed":
-            self._condemn(process, reason)
-        return reason
-
-    def _sip_answers(self, process: Process, verdicts: list[Verdict]) -> bool:
-        """Whether it answers somewhere; where none is watched, nobody misses it."""
-        told = [one for one in verdicts if isinstance(one.probe, SipOptions)]
-        if not told and self.sip_port != []:
-            asked = [SipOptions(one, process) for one in self._sip_endpoints(process)]
-            told = ask(asked, self.deadline, self.probe_timeout)
-        return not told or any(one.healthy for one in told)
-
-    def _excuse_disk(self, silent: list[Probe]) -> tuple[str, list[Verdict]]:
-        """AstDB alone is silent, and a thread is in the kernel: its disk is slow, or stalls.
-
-        Only another node cures a disk that stalls. Without one a restart would end the
-        calls and then wait for the same disk; and DRBD holds each write for two seconds
-        when its peer has lost power.
-        """
-        again = ask(silent, self.deadline.within(self.disk_patience), self.disk_patience)
-        if not any(verdict.finding == HUNG for verdict in again):
-            return "the disk has held AstDB up for seconds", again
-        if not self._has_company():
-            return "AstDB waits for its disk, and no other node is there to take over", []
-        return "", []
-
-    def _need_witness(self, process: Process, reason: str) -> None:
-        """Nobody hangs and nobody has answered: does any part of it live?"""
-        others, _ = self._deep_probes(process)
-        verdicts = ask(others, self.deadline, self.probe_timeout)
-        if not any(verdict.healthy for verdict in verdicts):
-            reasons = [reason, *(verdict.reason for verdict in verdicts)]
-            self._condemn(process, "; ".join(reasons))
-
-    def _lost(self, reason: str) -> str:
-        if self.when_lost == "failed":
-            raise Failed(reason)
-        return f"{reason}; when the calls allow it: crm resource restart {self.instance}"
-
-    def _reconsider(self, process: Process) -> None:
-        """Before a verdict: is there another cause than a hang? Raises what it is."""
-        if process.gone:
-            self._forget(SERVING)
-            raise Failed(f"{process} has died while it was looked at")
-        if process.is_dumping_core:
-            raise Failed(f"{process} has crashed and is writing its core dump")
-        self._excuse_debugger(process.tasks_in(TRACED))
-        self._condemn_stopped(process)
-        frozen_by = process.frozen_by()
-        if frozen_by:
-            self._condemn(process, f"{process} is frozen by its cgroup: {frozen_by}")
-
-    def _condemn(self, process: Process, reason: str) -> None:
-        """The one place where Asterisk is found hung."""
-        if self._read_state("hung") != process.identity:
-            # Spares stop the grace that a hung process would only waste.
-            self._write_state("hung", process.identity)
-            # Not of one that is being started: it answers late, and gdb would halt it.
-            if self.evidence_keep and self.action_name == "monitor":
-                self._keep_evidence(process, reason)
-        raise Failed(reason)
-
-    def _keep_evidence(self, process: Process, reason: str) -> None:
-        from asha.asterisk.evidence import Collector, prune
-
-        manager = None
-        try:
-            who = Credentials.read(self.ami_secret_file)
-        except BadHere:
-            who = None
-        listening = process.listening(self.ami_port, ("tcp",)) if self.ami_port else []
-        if listening and who:
-            manager = (listening[0], who)
-        sockets = list(listening)
-        for protocols, port in self._sip_sockets(process):
-            sockets += process.listening(port, protocols)
-        logs = [path for path in self.log_files.split() if path.startswith("/")]
-        place = Collector(
-            process,
-            self.deadline.within(self.evidence_seconds),
-            self.run,
-            self.evidence_directory,
-        ).collect(reason, sockets, manager, logs)
-        if place:
-            self.info(f"evidence of the hang is kept in {place}")
-        else:
-            self.warn(f"no evidence of the hang could be kept in {self.evidence_directory}")
-        try:
-            prune(
-                self.evidence_directory, self.evidence_keep, self.evidence_megabytes, self.deadline
-            )
-        except AgentError as problem:
-            self.warn(f"old evidence cannot be deleted: {problem.reason}")
-
     # Starting
 
     @action(timeout=60)
     def start(self) -> None:
-        self._forget(SERVING)
-        launcher = self._launcher()
+        self.forget(SERVING)
+        launcher = self.launcher()
         if self.proc.daemons(self.binary):
             self.warn("an Asterisk that does not work is stopped first")
             self._end(launcher)
@@ -647,7 +281,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
                 raise
 
     def adopt(self) -> bool:
-        launcher = self._launcher()
+        launcher = self.launcher()
         launcher.while_it_loads()
         try:
             half = self.deadline.within(self.deadline.remaining() / 2)
@@ -666,7 +300,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _announce_deaths_of(self, process: Process) -> None:
         """Have systemd tell Pacemaker when it dies (asha/asterisk/notice.py)."""
-        self._write_state(SERVING, f"{process.identity} {self.node} {self.binary}")
+        self.write_state(SERVING, f"{process.identity} {self.node} {self.binary}")
 
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
         """Until all modules are loaded. Raises Failed with the reason of an early death."""
@@ -699,18 +333,19 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _look_once(self, process: Process) -> None:
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
+        judge = Judge(self, process)
         if self.sip_port is None:
-            self._learn_sip_sockets(process)
-        probes, remarks = self._deep_probes(process)
-        if _manager(probes):
-            self._write_state("ami", process.identity)
+            judge.learn_sip_sockets()
+        probes, remarks = judge.deep_probes()
+        if manager_of(probes):
+            self.write_state("ami", process.identity)
         elif self.ami_port:
             remarks.append(f"AMI is not watched: nothing listens on TCP port {self.ami_port}")
-        remarks += [reason for _, reason in self._ask(process, probes, {})]
-        self._forget("hung")
+        remarks += [reason for _, reason in judge.ask_all(probes, {})]
+        self.forget("hung")
         if self._cdr_modules():
             # Even where the database answers now: it may have come a moment too late.
-            self._write_state("records", process.identity)
+            self.write_state("records", process.identity)
         for remark in remarks:
             self.warn(remark)
 
@@ -718,12 +353,12 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     @action(timeout=30)
     def stop(self) -> None:
-        self._forget(SERVING)  # what dies from now on does so on purpose
-        launcher = self._launcher()
+        self.forget(SERVING)  # what dies from now on does so on purpose
+        launcher = self.launcher()
         self._end(launcher)
         for kind in ("ami", "cpu", "hung", "records", "sip"):
-            self._forget(kind)
-        if self._read_state("degraded"):
+            self.forget(kind)
+        if self.read_state("degraded"):
             self._tell_all_is_well()
 
     def _end(self, launcher: Launcher) -> None:
@@ -753,7 +388,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         A stop that somebody asked for waits for a slow disk, and so does the last node:
         DRBD holds each write for seconds when its peer has lost power.
         """
-        if not self._read_state("hung"):
+        if not self.read_state("hung"):
             return False
         try:
             done = self.run(
@@ -764,9 +399,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
         except AgentError:
             return False
         on = done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
-        return on and self._has_company()
+        return on and self.has_company()
 
-    def _has_company(self) -> bool:
+    def has_company(self) -> bool:
         """Whether another node is there to go on. Not known is no."""
         from asha.ocf.company import has_company
 
@@ -779,7 +414,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
             return 0.0
         if process.tasks_in(STOPPED, TRACED) or process.frozen_by():
             return 0.0  # it will not even see the signal
-        if self._read_state("hung") == process.identity:
+        if self.read_state("hung") == process.identity:
             return HUNG_GRACE
         path = f"{self.run_directory}/{control.SOCKET_NAME}"
         try:
@@ -792,39 +427,29 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     # What else it needs
 
-    def _launcher(self) -> Launcher:
+    def launcher(self) -> Launcher:
         from asha.asterisk.unit import Direct, SystemdUnit, has_unit
 
         if self.unit != "none" and has_unit(self.unit):
             return SystemdUnit(self, self.proc, self.unit)
         return Direct(self, self.proc, self.binary, self.user, self.group)
 
-    def _read_state(self, kind: str) -> str:
+    def read_state(self, kind: str) -> str:
         try:
             with open(self.state_path(kind), encoding="ascii") as file:
                 return file.read()
         except (OSError, UnicodeDecodeError):
             return ""
 
-    def _write_state(self, kind: str, text: str) -> None:
+    def write_state(self, kind: str, text: str) -> None:
         try:
             with open(self.state_path(kind), "w", encoding="ascii") as file:
                 file.write(text)
         except OSError as problem:
             self.warn(f"cannot write {self.state_path(kind)}: {problem.strerror}")
 
-    def _forget(self, kind: str) -> None:
+    def forget(self, kind: str) -> None:
         try:
             os.unlink(self.state_path(kind))
         except OSError:
             pass
-
-
-def _manager(probes: list[Probe]) -> ManagerInterface | None:
-    """The AMI that is asked, by itself or through questions."""
-    for probe in probes:
-        if isinstance(probe, ManagerInterface):
-            return probe
-        if isinstance(probe, ManagerQuestion):
-            return probe.manager
-    return None

@@ -15,8 +15,9 @@ from typing import ClassVar
 
 import pytest
 
-from asha.agents import asterisk_health
+from asha.agents import asterisk_health, asterisk_judge
 from asha.agents.asterisk_health import AsteriskHealth
+from asha.agents.asterisk_judge import Judge
 from asha.asterisk import ending, probes, proc
 from asha.asterisk.evidence import events_in
 from asha.asterisk.proc import BLOCKED, STOPPED, Proc, Process, Task
@@ -84,7 +85,7 @@ class Agent(AsteriskHealth):
 
     launcher_class: ClassVar[type[FakeLauncher]]
 
-    def _launcher(self) -> Launcher:
+    def launcher(self) -> Launcher:
         return self.launcher_class(self, self.proc, self.binary, self.user, self.group)
 
 
@@ -182,10 +183,10 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asterisk_health, "CONFIRM", 0.3)
+    monkeypatch.setattr(asterisk_judge, "CONFIRM", 0.3)
     monkeypatch.setattr(asterisk_health, "GREETING_SECONDS", 0.5)
     monkeypatch.setattr(asterisk_health, "HUNG_GRACE", 0.3)
-    monkeypatch.setattr(asterisk_health, "BIND_SECONDS", 0.5)
+    monkeypatch.setattr(asterisk_judge, "BIND_SECONDS", 0.5)
     monkeypatch.setattr(probes, "SECOND_TRY_AFTER", 0.01)
 
 
@@ -326,11 +327,11 @@ def test_stopped_in_the_middle_of_a_look(scene: Scene) -> None:
     environ = {"HA_RSCTMP": str(scene.state), "OCF_RESKEY_evidence_keep": "0"}
     agent = scene.agent("monitor", Context(environ))
     with pytest.raises(Failed, match="stopped by a signal"):
-        agent._reconsider(process)
+        Judge(agent, process).reconsider()
 
 
 def test_stopped_for_a_moment(pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asterisk_health, "CONFIRM", 10.0)
+    monkeypatch.setattr(asterisk_judge, "CONFIRM", 10.0)
     process = pbx.start()
     os.kill(process.pid, signal.SIGSTOP)
     timer = threading.Timer(0.3, os.kill, (process.pid, signal.SIGCONT))
@@ -1234,10 +1235,10 @@ def test_frozen_by_its_cgroup(
     assert process is not None
     environ = {"HA_RSCTMP": str(scene.state), "OCF_RESKEY_evidence_keep": "0"}
     agent = scene.agent("monitor", Context(environ))
-    agent._reconsider(process)
+    Judge(agent, process).reconsider()
     events.write_text("populated 1\nfrozen 1\n")
     with pytest.raises(Failed, match=r"frozen by its cgroup: .*/cgroup\.freeze"):
-        agent._reconsider(process)
+        Judge(agent, process).reconsider()
 
 
 def test_a_thread_that_never_rests_is_reported(scene: Scene) -> None:

@@ -130,7 +130,8 @@ def test_a_spoilt_file_is_said(
 
 
 def test_the_unit_looks_for_the_file_that_the_agent_writes() -> None:
-    from asha.agents.asterisk_health import SERVING, AsteriskHealth
+    from asha.agents.asterisk_health import AsteriskHealth
+    from asha.agents.asterisk_judge import SERVING
     from asha.ocf import Context
 
     agent = AsteriskHealth("start", Context({"OCF_RESOURCE_INSTANCE": "p_asterisk"}))

@@ -1,0 +1,409 @@
+"""What asterisk-health makes of an Asterisk that runs: is it well, and if not, what is it?
+
+The rule: what takes the phones' service away is a failure, after it was seen twice within
+the action; what does not (a debugger at work, a lost control path, a slow disk) is a
+remark, because a restart ends every call. A hang is condemned in one place, after every
+other cause that is known of was looked for.
+"""
+
+from __future__ import annotations
+
+from asha.asterisk import stacks
+from asha.asterisk.ami import Credentials
+from asha.asterisk.probes import (
+    FAULTY,
+    HUNG,
+    QUESTIONS,
+    REFUSED,
+    CallSetup,
+    ControlSocket,
+    Database,
+    ManagerInterface,
+    ManagerQuestion,
+    SipOptions,
+    ask,
+)
+from asha.asterisk.proc import BLOCKED, STOPPED, TRACED, Endpoint
+from asha.ocf import AgentError, BadHere, Degraded, Failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asha.agents.asterisk_health import AsteriskHealth
+    from asha.asterisk.probes import Probe, Verdict
+    from asha.asterisk.proc import Process, Task
+
+    # From which depth on it is looked at, and what somebody should know of it.
+    Remark = tuple[int, str]
+
+# Seconds that a thread must stand still before it counts, and all of them after a
+# SIGSTOP: a debugger that comes or goes stops them for some milliseconds too.
+CONFIRM = 1.0
+STOPPED_CONFIRM = 0.5
+LOOK_EVERY = 0.02
+
+# Seconds without any SIP socket that are no failure yet.
+BIND_SECONDS = 5.0
+
+# The state file whose presence says: a death is news. asha-asterisk-died@.service
+# knows its name too.
+SERVING = "serving"
+
+IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
+
+# More addresses than that are not asked.
+SIP_ADDRESSES_MOST = 8
+
+
+class NotBound(Failed):
+    """Asterisk listens on no SIP port: its configuration rather than a hang."""
+
+
+class Judge:
+    """Looks at one Asterisk, within one action of the agent."""
+
+    def __init__(self, agent: AsteriskHealth, process: Process) -> None:
+        self.agent = agent
+        self.process = process
+        self.deadline = agent.deadline
+
+    def watch(self) -> list[Remark]:
+        """What somebody should look at. Raises Failed for what Pacemaker has to cure."""
+        blocked = self._look_at_tasks()
+        probes: list[Probe] = [ControlSocket(self.agent.run_directory, self.process)]
+        found: list[Remark] = []
+        if self.agent.check_level >= 10:
+            more, lost = self.deep_probes()
+            probes += more
+            found += [(10, reason) for reason in lost]
+        found += self.ask_all(probes, blocked)
+        found += [(0, reason) for reason in self._stuck(blocked)]
+        if self.agent.check_level >= 20:
+            found += [(20, reason) for reason in self._runaways(probes)]
+        return found
+
+    def _look_at_tasks(self) -> dict[int, str]:
+        """The threads in the kernel, with what they had run (Task.switches).
+
+        Raises Failed for a stopped process, Degraded for one under a debugger.
+        """
+        odd = self.process.tasks_in(STOPPED, TRACED, BLOCKED)
+        if not odd:
+            return {}
+        self._excuse_debugger(odd)
+        if any(task.state == STOPPED for task in odd):
+            self._condemn_stopped()
+        return {task.tid: task.switches for task in odd if task.state == BLOCKED}
+
+    def _condemn_stopped(self) -> None:
+        """Raises Failed when it stays stopped."""
+        confirm = self.deadline.within(STOPPED_CONFIRM)
+        if not confirm.poll(lambda: not self.process.tasks_in(STOPPED), every=LOOK_EVERY):
+            self._condemn(f"{self.process} {IS_STOPPED}")
+
+    def _stuck(self, blocked: dict[int, str]) -> list[str]:
+        """Tasks come and go in D: only one that has not run at all in between hangs."""
+        if not blocked:
+            return []
+        from asha.asterisk.threads import stuck
+
+        self.deadline.within(CONFIRM).poll(
+            lambda: not stuck(self.process, blocked, CONFIRM), every=CONFIRM / 10
+        )
+        return stuck(self.process, blocked, CONFIRM)
+
+    def _runaways(self, probes: list[Probe]) -> list[str]:
+        from asha.asterisk.threads import Runaway, runaways
+
+        look = Runaway(self.process, self.agent.context.clock())
+        found = runaways(look, self.agent.read_state("cpu"), manager_of(probes), self.deadline)
+        self.agent.write_state("cpu", look.remember())
+        return found
+
+    def _excuse_debugger(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            if task.state == TRACED:
+                tracer = self.agent.proc.process(task.tracer)
+                raise Degraded(
+                    f"a debugger, {tracer or 'unknown'}, has halted {task} of Asterisk, "
+                    "which is not judged until that is over"
+                )
+
+    def deep_probes(self) -> tuple[list[Probe], list[str]]:
+        """Whom to ask at depth 10 and 20, and what is amiss without asking."""
+        probes: list[Probe] = []
+        remarks: list[str] = []
+        wanted = self.agent.probes.split()
+        depth = max(10, self.agent.check_level)
+        questions = [one for one in QUESTIONS if one.word in wanted and one.depth <= depth]
+        if self.agent.ami_port and (questions or "ami" in wanted):
+            who = None
+            try:
+                who = Credentials.read(self.agent.ami_secret_file)
+            except BadHere as problem:
+                remarks.append(problem.reason)
+            listening = self.process.listening(self.agent.ami_port, ("tcp",))
+            if listening:
+                manager = ManagerInterface(listening[0], self.process, who)
+                # Each question begins with what the manager's own would be.
+                probes += [one(manager) for one in questions] if who and questions else [manager]
+            elif self.agent.read_state("ami") == self.process.identity:
+                reason = f"AMI no longer listens on TCP port {self.agent.ami_port}"
+                remarks.append(self._lost(f"{reason}: see manager.conf"))
+        if self.agent.sip_port != [] and "sip" in wanted:
+            probes += [SipOptions(one, self.process) for one in self._sip_endpoints()]
+        return probes, remarks
+
+    def _sip_endpoints(self) -> list[Endpoint]:
+        """Where to send OPTIONS. Raises NotBound when it is not taken where it must be."""
+        wanted = self._sip_sockets()
+        if self.agent.sip_address != "auto":
+            return [Endpoint("udp", self.agent.sip_address, port, 0, "")
+                    for protocols, port in wanted if "udp" in protocols]
+        found: list[Endpoint] = []
+        lacking: list[stacks.Socket] = []
+
+        def bound() -> bool:
+            found.clear()
+            lacking.clear()
+            for protocols, port in wanted:
+                here = self.process.listening(port, protocols)
+                if not here:
+                    lacking.append((protocols, port))
+                # A link-local address cannot be asked without naming an interface.
+                found.extend(one for one in here if not one.address.startswith("fe80:"))
+            return not lacking
+
+        # Not at once: "core restart now" closes them until the modules are loaded.
+        if not self.deadline.within(BIND_SECONDS).poll(bound):
+            self.reconsider()
+            if self.agent.sip_port is None:
+                # Another transport by now, or a stack that somebody has unloaded.
+                wanted = self.learn_sip_sockets()
+            if not bound():
+                raise NotBound(
+                    f"Asterisk has no SIP socket on {stacks.words(lacking)}: see its pjsip.conf "
+                    "or sip.conf, and sip_port of this resource (0 if this PBX has no SIP)"
+                )
+        return found[:SIP_ADDRESSES_MOST]
+
+    def _sip_sockets(self) -> list[stacks.Socket]:
+        """Where Asterisk must take SIP."""
+        ports = self.agent.sip_port
+        if ports is not None:
+            return stacks.on_ports(ports)
+        identity, _, kept = self.agent.read_state("sip").partition("\n")
+        known = stacks.read(kept) if identity == self.process.identity else []
+        return known or stacks.on_ports([stacks.DEFAULT_PORT])
+
+    def learn_sip_sockets(self) -> list[stacks.Socket]:
+        """Ask Asterisk where it takes SIP, for this and the next actions.
+
+        What it says and does not do, as its port was taken, is not missed later: the
+        other telephones work.
+        """
+        known = self._sip_sockets()
+        told = stacks.ask(self.agent.run_directory, self.deadline)
+        idle = [one for one in told
+                if one not in known and not self.process.listening(one[1], one[0])]
+        if idle:
+            self.agent.warn(
+                f"Asterisk should take SIP on {stacks.words(idle)} and does not: see its log"
+            )
+        told = [one for one in told if one not in idle] or told
+        if told:
+            self.agent.write_state("sip", f"{self.process.identity}\n{stacks.kept(told)}")
+        return self._sip_sockets()
+
+    def ask_all(self, probes: list[Probe], blocked: dict[int, str]) -> list[Remark]:
+        """Raises Failed when a part hangs; returns what is only worth a remark."""
+        verdicts = ask(probes, self.deadline, self.agent.probe_timeout)
+        # One of each: several questions may have met the same silent manager.
+        bad = {one.probe: one for one in verdicts if not one.healthy}
+        if not bad:
+            return []
+        self.reconsider()
+        from asha.asterisk.load import out_of_files
+
+        found: list[Remark] = []
+        full = out_of_files(self.process)
+        if full:
+            found.append((min(probe.depth for probe in bad), full))
+        hung = [one.probe for one in bad.values() if one.finding == HUNG]
+        excused = False
+        if hung:
+            by_then: list[Verdict] = []
+            if full and self._sip_answers(verdicts):
+                excuse = self._overload(full)
+            else:
+                excuse, by_then = self._excuse(probes, hung)
+                if excuse:
+                    found.append((min(probe.depth for probe in hung), excuse))
+            excused = bool(excuse)
+        if excused:
+            verdicts = [one for one in verdicts if one.finding != HUNG] + by_then
+            bad = {one.probe: one for one in verdicts if not one.healthy}
+        grave = [
+            verdict.reason
+            for verdict in bad.values()
+            if verdict.finding == HUNG or (verdict.finding == REFUSED and verdict.probe.vital)
+        ]
+        if grave:
+            if full:
+                grave.append(full)
+            if blocked:
+                from asha.asterisk.threads import stuck
+
+                grave += stuck(self.process, blocked, self.agent.probe_timeout)
+            self._condemn("; ".join(grave))
+        for verdict in bad.values():
+            if verdict.finding == FAULTY and isinstance(verdict.probe, Database):
+                from asha.asterisk import astdb
+
+                why = astdb.why(self.agent.proc, self.process, self.deadline)
+                verdict.reason += f": {why}"
+        faulty = [verdict.reason for verdict in bad.values() if verdict.finding == FAULTY]
+        if faulty and self.agent.when_faulty == "failed":
+            raise Failed("; ".join(faulty))
+        if not excused and not any(verdict.healthy for verdict in verdicts):
+            self._need_witness(next(iter(bad.values())).reason)
+        return found + [
+            (one.probe.depth, self._lost(one.reason) if one.finding == REFUSED else one.reason)
+            for one in bad.values()
+        ]
+
+    def _excuse(self, probes: list[Probe], silent: list[Probe]) -> tuple[str, list[Verdict]]:
+        """What explains the silence without a hang, or "", and what the silent ones have
+        answered by then. Raises Failed as asked to."""
+        if self.agent.launcher().is_reloading():
+            # It may hold each lock for as long as it reads files or asks the DNS.
+            patience = self.deadline.within(self.agent.reload_patience)
+            while not patience.expired:
+                again = ask(silent, patience, self.agent.probe_timeout)
+                if not any(verdict.finding == HUNG for verdict in again):
+                    reason = "a reload of the configuration has held Asterisk up for seconds"
+                    return reason, again
+            return "", []
+        if all(isinstance(probe, Database) for probe in silent) and self.process.tasks_in(BLOCKED):
+            return self._excuse_disk(silent)
+        return self._excuse_load(manager_of(probes), silent), []
+
+    def _excuse_load(self, manager: ManagerInterface | None, silent: list[Probe]) -> str:
+        from asha.asterisk.load import overloaded, records_waiting
+
+        if manager is None or manager.who is None:
+            return ""
+        if all(isinstance(probe, CallSetup) for probe in silent):
+            waiting = records_waiting(manager.endpoint, manager.who, self.deadline)
+            return waiting and f"a call is held up by its record ({waiting}): see their database"
+        if all(isinstance(probe, SipOptions) for probe in silent):
+            busy = overloaded(manager.endpoint, manager.who, self.deadline)
+            if busy:
+                reason = f"Asterisk is overloaded and drops SIP requests: {busy}"
+                return self._overload(reason)
+        return ""
+
+    def _overload(self, reason: str) -> str:
+        if self.agent.when_overloaded == "failed":
+            self._condemn(reason)
+        return reason
+
+    def _sip_answers(self, verdicts: list[Verdict]) -> bool:
+        """Whether it answers somewhere; where none is watched, nobody misses it."""
+        told = [one for one in verdicts if isinstance(one.probe, SipOptions)]
+        if not told and self.agent.sip_port != []:
+            asked = [SipOptions(one, self.process) for one in self._sip_endpoints()]
+            told = ask(asked, self.deadline, self.agent.probe_timeout)
+        return not told or any(one.healthy for one in told)
+
+    def _excuse_disk(self, silent: list[Probe]) -> tuple[str, list[Verdict]]:
+        """AstDB alone is silent, and a thread is in the kernel: its disk is slow, or stalls.
+
+        Only another node cures a disk that stalls. Without one a restart would end the
+        calls and then wait for the same disk; and DRBD holds each write for two seconds
+        when its peer has lost power.
+        """
+        patience = self.agent.disk_patience
+        again = ask(silent, self.deadline.within(patience), patience)
+        if not any(verdict.finding == HUNG for verdict in again):
+            return "the disk has held AstDB up for seconds", again
+        if not self.agent.has_company():
+            return "AstDB waits for its disk, and no other node is there to take over", []
+        return "", []
+
+    def _need_witness(self, reason: str) -> None:
+        """Nobody hangs and nobody has answered: does any part of it live?"""
+        others, _ = self.deep_probes()
+        verdicts = ask(others, self.deadline, self.agent.probe_timeout)
+        if not any(verdict.healthy for verdict in verdicts):
+            reasons = [reason, *(verdict.reason for verdict in verdicts)]
+            self._condemn("; ".join(reasons))
+
+    def _lost(self, reason: str) -> str:
+        if self.agent.when_lost == "failed":
+            raise Failed(reason)
+        return f"{reason}; when the calls allow it: crm resource restart {self.agent.instance}"
+
+    def reconsider(self) -> None:
+        """Before a verdict: is there another cause than a hang? Raises what it is."""
+        if self.process.gone:
+            self.agent.forget(SERVING)
+            raise Failed(f"{self.process} has died while it was looked at")
+        if self.process.is_dumping_core:
+            raise Failed(f"{self.process} has crashed and is writing its core dump")
+        self._excuse_debugger(self.process.tasks_in(TRACED))
+        self._condemn_stopped()
+        frozen_by = self.process.frozen_by()
+        if frozen_by:
+            self._condemn(f"{self.process} is frozen by its cgroup: {frozen_by}")
+
+    def _condemn(self, reason: str) -> None:
+        """The one place where Asterisk is found hung."""
+        if self.agent.read_state("hung") != self.process.identity:
+            # Spares stop the grace that a hung process would only waste.
+            self.agent.write_state("hung", self.process.identity)
+            # Not of one that is being started: it answers late, and gdb would halt it.
+            if self.agent.evidence_keep and self.agent.action_name == "monitor":
+                self._keep_evidence(reason)
+        raise Failed(reason)
+
+    def _keep_evidence(self, reason: str) -> None:
+        from asha.asterisk.evidence import Collector, prune
+
+        manager = None
+        try:
+            who = Credentials.read(self.agent.ami_secret_file)
+        except BadHere:
+            who = None
+        port = self.agent.ami_port
+        listening = self.process.listening(port, ("tcp",)) if port else []
+        if listening and who:
+            manager = (listening[0], who)
+        sockets = list(listening)
+        for protocols, number in self._sip_sockets():
+            sockets += self.process.listening(number, protocols)
+        logs = [path for path in self.agent.log_files.split() if path.startswith("/")]
+        directory = self.agent.evidence_directory
+        patience = self.deadline.within(self.agent.evidence_seconds)
+        place = Collector(self.process, patience, self.agent.run, directory).collect(
+            reason, sockets, manager, logs
+        )
+        if place:
+            self.agent.info(f"evidence of the hang is kept in {place}")
+        else:
+            self.agent.warn(f"no evidence of the hang could be kept in {directory}")
+        try:
+            prune(
+                directory, self.agent.evidence_keep, self.agent.evidence_megabytes, self.deadline
+            )
+        except AgentError as problem:
+            self.agent.warn(f"old evidence cannot be deleted: {problem.reason}")
+
+
+def manager_of(probes: list[Probe]) -> ManagerInterface | None:
+    """The AMI that is asked, by itself or through questions."""
+    for probe in probes:
+        if isinstance(probe, ManagerInterface):
+            return probe
+        if isinstance(probe, ManagerQuestion):
+            return probe.manager
+    return None
