@@ -76,8 +76,6 @@ HANGS = (
     # Seen at depth 20, at its second look.
     Hang("cpu-runaway", "one thread eats a CPU (gdb)", "has not rested", DEGRADED,
          on_active(injectors.thread_spinning)),
-    Hang("realtime-runaway", "the same at real-time priority", "at real-time priority", DEGRADED,
-         on_active(injectors.realtime_thread_spinning), felt=True),
     Hang("dns-blackhole", "DNS silent, a peer has a host name", "", UNHARMED,
          injectors.dns_blackhole),
     Hang("reload-storm", "core reload, again and again", "", UNHARMED,

@@ -250,30 +250,23 @@ def sip_thread_traced(node: Node) -> Iterator[None]:
 
 
 @contextmanager
-def realtime_thread_spinning(node: Node) -> Iterator[int]:
+def thread_spinning(node: Node) -> Iterator[None]:
     """One thread eats a CPU: lfind() over elements of no size, never equal to "a".
 
-    Debian's Asterisk runs at real-time priority (-p): for 0.95 s of each second whatever
-    else is due on that processor waits (sched(7), sched_rt_runtime_us), the kernel's own
-    ksoftirqd with the packets in its hands too. So SIP was seen silent for up to 2.4 s on
-    a machine of two processors that had other work.
+    Without the real-time priority that Debian's Asterisk has (-p): with it, whatever else
+    is due on that processor waits for 0.95 s of each second (sched(7), sched_rt_runtime_us),
+    the kernel's own ksoftirqd with the packets in its hands too. SIP was seen silent for up
+    to 2.4 s then, in every lab of a machine that had other work.
     """
     with until_restart(node):
         thread = idle_thread(node)
+        node.run("chrt", "--other", "--pid", "0", str(thread))
         gdb(
             node,
             "tbreak lfind",
             'call (void*)lfind("a", "b", "endless", 0, (void*)strcoll)',
             thread=thread,
         )
-        yield thread
-
-
-@contextmanager
-def thread_spinning(node: Node) -> Iterator[None]:
-    """The same in an Asterisk without real-time priority: all the rest goes before it."""
-    with realtime_thread_spinning(node) as thread:
-        node.run("chrt", "--other", "--pid", "0", str(thread))
         yield
 
 
