@@ -1,5 +1,5 @@
 # make demo    two whole nodes, every fault, a table (about 10 minutes, as root)
-# make check   every test (about 25 minutes, as root)
+# make check   every test (about 20 minutes, as root)
 # make bench   the stack of 2014 and this one in turns (about 75 minutes, as root)
 # make soak    300 calls, reloads, debuggers, load: nothing may fail (13 minutes, as root)
 # make package the Debian package, beside this directory

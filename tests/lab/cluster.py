@@ -170,6 +170,9 @@ class Cluster:
         )
         for name in self.state().standby:
             self.online(self.lab.node(name))
+        # A cleanup in the midst of a start has Pacemaker forget that, and wait for its
+        # timeout (seen: 90 s).
+        wait_for(lambda: not self.state().busy, "Pacemaker to rest", timeout=READY_SECONDS)
         self.running[0].run("crm_resource", "--cleanup")
         return self.wait_ready()
 
