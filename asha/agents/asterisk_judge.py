@@ -23,7 +23,7 @@ from asha.asterisk.probes import (
     SipOptions,
     ask,
 )
-from asha.asterisk.proc import BLOCKED, STOPPED, TRACED, Endpoint
+from asha.asterisk.proc import BLOCKED, STOPPED, TRACED, WILDCARD, Endpoint
 from asha.ocf import AgentError, BadHere, Degraded, Failed
 
 TYPE_CHECKING = False
@@ -149,16 +149,16 @@ class Judge:
             elif self.agent.read_state("ami") == self.process.identity:
                 reason = f"AMI no longer listens on TCP port {self.agent.ami_port}"
                 remarks.append(self._lost(f"{reason}: see manager.conf"))
-        if self.agent.sip_port != [] and "sip" in wanted:
+        if self.agent.sip_port != [] and SipOptions.word in wanted:
             probes += [SipOptions(one, self.process) for one in self._sip_endpoints()]
         return probes, remarks
 
     def _sip_endpoints(self) -> list[Endpoint]:
         """Where to send OPTIONS. Raises NotBound when it is not taken where it must be."""
         wanted = self._sip_sockets()
-        if self.agent.sip_address != "auto":
-            return [Endpoint("udp", self.agent.sip_address, port, 0, "")
-                    for protocols, port in wanted if "udp" in protocols]
+        address = self.agent.sip_address
+        if address != "auto" and self.agent.sip_port is not None:
+            return [Endpoint("udp", address, port, 0, "") for _, port in wanted]
         found: list[Endpoint] = []
         lacking: list[stacks.Socket] = []
 
@@ -184,6 +184,11 @@ class Judge:
                     f"Asterisk has no SIP socket on {stacks.words(lacking)}: see its pjsip.conf "
                     "or sip.conf, and sip_port of this resource (0 if this PBX has no SIP)"
                 )
+        if address != "auto":
+            ports = {one.port for one in found
+                     if one.protocol == "udp" and (one.bound == address or one.bound in WILDCARD)}
+            # Where it takes none by UDP there, all are asked.
+            found = [Endpoint("udp", address, port, 0, "") for port in sorted(ports)] or found
         return found[:SIP_ADDRESSES_MOST]
 
     def _sip_sockets(self) -> list[stacks.Socket]:
@@ -232,15 +237,19 @@ class Judge:
         excused = False
         if hung:
             by_then: list[Verdict] = []
-            if full and self._sip_answers(verdicts):
+            if full and all(map(_waits_to_be_let_in, hung)) and self._sip_answers(verdicts):
                 excuse = self._overload(full)
             else:
-                excuse, by_then = self._excuse(probes, hung)
+                refused = [one.probe for one in bad.values()
+                           if one.finding == REFUSED and one.probe.vital]
+                excuse, by_then = self._excuse(probes, hung, refused)
                 if excuse:
                     found.append((min(probe.depth for probe in hung), excuse))
             excused = bool(excuse)
         if excused:
-            verdicts = [one for one in verdicts if one.finding != HUNG] + by_then
+            asked = {one.probe for one in by_then}
+            verdicts = [one for one in verdicts
+                        if one.finding != HUNG and one.probe not in asked] + by_then
             bad = {one.probe: one for one in verdicts if not one.healthy}
         grave = [
             verdict.reason
@@ -271,14 +280,16 @@ class Judge:
             for one in bad.values()
         ]
 
-    def _excuse(self, probes: list[Probe], silent: list[Probe]) -> tuple[str, list[Verdict]]:
-        """What explains the silence without a hang, or "", and what the silent ones have
-        answered by then. Raises Failed as asked to."""
+    def _excuse(
+        self, probes: list[Probe], silent: list[Probe], refused: list[Probe]
+    ) -> tuple[str, list[Verdict]]:
+        """What explains the silence without a hang, or "", and what those that were asked
+        again have answered by then. Raises Failed as asked to."""
         if self.agent.launcher().is_reloading():
             # It may hold each lock for as long as it reads files or asks the DNS.
             patience = self.deadline.within(self.agent.reload_patience)
             while not patience.expired:
-                again = ask(silent, patience, self.agent.probe_timeout)
+                again = ask(silent + refused, patience, self.agent.probe_timeout)
                 if not any(verdict.finding == HUNG for verdict in again):
                     reason = "a reload of the configuration has held Asterisk up for seconds"
                     return reason, again
@@ -310,7 +321,7 @@ class Judge:
     def _sip_answers(self, verdicts: list[Verdict]) -> bool:
         """Whether it answers somewhere; where none is watched, nobody misses it."""
         told = [one for one in verdicts if isinstance(one.probe, SipOptions)]
-        if not told and self.agent.sip_port != []:
+        if not told and self.agent.sip_port != [] and SipOptions.word in self.agent.probes.split():
             asked = [SipOptions(one, self.process) for one in self._sip_endpoints()]
             told = ask(asked, self.deadline, self.agent.probe_timeout)
         return not told or any(one.healthy for one in told)
@@ -397,6 +408,13 @@ class Judge:
             )
         except AgentError as problem:
             self.agent.warn(f"old evidence cannot be deleted: {problem.reason}")
+
+
+def _waits_to_be_let_in(probe: Probe) -> bool:
+    """Whether its silence may be that of a door: a session that was let in has its file."""
+    return isinstance(probe, ControlSocket | ManagerInterface) or (
+        isinstance(probe, SipOptions) and probe.endpoint.protocol == "tcp"
+    )
 
 
 def manager_of(probes: list[Probe]) -> ManagerInterface | None:

@@ -116,6 +116,8 @@ class State:
     last_start: Event | None
     last_stop: Event | None = None
     attributes: tuple[Attribute, ...] = ()
+    # (resource, node): it has failed there as often as it may.
+    worn_out: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def active_node(self) -> str:
@@ -193,7 +195,19 @@ def parse(text: str) -> State:
             Attribute(node.get("name", ""), one.get("name", ""), one.get("value", ""))
             for node in top.iterfind("node_attributes/node") for one in node.iterfind("attribute")
         ),
+        worn_out=frozenset(
+            (one.get("id", "").split(":")[0], node.get("name", ""))
+            for node in top.iterfind("node_history/node")
+            for one in node.iterfind("resource_history")
+            if 0 < _count(one, "migration-threshold") <= _count(one, "fail-count")
+        ),
     )
+
+
+def _count(element: Element, name: str) -> int:
+    """0 without it; "INFINITY" is Pacemaker's million."""
+    text = element.get(name, "")
+    return int(text) if text.isdecimal() else 1_000_000 if text == "INFINITY" else 0
 
 
 def _yes(element: Element, name: str) -> bool:

@@ -140,10 +140,39 @@ class Site:
         return self.two_nics and bool(self.first.lan and self.second.lan)
 
 
-def read(path: str = CONF) -> Site:
-    """Raises OSError without the file, SiteError where it is wrong."""
+def read(path: str = CONF, strict: bool = False) -> Site:
+    """Raises OSError without the file, SiteError where it is wrong.
+
+    ``strict``: also for a key that can only be a misspelt one of ours. For commands of a
+    person; a node that runs lives with what it has.
+    """
     with open(path, encoding="utf-8", errors="replace") as file:
-        return parse(file.read())
+        text = file.read()
+    strange = misspelt(values_of(text)) if strict else []
+    try:
+        site = parse(text)
+    except SiteError as wrong:
+        raise SiteError(strange + wrong.problems) from None
+    if strange:
+        raise SiteError(strange)
+    return site
+
+
+def misspelt(given: dict[str, str]) -> list[str]:
+    """Keys that can only be meant for one of ours, in words. Others are left alone: who
+    kept a file of 2014 may have keys of his own in it, such as LANNIC2."""
+    names = [key.name for key in KEYS]
+    problems = []
+    for name in given:
+        if name in names or any(name.startswith(own) for own in names):
+            continue
+        from difflib import get_close_matches
+
+        absent = [own for own in names if own not in given]
+        near = get_close_matches(name.upper(), absent, n=1, cutoff=MISSPELT)
+        if near:
+            problems.append(f"{name}={given[name]}: there is no such key; is {near[0]} meant?")
+    return problems
 
 
 def parse(text: str) -> Site:
@@ -153,7 +182,7 @@ def parse(text: str) -> Site:
 
 def site_of(given: dict[str, str]) -> Site:
     """The site that these values describe. Raises SiteError."""
-    problems = _misspelt(given)
+    problems: list[str] = []
     values = {key.name: given.get(key.name) or key.default or "" for key in KEYS}
     for key in KEYS:
         if not values[key.name] and key.default is None:
@@ -185,24 +214,6 @@ def site_of(given: dict[str, str]) -> Site:
         relay=_relay(values, (a if first else b).name),
         ldap=values["LDAP"].upper() == "YES",
     )
-
-
-def _misspelt(given: dict[str, str]) -> list[str]:
-    """Keys that can only be meant for one of ours. Others are left alone: who kept a file
-    of 2014 may have keys of his own in it."""
-    names = [key.name for key in KEYS]
-    strange = [name for name in given if name not in names]
-    if not strange:
-        return []
-    from difflib import get_close_matches
-
-    problems = []
-    for name in strange:
-        near = get_close_matches(name.upper(), [own for own in names if own not in given], n=1,
-                                 cutoff=MISSPELT)
-        if near:
-            problems.append(f"{name}={given[name]}: there is no such key; is {near[0]} meant?")
-    return problems
 
 
 def _peers(values: dict[str, str], first: bool) -> tuple[Peer, Peer]:

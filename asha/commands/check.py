@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     machine = Machine()
     left_out: list[str] = []
     try:
-        site = conf.read(options.config)
+        site = conf.read(options.config, strict=True)
     except SiteError as wrong:
         findings = [error(f"{options.config}: {problem}", "mend it, or run: asha configure")
                     for problem in wrong.problems]

@@ -24,10 +24,10 @@ LOCK = "/run/asha-install.lock"
 PATIENCE = 10.0
 
 
-def load_site(path: str = conf.CONF) -> Site:
-    """asha.conf, or Trouble with everything that is wrong in it."""
+def load_site(path: str = conf.CONF, strict: bool = False) -> Site:
+    """asha.conf, or Trouble with everything that is wrong in it (see site.read)."""
     try:
-        return conf.read(path)
+        return conf.read(path, strict)
     except FileNotFoundError:
         raise Trouble(f"there is no {path}", "asha configure asks the questions and writes it") \
             from None

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     machine = Machine()
     if not machine.exists(conf.CONF) and sys.stdin.isatty():
         configure.interview(machine)
-    site = load_site()
+    site = load_site(strict=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     with only_one():
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         _walk(machine, steps, journal, console)
         if not site.is_first:
             # The join has told the first node's LAN address: the second ring's way.
-            site = load_site()
+            site = load_site(strict=True)
             _walk(machine, plan.steps(site, machine, secret), journal, console)
         console.note("done")
     _farewell(site, machine, secret)

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    site = load_site(options.config)
+    site = load_site(options.config, strict=True)
     machine = Machine()
     try:
         secret = Secret.read(str(machine.path(SECRET)))

@@ -32,8 +32,9 @@ exit code: 0 the telephones run and the other node could take over
   nodes: name, state (online, standby, offline, unclean, pending, maintenance), here,
     active
   services: id, title, state (running, starting, stopping, stopped, failed, unmanaged),
-    nodes, why, action (at which it failed), degraded (it worked all the same),
-    failed_on, blocked_on (nodes)
+    nodes, why; action, code, failed_on: at which action of Pacemaker's, with which exit
+    code and where that was; degraded: it worked all the same; blocked_on: where it
+    cannot be stopped; given_up_on: where it is started no more
   disks: as asha sync --json tells them; null: not known
   address: address, node; line: node, card_node, position; null: there is none
   calls: calls, channels, longest (s), registered, silent, trunks, trunks_up, started,

@@ -68,12 +68,21 @@ def _installation(status: Status, about: Circumstances) -> Iterator[Finding]:
         yield Finding(WARNING, "this machine is not a node of the cluster yet", "asha install")
 
 
+# What Asterisk cannot do without.
+NEEDED = ("p_drbd", "p_fs", "p_data", "p_ip")
+
+# Exit code of a monitor that found it dead (OCF_NOT_RUNNING).
+NOT_RUNNING = "7"
+
 # What cannot be stopped and needs no power cut: a relay that is broken.
 HARMLESS = ("p_line",)
 
 
 def _stuck(status: Status) -> list[Service]:
-    """What could not be stopped, so that nobody may start it elsewhere."""
+    """What could not be stopped, so that nobody may start it elsewhere: while the
+    telephones go on, no reason to switch their node off."""
+    if status.serves:
+        return []
     return [one for one in status.services if one.blocked_on and one.id not in HARMLESS]
 
 
@@ -215,7 +224,7 @@ def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
         if service.id == "p_line" and silent and service.state == "stopped":
             continue  # it follows the telephones
         if service.id == TELEPHONES and _given_up(status, service):
-            nodes = " and ".join(service.failed_on)
+            nodes = " and ".join(service.given_up_on)
             yield Finding(WARNING, f"{service.title}: given up after too many failures on {nodes}; "
                                    f"the last: {service.why}",
                           f"crm resource cleanup {service.id} starts them now (else ten minutes "
@@ -237,9 +246,11 @@ def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
             yield Finding(NOTE, f"{service.title}: well now, but: {service.why}",
                           f"nothing to do; to forget it: crm resource cleanup {service.id}")
         elif service.id == TELEPHONES and service.action == "monitor":
-            nodes = " and ".join(service.failed_on)
+            # A hang leaves evidence, a death does not.
+            look = "journalctl -u asterisk" if service.code == NOT_RUNNING else \
+                "asha evidence show last"
             yield Finding(WARNING, f"{service.title}: run again, but: {service.why}",
-                          f"why: asha evidence show last, on {nodes}; "
+                          f"why: {look}, on {service.failed_on}; "
                           f"then: crm resource cleanup {service.id}")
         elif service.why:
             yield Finding(WARNING, f"{service.title}: runs again, but: {service.why}",
@@ -249,10 +260,11 @@ def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
 
 
 def _given_up(status: Status, service: Service) -> bool:
-    """Whether no node is left on which it may be started."""
+    """Whether no node is left on which it may be started, and nothing else is missing."""
     online = {node.name for node in status.nodes if node.state == "online"}
-    return service.state in ("failed", "stopped") and bool(online) \
-        and online <= set(service.failed_on)
+    others = all(one.runs for one in status.services if one.id in NEEDED)
+    return service.state in ("failed", "stopped") and others and bool(online) \
+        and online <= set(service.given_up_on)
 
 
 def _notes(status: Status, about: Circumstances) -> Iterator[Finding]:

@@ -41,9 +41,10 @@ class Node:
 class Service:
     """A resource in plain words. ``state``: running, starting, stopping, stopped, failed,
     unmanaged. ``nodes``: where it runs. ``why``: what it last failed of, "" if nothing;
-    ``action``: at which of Pacemaker's actions; ``degraded``: that was no failure, it
-    worked. ``failed_on``: the nodes on which it has
-    failed. ``blocked_on``: the node on which it could not be stopped, "" if none."""
+    ``action``, ``code``, ``failed_on``: at which of Pacemaker's actions, with which exit
+    code and on which node; ``degraded``: that was no failure, it worked. ``blocked_on``:
+    the node on which it could not be stopped, "" if none; ``given_up_on``: those on which
+    Pacemaker starts it no more."""
 
     id: str
     title: str
@@ -51,9 +52,11 @@ class Service:
     nodes: tuple[str, ...] = ()
     why: str = ""
     action: str = ""
+    code: str = ""
+    failed_on: str = ""
     degraded: bool = False
-    failed_on: tuple[str, ...] = ()
     blocked_on: str = ""
+    given_up_on: tuple[str, ...] = ()
 
     @property
     def runs(self) -> bool:

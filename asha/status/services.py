@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from asha.cluster.pacemaker import Failure, Resource, State
 from asha.status.model import Service
 
@@ -33,23 +35,30 @@ def services(state: State) -> tuple[Service, ...]:
 
 def _service(state: State, identity: str) -> Service:
     instances = state.of(identity)
-    failures = [one for one in state.failures if one.resource == identity]
-    failure = failures[-1] if failures else None
-    blocked = any(one.blocked for one in instances)
-    stops = [one.node for one in failures if one.action == "stop"]
+    known = sorted((one for one in state.failures if one.resource == identity),
+                   key=lambda one: one.when or datetime.min)
+    real = [one for one in known if not one.is_degraded]
+    stops = [one for one in real if one.action == "stop"]
+    stuck = stops[-1] if stops and any(one.blocked for one in instances) else None
+    # A failure is told before what only was degraded, and what is stuck before all.
+    failure = stuck or next(reversed(real or known), None)
     promotable = any(one.role in ("Promoted", "Unpromoted") for one in instances)
     role = "Promoted" if promotable else "Started"
     nodes = state.where(identity, role)
     return Service(
         id=identity,
         title=TITLES.get(identity, identity),
-        state=_state(instances, nodes, failure is not None),
+        state=_state(instances, nodes, bool(real)),
         nodes=tuple(sorted(nodes)),
         why=_why(failure) if failure else "",
         action=failure.action if failure else "",
         degraded=failure is not None and failure.is_degraded,
-        failed_on=tuple(sorted({one.node for one in failures if not one.is_degraded})),
-        blocked_on=stops[-1] if blocked and stops else "",
+        failed_on=failure.node if failure else "",
+        code=failure.code if failure else "",
+        blocked_on=stuck.node if stuck else "",
+        given_up_on=() if any(one.active or one.pending for one in instances) else tuple(
+            node.name for node in state.nodes if (identity, node.name) in state.worn_out
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from asha.agents.asterisk_health import AsteriskHealth
 from asha.agents.asterisk_judge import Judge
 from asha.asterisk import ending, probes, proc
 from asha.asterisk.evidence import events_in
-from asha.asterisk.proc import BLOCKED, STOPPED, Proc, Process, Task
+from asha.asterisk.proc import BLOCKED, STOPPED, Endpoint, Proc, Process, Task
 from asha.asterisk.testing import (
     AMI,
     ASTDB_LOCKED,
@@ -586,6 +587,23 @@ def test_no_file_left_to_open_is_no_hang(pbx: Pbx, no_files_left: None, answer: 
     assert pbx.act("monitor", 0, {"when_overloaded": answer}).code == outcome.code
 
 
+def test_want_of_files_does_not_excuse_a_held_lock(pbx: Pbx, no_files_left: None) -> None:
+    """Who was let in has its file: a lock that it waits for is another matter."""
+    with_secret(pbx)
+    pbx.silence("dialplan")
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert outcome.reason.startswith("dialplan lock")
+
+
+def test_no_file_left_where_sip_is_not_watched(pbx: Pbx, no_files_left: None) -> None:
+    with_secret(pbx)
+    for part in (CONTROL, SIP):
+        pbx.silence(part)
+    given = {"probes": "ami channels"}
+    assert pbx.act("monitor", 0, given).code == Exit.DEGRADED
+
+
 def test_no_file_left_and_sip_silent_is_a_hang_with_its_cause(
     pbx: Pbx, no_files_left: None
 ) -> None:
@@ -1013,6 +1031,29 @@ def test_a_stack_that_somebody_unloads_is_not_missed(pbx: Pbx) -> None:
     assert state.read_text() == f"{identity}\nudp {pbx.sip_port}\n"
     assert pbx.act("stop", given=AUTO).code == Exit.SUCCESS
     assert not state.exists()
+
+
+def test_one_address_is_asked_where_sip_is_taken_there(pbx: Pbx) -> None:
+    """The other port belongs to a stack that is bound to another address."""
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2", free_ports()[0]))
+        elsewhere = other.getsockname()[1]
+        listening = Process.listening
+
+        def listed(process: Process, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
+            if port == elsewhere:
+                return [Endpoint("udp", "127.0.0.2", port, 0, "1")]
+            return listening(process, port, protocols)
+
+        says(pbx, pjsip(pbx.sip_port), chan_sip(elsewhere))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Process, "listening", listed)
+            given = {**AUTO, "sip_address": "127.0.0.1"}
+            assert pbx.act("start", given=given).code == Exit.SUCCESS
+            outcome = pbx.act("monitor", DEEP, given)
+            assert outcome.code == Exit.SUCCESS, outcome.reason
+            pbx.silence(SIP)
+            assert pbx.act("monitor", DEEP, given).code == Exit.ERR_GENERIC
 
 
 def test_the_only_stack_is_missed(pbx: Pbx) -> None:

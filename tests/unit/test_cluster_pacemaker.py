@@ -197,3 +197,15 @@ def test_pacemaker_does_not_run(tmp_path: Path, answer: Outcome) -> None:
 def test_nonsense_is_trouble() -> None:
     with pytest.raises(Trouble, match="cannot be understood"):
         pacemaker.parse("crm_mon: cluster is not available on this node")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "count", "worn"),
+    [("3", "3", True), ("3", "2", False), ("3", "1000000", True), ("3", "INFINITY", True),
+     ("INFINITY", "9", False), ("0", "9", False), ("3", "", False)],
+)
+def test_where_a_resource_has_failed_too_often(threshold: str, count: str, worn: bool) -> None:
+    history = (f'<node_history><node name="crm1"><resource_history id="p_asterisk" '
+               f'migration-threshold="{threshold}" fail-count="{count}"/></node></node_history>')
+    state = pacemaker.parse(f"<crm_mon>{history}</crm_mon>")
+    assert state.worn_out == ({("p_asterisk", "crm1")} if worn else set())

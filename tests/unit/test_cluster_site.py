@@ -135,14 +135,28 @@ def test_ways_to_say_yes(yes: str) -> None:
 @pytest.mark.parametrize(
     ("typo", "meant"),
     [("LANPREFX", "LANPREFIX"), ("lannic", "LANNIC"), ("RELAYDRVER", "RELAYDRIVER"),
-     ("ANODELANN", "ANODELAN")],
+     ("ANODELN", "ANODELAN")],
 )
-def test_a_misspelt_key_is_not_passed_over(typo: str, meant: str) -> None:
-    assert problems(**{typo: "x"}) == [f"{typo}=x: there is no such key; is {meant} meant?"]
+def test_a_misspelt_key_is_not_passed_over(tmp_path: Path, typo: str, meant: str) -> None:
+    file = tmp_path / "asha.conf"
+    file.write_text(f"{MANUAL}{typo}=x\n")
+    with pytest.raises(SiteError) as wrong:
+        site.read(str(file), strict=True)
+    said = f"{typo}=x: there is no such key; is {meant} meant?"
+    assert wrong.value.problems == [said]
+    # A node that runs lives with it.
+    assert site.read(str(file)) == site.parse(MANUAL)
+    file.write_text(f"{MANUAL}{typo}=x\n".replace("PRIMARY=true", "PRIMARY=perhaps"))
+    with pytest.raises(SiteError) as wrong:
+        site.read(str(file), strict=True)
+    assert [said, "PRIMARY=perhaps: must be true or false"] == wrong.value.problems
 
 
-def test_a_key_that_resembles_one_that_is_given_is_somebody_elses() -> None:
-    assert saying(SITEID2="x", CLUSTERIP6="x") == saying()
+@pytest.mark.parametrize(
+    "key", ["SITEID2", "CLUSTERIP6", "USENIC2", "LANNIC1", "LINKNIC2", "CLUSTERNET2", "LDAPS"]
+)
+def test_a_key_of_his_own_is_left_alone(key: str) -> None:
+    assert site.misspelt({**values_of(MANUAL), key: "x"}) == []
 
 
 def test_comments_blanks_quotes_and_unknown_keys() -> None:

@@ -312,19 +312,50 @@ def test_what_was_degraded_is_not_called_failed() -> None:
                     "p_asterisk")
     assert found.why == "was degraded on crm1 at 14:03:15: AMI is gone"
     assert found.degraded
-    assert found.failed_on == ()
 
 
-def test_on_which_nodes_it_failed_and_where_it_is_stuck() -> None:
-    failures = tuple(
-        Failure("p_asterisk", action, node, "error", "no answer", STARTED)
-        for action, node in (("monitor", "crm2"), ("monitor", "crm1"), ("stop", "crm1"))
-    )
-    state = dataclasses.replace(change("p_asterisk", "crm1", blocked=True), failures=failures)
-    found = service(state, "p_asterisk")
-    assert (found.failed_on, found.blocked_on, found.action) == (("crm1", "crm2"), "crm1", "stop")
-    free = dataclasses.replace(change("p_asterisk", "crm1"), failures=failures)
-    assert service(free, "p_asterisk").blocked_on == ""
+def failure(action: str, node: str, minute: int, code: str = "1") -> Failure:
+    return Failure("p_asterisk", action, node, "error", f"{action} {minute}",
+                   STARTED + timedelta(minutes=minute), code)
+
+
+def with_failures(state: State, *failures: Failure) -> State:
+    return dataclasses.replace(state, failures=failures)
+
+
+def test_a_failure_is_told_before_what_only_was_degraded() -> None:
+    found = service(with_failures(STATE, failure("monitor", "crm1", 1),
+                                  failure("monitor", "crm2", 2, "190")), "p_asterisk")
+    assert (found.failed_on, found.degraded) == ("crm1", False)
+
+
+def test_the_latest_failure_is_told_whatever_their_order() -> None:
+    found = service(with_failures(STATE, failure("monitor", "crm2", 5),
+                                  failure("start", "crm1", 3)), "p_asterisk")
+    assert (found.failed_on, found.action) == ("crm2", "monitor")
+
+
+def test_what_is_stuck_is_told_by_its_own_reason() -> None:
+    failures = (failure("stop", "crm1", 1), failure("monitor", "crm2", 2))
+    stuck = service(with_failures(change("p_asterisk", "crm1", blocked=True), *failures),
+                    "p_asterisk")
+    assert (stuck.blocked_on, stuck.failed_on, stuck.action) == ("crm1", "crm1", "stop")
+    assert "stop failed on crm1" in stuck.why
+    free = service(with_failures(STATE, *failures), "p_asterisk")
+    assert free.blocked_on == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "given_up"),
+    [
+        ({"active": False, "role": "Stopped", "node": ""}, ("crm1",)),
+        ({"active": True, "failed": True, "pending": "Stopping"}, ()),
+    ],
+)
+def test_where_it_is_given_up(fields: dict[str, object], given_up: tuple[str, ...]) -> None:
+    state = dataclasses.replace(change("p_asterisk", "crm1", **fields),
+                                worn_out=frozenset({("p_asterisk", "crm1"), ("p_ip", "crm2")}))
+    assert service(state, "p_asterisk").given_up_on == given_up
 
 
 def test_a_death_that_systemd_told_of_is_not_called_simulated() -> None:

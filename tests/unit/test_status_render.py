@@ -219,10 +219,18 @@ def test_what_failed_and_runs_again_is_still_told() -> None:
 
 def test_a_hang_has_left_evidence() -> None:
     again = dataclasses.replace(HEALTHY.services[0], why="monitor failed on crm2: SIP is silent",
-                                action="monitor", failed_on=("crm2",))
+                                action="monitor", code="1", failed_on="crm2")
     text = said(changed(services=(again, *HEALTHY.services[1:])))
     assert ("run again, but: monitor failed on crm2: SIP is silent -> why: asha evidence show "
             "last, on crm2; then: crm resource cleanup p_asterisk") in text
+
+
+def test_a_death_has_left_none() -> None:
+    again = dataclasses.replace(HEALTHY.services[0], why="monitor failed on crm2: it is dead",
+                                action="monitor", code="7", failed_on="crm2")
+    text = said(changed(services=(again, *HEALTHY.services[1:])))
+    assert "journalctl -u asterisk, on crm2" in text
+    assert "evidence" not in text
 
 
 def test_what_was_degraded_and_is_over_is_a_note() -> None:
@@ -252,26 +260,37 @@ def test_what_cannot_be_stopped_is_told_first_and_alone(here: str, told: str) ->
     assert "cleanup" not in first + "".join(rest)
 
 
+@pytest.mark.parametrize("name", ["p_line", "p_apache", "p_mysql"])
+def test_no_node_is_switched_off_while_the_telephones_go_on(name: str) -> None:
+    stuck = Service(name, name, "failed", (), "stop failed on crm1: no answer", "stop",
+                    failed_on="crm1", blocked_on="crm1")
+    text = said(changed(services=(*HEALTHY.services[:2], stuck)))
+    assert "switch" not in text
+    assert f"crm resource cleanup {name}" in text
+
+
 def test_a_relay_that_cannot_be_stopped_costs_no_node() -> None:
     line = Service("p_line", "telephone line", "failed", (), "stop failed on crm1: no answer",
-                   "stop", failed_on=("crm1",), blocked_on="crm1")
-    text = said(changed(services=(*HEALTHY.services[:2], line)))
-    assert "switch" not in text
-    assert "crm resource cleanup p_line" in text
+                   "stop", failed_on="crm1", blocked_on="crm1")
+    assert "by its power" not in said(changed(services=(HEALTHY.services[1], line)))
 
 
 def test_telephones_that_no_node_may_start_any_more() -> None:
     failed = Service("p_asterisk", "telephones (Asterisk)", "failed", (),
                      "monitor failed on crm1: stopped by a signal", "monitor",
-                     failed_on=("crm1", "crm2"))
+                     failed_on="crm1", given_up_on=("crm1", "crm2"))
     line = Service("p_line", "telephone line", "stopped")
-    text = said(changed(services=(failed, line)))
+    rest = tuple(one for one in HEALTHY.services if one.id not in ("p_asterisk", "p_line"))
+    text = said(changed(services=(failed, line, *rest)))
     assert "given up after too many failures on crm1 and crm2" in text
     assert "crm resource cleanup p_asterisk starts them now" in text
     assert "asha evidence list, on crm1 and crm2" in text
     assert "telephone line" not in text  # it follows
-    one = dataclasses.replace(failed, failed_on=("crm1",))
-    assert "given up" not in said(changed(services=(one, line)))
+    one = dataclasses.replace(failed, given_up_on=("crm1",))
+    assert "given up" not in said(changed(services=(one, line, *rest)))
+    # Where it waits for the store, a cleanup of the telephones starts nothing.
+    store = Service("p_fs", "store", "failed", (), "start failed on crm1: no such device", "start")
+    assert "given up" not in said(changed(services=(failed, line, store)))
 
 
 @pytest.mark.parametrize("missing", ["p_asterisk", "p_ip"])
