@@ -123,7 +123,7 @@ class _Screen:
         if service.nodes:
             text += f" on {', '.join(service.nodes)}"
         if service.id == "p_line" and line is not None:
-            goes = f"goes to {line.node or 'nobody knows which node'}"
+            goes = f"goes to {line.node}" if line.node else "not known where"
             text = f"{name:<24}{goes} (card on {line.card_node}: {line.position})"
         return text
 
