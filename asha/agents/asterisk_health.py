@@ -155,7 +155,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
     # Watching
 
     @action(timeout=20, interval=10, depth=0)
-    @action(timeout=30, interval=4, depth=10)
+    @action(timeout=30, interval=3, depth=10)
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
         try:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # Seconds that a thread must stand still before it counts, and all of them after a
 # SIGSTOP: a debugger that comes or goes stops them for some milliseconds too.
 CONFIRM = 1.0
-STOPPED_CONFIRM = 0.5
+STOPPED_CONFIRM = 0.3
 LOOK_EVERY = 0.02
 
 # Seconds without any SIP socket that are no failure yet.
