@@ -432,7 +432,7 @@ class SipOptions(PortProbe):
     hung_up = UNKNOWN
     asked = "OPTIONS to each UDP and TCP address it is bound to"
     exercises = "the transport, its thread, the dispatch of a request"
-    means = "hung; too busy: degraded (when_overloaded)"
+    means = "hung; too busy, out of files: degraded (when_overloaded); closed unanswered: degraded"
     costs = "a request each"
 
     def converse(self, deadline: Deadline) -> Conversation[Verdict]:
