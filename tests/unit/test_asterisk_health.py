@@ -982,6 +982,13 @@ def says(pbx: Pbx, pjsip_says: str, chan_sip_says: str) -> None:
 AUTO = {"sip_port": "auto"}
 
 
+def start_and_learn(pbx: Pbx) -> Path:
+    """PJSIP alone is there; the file in which its socket is remembered."""
+    says(pbx, pjsip(pbx.sip_port), "")
+    assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
+    return next(pbx.state.parent.rglob("*.sip"))
+
+
 def test_where_sip_is_taken_is_learned_at_the_start(pbx: Pbx) -> None:
     says(pbx, pjsip(pbx.sip_port), "No such command 'sip show settings'\n")
     assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
@@ -1010,9 +1017,7 @@ def test_no_stack_has_its_port(pbx: Pbx) -> None:
 
 
 def test_each_stack_is_missed(pbx: Pbx) -> None:
-    says(pbx, pjsip(pbx.sip_port), "")
-    assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
-    state = next(pbx.state.parent.rglob("*.sip"))
+    state = start_and_learn(pbx)
     lost = free_ports()[0]  # it was there, it is not now, and chan_sip still says that it is
     state.write_text(state.read_text() + f"udp {lost}\n")
     says(pbx, pjsip(pbx.sip_port), chan_sip(lost))
@@ -1022,9 +1027,7 @@ def test_each_stack_is_missed(pbx: Pbx) -> None:
 
 
 def test_a_stack_that_somebody_unloads_is_not_missed(pbx: Pbx) -> None:
-    says(pbx, pjsip(pbx.sip_port), "")
-    assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
-    state = next(pbx.state.parent.rglob("*.sip"))
+    state = start_and_learn(pbx)
     identity = state.read_text().splitlines()[0]
     state.write_text(f"{identity}\nudp {pbx.sip_port}\nudp {free_ports()[0]}\n")
     assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
