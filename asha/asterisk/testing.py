@@ -7,6 +7,7 @@ Python interpreter under the name of the binary that the agent looks for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
@@ -21,6 +22,7 @@ from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
@@ -73,6 +75,8 @@ LAST_COMMAND = b"cli quit after "
 
 # Seconds between two looks at what is to be silent.
 TICK = 0.02
+# A file that the server takes away as soon as it heeds all that was there with it.
+HEEDED = "heeded"
 
 
 class FakeAsterisk:
@@ -124,28 +128,30 @@ class FakeAsterisk:
         self.close()
 
     def silence(self, part: str) -> None:
-        (self.folder / f"silent-{part}").touch()
-        time.sleep(3 * TICK)  # until serve() has seen it
+        silence(self.folder, part)
 
     def speak(self, part: str) -> None:
         (self.folder / f"silent-{part}").unlink(missing_ok=True)
 
     def close_part(self, part: str) -> None:
-        (self.folder / f"closed-{part}").touch()
-        time.sleep(3 * TICK)
+        close(self.folder, part)
 
     def close(self) -> None:
         for one in (*self._parts, *self._callers):
             one.close()
 
     def serve(self) -> None:
+        heeded = self.folder / HEEDED
         while not self._ending.is_set():
+            asked = heeded.exists()
             for listener, part in list(self._parts.items()):
                 if (self.folder / f"closed-{part}").exists():
                     del self._parts[listener]
                     listener.close()
             parts = {one: part for one, part in self._parts.items() if not self._silent(part)}
             callers = [one for one, (part, _) in self._callers.items() if not self._silent(part)]
+            if asked:
+                heeded.unlink()
             ready, _, _ = select.select([*parts, *callers], [], [], TICK)
             for one in ready:
                 if one is self._sip:
@@ -154,13 +160,25 @@ class FakeAsterisk:
                 elif one is self._sip_tcp and self._silent(SIP_HANGS_UP):
                     one.accept()[0].close()
                 elif one in parts:
-                    self._greet(one.accept()[0], parts[one])
+                    caller, _ = one.accept()
+                    with self._or_gone(caller):
+                        self._greet(caller, parts[one])
                 else:
-                    self._hear(one)
+                    with self._or_gone(one):
+                        self._hear(one)
             self._let_go_loaded()
 
     def _silent(self, part: str) -> bool:
         return (self.folder / f"silent-{part}").exists()
+
+    @contextlib.contextmanager
+    def _or_gone(self, caller: socket.socket) -> Iterator[None]:
+        """Who has gone before the answer is no reason to end."""
+        try:
+            yield
+        except ConnectionError:
+            self._callers.pop(caller, None)
+            caller.close()
 
     def _greet(self, caller: socket.socket, part: str) -> None:
         self._callers[caller] = (part, b"")
@@ -171,10 +189,7 @@ class FakeAsterisk:
 
     def _hear(self, caller: socket.socket) -> None:
         part, heard = self._callers[caller]
-        try:
-            data = caller.recv(65536)
-        except OSError:
-            data = b""
+        data = caller.recv(65536)
         if not data:
             del self._callers[caller]
             caller.close()
@@ -276,10 +291,32 @@ class FakeAsterisk:
     def _let_go_loaded(self) -> None:
         if self._silent(LOADING):
             return
-        for caller, (part, heard) in self._callers.items():
+        for caller, (part, heard) in list(self._callers.items()):
             if part == CONTROL and heard == b"core waitfullybooted\0":
-                caller.sendall(b"Asterisk has fully booted.\n")
-                self._callers[caller] = (part, b"")
+                with self._or_gone(caller):
+                    caller.sendall(b"Asterisk has fully booted.\n")
+                    self._callers[caller] = (part, b"")
+
+
+def silence(folder: Path, part: str) -> None:
+    """Have the fake of that folder silent there from now on."""
+    (folder / f"silent-{part}").touch()
+    _wait_until_heeded(folder)
+
+
+def close(folder: Path, part: str) -> None:
+    """Have the fake of that folder close its sockets there."""
+    (folder / f"closed-{part}").touch()
+    _wait_until_heeded(folder)
+
+
+def _wait_until_heeded(folder: Path) -> None:
+    heeded = folder / HEEDED
+    heeded.touch()
+    deadline = time.monotonic() + 30
+    while heeded.exists():
+        assert time.monotonic() < deadline, f"nobody serves {folder}"
+        time.sleep(TICK / 4)
 
 
 def free_ports() -> tuple[int, int]:

@@ -11,11 +11,8 @@ import pytest
 
 from tests.conftest import lab_or_skip
 from tests.lab.cluster import Cluster
-from tests.lab.faults import FAULTS, MARIADB_BROKEN, Fault, play
+from tests.lab.faults import FAULTS, GENEROUS, MARIADB_BROKEN, Fault, play
 from tests.lab.prober import Prober
-
-# A loaded machine is slower; a hang is for ever.
-GENEROUS = 3.0
 
 
 @pytest.fixture(scope="module")

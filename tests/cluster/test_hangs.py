@@ -16,17 +16,15 @@ from asha.asterisk.told import ATTRIBUTE
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster, Data
-from tests.lab.faults import UNNOTICED, WATCH_SECONDS, wait_for_audit
+from tests.lab.faults import GENEROUS, UNNOTICED, WATCH_SECONDS, wait_for_audit
 from tests.lab.fence import FenceDevice, fencing
 from tests.lab.hangs import DEGRADED, FENCED, HANGS, RECOVERS, Hang, hang
 from tests.lab.injectors import CONTROL_SOCKET, daemon
 from tests.lab.prober import Prober
 
-# Seconds from the injection until a caller is served again.
+# Seconds from the injection until a caller is served again, on a machine that does
+# nothing else: what `make bench` demands.
 CURED = 15.0
-# The same where no signal ends Asterisk: its stop must know that, and the other node
-# must have the data first.
-CURED_BY_FENCING = 20.0
 # What is seen at depth 20 only is seen at its second look, a minute after the first.
 SEEN = 150.0
 # The start's timeout in cib/asha.crm.
@@ -108,7 +106,7 @@ def check_recovery(scene: Scene, hang: Hang, node: Node, begun: float) -> None:
     print(f"{hang.name}: served again after {took:.1f} s")
     assert all("_monitor_" in text for text in scene.said())
     assert any(hang.named in text for text in scene.said())
-    assert 0 < took <= CURED
+    assert 0 < took <= CURED * GENEROUS
     assert fail_count(node) == 1
 
 
@@ -127,7 +125,7 @@ def check_fencing(scene: Scene, hang: Hang, node: Node, begun: float) -> None:
     [fenced] = scene.device.done
     print(f"{hang.name}: fenced after {fenced.moment - begun:.1f} s, served after {took:.1f} s")
     assert fenced.node == node.name
-    assert 0 < took <= CURED_BY_FENCING
+    assert 0 < took <= CURED * GENEROUS
     wait_for(lambda: node.is_up, "the fenced node to boot")
 
 
@@ -146,7 +144,7 @@ def check_left_alone(scene: Scene, hang: Hang, node: Node, begun: float) -> None
         assert scene.said() == []
     assert fail_count(node) == 0
     if not hang.felt:
-        assert scene.prober.outage(begun) < UNNOTICED
+        assert scene.prober.outage(begun) <= UNNOTICED * GENEROUS
 
 
 def attribute(node: Node) -> str:

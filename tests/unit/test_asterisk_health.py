@@ -48,10 +48,13 @@ from asha.asterisk.testing import (
     FakeAsterisk,
     FakeProc,
     FakeProcess,
+    close,
     free_ports,
+    silence,
 )
 from asha.asterisk.unit import Direct, Launcher
 from asha.ocf import Context, Degraded, Exit, Failed
+from asha.ocf.deadline import Deadline
 from asha.ocf.testing import CallQueue, FakeClock, Outcome, perform
 
 DEEP = 10
@@ -72,6 +75,10 @@ class FakeLauncher(Direct):
 
     def validate(self) -> None:
         pass  # the fake needs no user
+
+    def verdict_on_death(self) -> str | None:
+        code = self.started[-1].popen.poll()
+        return f"{super().verdict_on_death()} (exit code of the fake: {code})"
 
     def launch(self) -> None:
         folder = Path(self.agent.run_directory)  # type: ignore[attr-defined]
@@ -166,12 +173,10 @@ class Pbx:
         return self.started[-1]
 
     def silence(self, part: str) -> None:
-        (self.run / f"silent-{part}").touch()
-        time.sleep(0.1)  # until the fake has seen it
+        silence(self.run, part)
 
     def close(self, part: str) -> None:
-        (self.run / f"closed-{part}").touch()
-        time.sleep(0.1)
+        close(self.run, part)
 
     def alive(self) -> list[int]:
         return [process.pid for process in Proc().daemons(str(self.binary))]
@@ -197,6 +202,35 @@ def pbx(tmp_path: Path, binary: Path) -> Iterator[Pbx]:
     yield scene
     for process in scene.started:
         process.end()
+
+
+def halt(process: FakeProcess) -> None:
+    """SIGSTOP, and wait: a process halts only when it gets a processor."""
+    os.kill(process.pid, signal.SIGSTOP)
+    target = Proc().process(process.pid)
+    assert target is not None
+    assert Deadline(30).poll(lambda: target.state == STOPPED, every=0.005)
+
+
+def before_call(
+    monkeypatch: pytest.MonkeyPatch,
+    where: object,
+    name: str,
+    number: int,
+    happens: Callable[[], object],
+) -> list[None]:
+    """Have something happen just before that call of a function; returns the calls."""
+    real = getattr(where, name)
+    calls: list[None] = []
+
+    def call(*args: object, **named: object) -> object:
+        calls.append(None)
+        if len(calls) == number:
+            happens()
+        return real(*args, **named)
+
+    monkeypatch.setattr(where, name, call)
+    return calls
 
 
 # Life
@@ -311,7 +345,7 @@ def test_killed_asterisk(pbx: Pbx) -> None:
 
 def test_stopped_by_a_signal(pbx: Pbx) -> None:
     process = pbx.start()
-    os.kill(process.pid, signal.SIGSTOP)
+    halt(process)
     outcome = pbx.act("monitor", 0)
     assert outcome.code == Exit.ERR_GENERIC
     assert "stopped by a signal (SIGSTOP" in outcome.reason
@@ -332,13 +366,15 @@ def test_stopped_in_the_middle_of_a_look(scene: Scene) -> None:
 
 
 def test_stopped_for_a_moment(pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asterisk_judge, "CONFIRM", 10.0)
+    monkeypatch.setattr(asterisk_judge, "STOPPED_CONFIRM", 10.0)
     process = pbx.start()
-    os.kill(process.pid, signal.SIGSTOP)
-    timer = threading.Timer(0.3, os.kill, (process.pid, signal.SIGCONT))
-    timer.start()
-    assert pbx.act("monitor", 0).code == Exit.SUCCESS
-    timer.join()
+    halt(process)
+    seen = before_call(
+        monkeypatch, Process, "tasks_in", 3, lambda: os.kill(process.pid, signal.SIGCONT)
+    )
+    outcome = pbx.act("monitor", 0)
+    assert outcome.code == Exit.SUCCESS, outcome.reason
+    assert len(seen) >= 3
 
 
 # Silent
@@ -532,24 +568,28 @@ def test_a_stalled_disk_is_a_failure_where_another_node_cures_it(
     assert "AstDB" in outcome.reason
 
 
-def test_a_slow_disk_is_waited_for(pbx: Pbx, waits_for_the_disk: None) -> None:
+def test_a_slow_disk_is_waited_for(
+    pbx: Pbx, waits_for_the_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_secret(pbx)
     pbx.silence("astdb")
-    late = threading.Timer(1.5, (pbx.run / "silent-astdb").unlink)
-    late.start()
-    outcome = pbx.act("monitor", DEEP, {"disk_patience": "4s"})
+    late = threading.Timer(1.0, (pbx.run / "silent-astdb").unlink)
+    before_call(monkeypatch, asterisk_judge, "ask", 2, late.start)
+    outcome = pbx.act("monitor", DEEP, {"disk_patience": "15s"}, timeout=30)
     late.join()
     assert outcome.code == Exit.DEGRADED
     assert "the disk has held AstDB up" in outcome.reason
 
 
-def test_a_disk_that_is_full_in_the_end_is_no_hang(pbx: Pbx, waits_for_the_disk: None) -> None:
+def test_a_disk_that_is_full_in_the_end_is_no_hang(
+    pbx: Pbx, waits_for_the_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_secret(pbx)
     pbx.silence("astdb")
     pbx.silence(ASTDB_LOCKED)  # which is what comes when the silence ends
-    late = threading.Timer(1.5, (pbx.run / "silent-astdb").unlink)
-    late.start()
-    outcome = pbx.act("monitor", DEEP, {"disk_patience": "4s"})
+    late = threading.Timer(1.0, (pbx.run / "silent-astdb").unlink)
+    before_call(monkeypatch, asterisk_judge, "ask", 2, late.start)
+    outcome = pbx.act("monitor", DEEP, {"disk_patience": "15s"}, timeout=30)
     late.join()
     assert outcome.code == Exit.DEGRADED
     assert "the disk has held AstDB up" in outcome.reason
@@ -682,15 +722,17 @@ def test_overload_does_not_excuse_a_held_lock(pbx: Pbx) -> None:
     assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
 
 
-def test_a_reload_may_hold_the_locks_for_a_while(pbx: Pbx) -> None:
+def test_a_reload_may_hold_the_locks_for_a_while(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_secret(pbx)
     pbx.launcher.reloading = True
     pbx.silence("dialplan")
-    flag = pbx.run / "silent-dialplan"
-    timer = threading.Timer(1.5, flag.unlink)
-    timer.start()
+    asked = before_call(
+        monkeypatch, asterisk_judge, "ask", 3, (pbx.run / "silent-dialplan").unlink
+    )
     outcome = pbx.act("monitor", DEEP)
-    timer.join()
+    assert len(asked) == 3
     assert outcome.code == Exit.DEGRADED
     assert "reload" in outcome.reason
 
@@ -1092,7 +1134,7 @@ def test_early_death_is_told(pbx: Pbx) -> None:
 
 def test_hung_leftover_is_replaced_and_never_doubled(pbx: Pbx) -> None:
     old = pbx.start()
-    os.kill(old.pid, signal.SIGSTOP)
+    halt(old)
     new = pbx.start()
     assert new is not old
     assert pbx.alive() == [new.pid]

@@ -238,13 +238,13 @@ def test_silent_parts_are_waited_for_side_by_side(fake: FakeAsterisk) -> None:
     began = time.monotonic()
     results = side_by_side(
         [
-            patient(control.greet(control_path(fake), Deadline(0.5))),
-            patient(sip.options(udp(fake), Deadline(0.5))),
-            patient(sip.options(tcp(fake), Deadline(0.5))),
+            patient(control.greet(control_path(fake), Deadline(2.0))),
+            patient(sip.options(udp(fake), Deadline(2.0))),
+            patient(sip.options(tcp(fake), Deadline(2.0))),
         ]
     )
     assert results == ["greeting", "response to OPTIONS", "response to OPTIONS"]
-    assert 0.4 < time.monotonic() - began < 1.2
+    assert 1.9 < time.monotonic() - began < 5.8
 
 
 def test_connection_that_is_closed_is_not_silence() -> None:
