@@ -77,8 +77,9 @@ class FakeLauncher(Direct):
         pass  # the fake needs no user
 
     def verdict_on_death(self) -> str | None:
+        # Unlike a daemon's, its exec may be half done when launch() returns.
         code = self.started[-1].popen.poll()
-        return f"{super().verdict_on_death()} (exit code of the fake: {code})"
+        return None if code is None else f"{super().verdict_on_death()} (exit code {code})"
 
     def launch(self) -> None:
         folder = Path(self.agent.run_directory)  # type: ignore[attr-defined]
