@@ -65,7 +65,7 @@ HUNG_GRACE = 0.5
 ATTRIBUTE_SECONDS = 1.5
 
 # Seconds that Pacemaker may take to say whether there is fencing, and who is there.
-FENCING_SECONDS = 2.0
+FENCING_SECONDS = 5.0
 
 # Seconds of a stop that are kept for systemd, after the last kill.
 SETTLE_SECONDS = 2.0
@@ -217,13 +217,17 @@ class AsteriskHealth(AsteriskParameters, Agent):
             if not records.database_is_up(self.database_socket, self.deadline):
                 return
             said = records.reload_modules(self.run_directory, self._cdr_modules(), self.deadline)
-        except (Silent, OSError) as problem:
+        except (Silent, OSError, records.NotYet) as problem:
             # Tried again by the next monitor; calls do not depend on it.
             self.warn(f"call records do not reach the database yet: {problem}")
             return
         self.forget("records")
         for line in said:
-            self.info(f"the database is up: {line}")
+            if records.RELOADED in line:
+                self.info(f"the database is up: {line}")
+            else:
+                # Again and again would only fill its log.
+                self.warn(f"the database is up, but call records do not reach it: {line}")
 
     def _cdr_modules(self) -> list[str]:
         return [] if self.cdr_modules == "none" else self.cdr_modules.split()
@@ -335,12 +339,12 @@ class AsteriskHealth(AsteriskParameters, Agent):
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
         judge = Judge(self, process)
         if self.sip_port is None:
-            judge.learn_sip_sockets()
+            judge.learn_sip_sockets(self.deadline)
         probes, remarks = judge.deep_probes()
-        if manager_of(probes):
-            self.write_state("ami", process.identity)
-        elif self.ami_port:
+        if self.ami_port and not manager_of(probes):
             remarks.append(f"AMI is not watched: nothing listens on TCP port {self.ami_port}")
+        if judge.sip_is_elsewhere():
+            remarks.append("SIP is not watched: it is taken by TLS or WebSocket only")
         remarks += [reason for _, reason in judge.ask_all(probes, {})]
         self.forget("hung")
         if self._cdr_modules():
@@ -420,7 +424,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         try:
             hold(control.greet(path, self.deadline.within(GREETING_SECONDS)))
         except Silent:
-            return 0.0
+            return HUNG_GRACE  # or only busy
         except OSError:
             pass  # the socket is gone; Asterisk itself may be well
         return self.stop_grace

@@ -8,7 +8,7 @@ other cause that is known of was looked for.
 
 from __future__ import annotations
 
-from asha.asterisk import stacks
+from asha.asterisk import control, stacks
 from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
     FAULTY,
@@ -24,6 +24,7 @@ from asha.asterisk.probes import (
     ask,
 )
 from asha.asterisk.proc import BLOCKED, STOPPED, TRACED, WILDCARD, Endpoint
+from asha.asterisk.wire import Silent, hold
 from asha.ocf import AgentError, BadHere, Degraded, Failed
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from asha.agents.asterisk_health import AsteriskHealth
     from asha.asterisk.probes import Probe, Verdict
     from asha.asterisk.proc import Process, Task
+    from asha.ocf.deadline import Deadline
 
     # From which depth on it is looked at, and what somebody should know of it.
     Remark = tuple[int, str]
@@ -41,8 +43,10 @@ CONFIRM = 1.0
 STOPPED_CONFIRM = 0.3
 LOOK_EVERY = 0.02
 
-# Seconds without any SIP socket that are no failure yet.
+# Seconds without any SIP socket that are no failure yet, and those in which one that
+# has loaded its modules says so.
 BIND_SECONDS = 5.0
+LOADED_SECONDS = 0.5
 
 # The state file whose presence says: a death is news. asha-asterisk-died@.service
 # knows its name too.
@@ -142,15 +146,19 @@ class Judge:
             except BadHere as problem:
                 remarks.append(problem.reason)
             listening = self.process.listening(self.agent.ami_port, ("tcp",))
+            known = self.agent.read_state("ami") == self.process.identity
             if listening:
                 manager = ManagerInterface(listening[0], self.process, who)
                 # Each question begins with what the manager's own would be.
                 probes += [one(manager) for one in questions] if who and questions else [manager]
-            elif self.agent.read_state("ami") == self.process.identity:
+                if not known:
+                    self.agent.write_state("ami", self.process.identity)
+            elif known:
                 reason = f"AMI no longer listens on TCP port {self.agent.ami_port}"
                 remarks.append(self._lost(f"{reason}: see manager.conf"))
         if self.agent.sip_port != [] and SipOptions.word in wanted:
             probes += [SipOptions(one, self.process) for one in self._sip_endpoints()]
+            remarks += self._lost_stacks()
         return probes, remarks
 
     def _sip_endpoints(self) -> list[Endpoint]:
@@ -176,9 +184,12 @@ class Judge:
         # Not at once: "core restart now" closes them until the modules are loaded.
         if not self.deadline.within(BIND_SECONDS).poll(bound):
             self.reconsider()
+            self.deadline.within(self.agent.reload_patience).poll(
+                lambda: bound() or not self._still_loads()
+            )
             if self.agent.sip_port is None:
                 # Another transport by now, or a stack that somebody has unloaded.
-                wanted = self.learn_sip_sockets()
+                wanted = self.learn_sip_sockets(self.deadline)
             if not bound():
                 raise NotBound(
                     f"Asterisk has no SIP socket on {stacks.words(lacking)}: see its pjsip.conf "
@@ -191,33 +202,69 @@ class Judge:
             found = [Endpoint("udp", address, port, 0, "") for port in sorted(ports)] or found
         return found[:SIP_ADDRESSES_MOST]
 
+    def _still_loads(self) -> bool:
+        """Whether Asterisk is at its modules: it holds that answer back until then."""
+        path = f"{self.agent.run_directory}/{control.SOCKET_NAME}"
+        try:
+            hold(control.wait_fully_booted(path, self.deadline.within(LOADED_SECONDS)))
+        except Silent:
+            return True
+        except OSError:
+            pass
+        return False
+
     def _sip_sockets(self) -> list[stacks.Socket]:
         """Where Asterisk must take SIP."""
+        entries = self._sip_entries()
+        if self.agent.sip_port is None and (
+            not entries or any(one.lost and self._is_there(one) for one in entries)
+        ):
+            # Somebody has restarted it by hand, or loaded a stack again.
+            return self.learn_sip_sockets(self.deadline.within(self.agent.probe_timeout))
+        return self._known_sip_sockets()
+
+    def _known_sip_sockets(self) -> list[stacks.Socket]:
         ports = self.agent.sip_port
-        if ports is not None:
-            return stacks.on_ports(ports)
+        return stacks.wanted(self._sip_entries()) if ports is None else stacks.on_ports(ports)
+
+    def _sip_entries(self) -> list[stacks.Entry]:
+        """What is known of this Asterisk."""
         identity, _, kept = self.agent.read_state("sip").partition("\n")
-        known = stacks.read(kept) if identity == self.process.identity else []
-        return known or stacks.on_ports([stacks.DEFAULT_PORT])
+        return stacks.read(kept) if identity == self.process.identity else []
 
-    def learn_sip_sockets(self) -> list[stacks.Socket]:
-        """Ask Asterisk where it takes SIP, for this and the next actions.
+    def _is_there(self, entry: stacks.Entry) -> bool:
+        return bool(self.process.listening(entry.port, (entry.protocol,)))
 
-        What it says and does not do, as its port was taken, is not missed later: the
-        other telephones work.
-        """
-        known = self._sip_sockets()
-        told = stacks.ask(self.agent.run_directory, self.deadline)
-        idle = [one for one in told
-                if one not in known and not self.process.listening(one[1], one[0])]
+    def learn_sip_sockets(self, deadline: Deadline) -> list[stacks.Socket]:
+        """Ask Asterisk where it takes SIP, for this and the next actions."""
+        known = self._sip_entries()
+        told = stacks.ask(self.agent.run_directory, deadline)
+        entries, idle = stacks.merged(known, told, self._is_there)
         if idle:
-            self.agent.warn(
-                f"Asterisk should take SIP on {stacks.words(idle)} and does not: see its log"
+            ports = stacks.words([one.socket for one in idle])
+            self.agent.warn(f"Asterisk should take SIP on {ports} and does not: see its log")
+        if entries and stacks.kept(entries) != stacks.kept(known):
+            self.agent.write_state("sip", f"{self.process.identity}\n{stacks.kept(entries)}")
+        return stacks.wanted(entries)
+
+    def sip_is_elsewhere(self) -> bool:
+        """Whether SIP is taken by TLS or WebSocket only, which nobody asks."""
+        return self.agent.sip_port is None and not self._known_sip_sockets()
+
+    def _lost_stacks(self) -> list[str]:
+        if self.agent.sip_port is not None:
+            return []
+        lost: dict[str, list[stacks.Socket]] = {}
+        for one in self._sip_entries():
+            if one.lost and one.is_asked:
+                lost.setdefault(one.stack, []).append(one.socket)
+        return [
+            self._lost(
+                f"Asterisk no longer takes SIP on {stacks.words(sockets)}: {stack} is not "
+                "loaded any more, see its log"
             )
-        told = [one for one in told if one not in idle] or told
-        if told:
-            self.agent.write_state("sip", f"{self.process.identity}\n{stacks.kept(told)}")
-        return self._sip_sockets()
+            for stack, sockets in lost.items()
+        ]
 
     def ask_all(self, probes: list[Probe], blocked: dict[int, str]) -> list[Remark]:
         """Raises Failed when a part hangs; returns what is only worth a remark."""
@@ -294,7 +341,12 @@ class Judge:
                     reason = "a reload of the configuration has held Asterisk up for seconds"
                     return reason, again
             return "", []
-        if all(isinstance(probe, Database) for probe in silent) and self.process.tasks_in(BLOCKED):
+        # A disk that stalls holds up what waits for a record or a registration, too.
+        if (
+            any(isinstance(probe, Database) for probe in silent)
+            and all(isinstance(probe, Database | CallSetup | SipOptions) for probe in silent)
+            and self.process.tasks_in(BLOCKED)
+        ):
             return self._excuse_disk(silent)
         return self._excuse_load(manager_of(probes), silent), []
 
@@ -303,15 +355,19 @@ class Judge:
 
         if manager is None or manager.who is None:
             return ""
-        if all(isinstance(probe, CallSetup) for probe in silent):
+        calls = [probe for probe in silent if isinstance(probe, CallSetup)]
+        sip = [probe for probe in silent if isinstance(probe, SipOptions)]
+        if len(calls) + len(sip) < len(silent):
+            return ""
+        if not sip:
             waiting = records_waiting(manager.endpoint, manager.who, self.deadline)
-            return waiting and f"a call is held up by its record ({waiting}): see their database"
-        if all(isinstance(probe, SipOptions) for probe in silent):
-            busy = overloaded(manager.endpoint, manager.who, self.deadline)
-            if busy:
-                reason = f"Asterisk is overloaded and drops SIP requests: {busy}"
-                return self._overload(reason)
-        return ""
+            if waiting:
+                return f"a call is held up by its record ({waiting}): see their database"
+        busy = overloaded(manager.endpoint, manager.who, self.deadline)
+        if not busy:
+            return ""
+        what = " and drops SIP requests" if sip else ""
+        return self._overload(f"Asterisk is overloaded{what}: {busy}")
 
     def _overload(self, reason: str) -> str:
         if self.agent.when_overloaded == "failed":
@@ -327,7 +383,7 @@ class Judge:
         return not told or any(one.healthy for one in told)
 
     def _excuse_disk(self, silent: list[Probe]) -> tuple[str, list[Verdict]]:
-        """AstDB alone is silent, and a thread is in the kernel: its disk is slow, or stalls.
+        """AstDB is silent, and a thread is in the kernel: its disk is slow, or stalls.
 
         Only another node cures a disk that stalls. Without one a restart would end the
         calls and then wait for the same disk; and DRBD holds each write for two seconds
@@ -335,9 +391,10 @@ class Judge:
         """
         patience = self.agent.disk_patience
         again = ask(silent, self.deadline.within(patience), patience)
-        if not any(verdict.finding == HUNG for verdict in again):
+        hung = [verdict.probe for verdict in again if verdict.finding == HUNG]
+        if not hung:
             return "the disk has held AstDB up for seconds", again
-        if not self.agent.has_company():
+        if any(isinstance(probe, Database) for probe in hung) and not self.agent.has_company():
             return "AstDB waits for its disk, and no other node is there to take over", []
         return "", []
 
@@ -390,7 +447,7 @@ class Judge:
         if listening and who:
             manager = (listening[0], who)
         sockets = list(listening)
-        for protocols, number in self._sip_sockets():
+        for protocols, number in self._known_sip_sockets():
             sockets += self.process.listening(number, protocols)
         logs = [path for path in self.agent.log_files.split() if path.startswith("/")]
         directory = self.agent.evidence_directory

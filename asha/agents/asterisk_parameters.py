@@ -72,9 +72,12 @@ class AsteriskParameters:
     sip_port = SipPorts(
         "SIP ports",
         "Where Asterisk takes SIP by UDP and TCP. auto: where PJSIP and chan_sip, whichever "
-        "is loaded, say at the start that they do (port 5060, if neither says). Or port numbers "
+        "is loaded, say at the start that they do (port 5060, if neither says); one that is not "
+        "loaded any more later is reported (when_lost). Or port numbers "
         "separated by blanks; 0 for a PBX without SIP. Each is asked by OPTIONS: that catches a "
-        "SIP stack that hangs or is gone while the rest of Asterisk lives.",
+        "SIP stack that hangs or is gone while the rest of Asterisk lives. TLS and WebSocket are "
+        "not asked. Firewall rules must let this node ask itself: dropped packets look like a "
+        "hang.",
         default=SipPorts.AUTO,
     )
     sip_address = String(
@@ -129,7 +132,8 @@ class AsteriskParameters:
     )
     when_lost = Choice(
         "When a control path is lost",
-        "What a control socket or AMI that is gone means while SIP answers: degraded leaves "
+        "What a control socket, AMI or a SIP stack beside another that is gone means while SIP "
+        "answers: degraded leaves "
         "Asterisk running and reports it, failed restarts it, which ends all calls.",
         choices=("degraded", "failed"),
         default="degraded",
@@ -156,16 +160,17 @@ class AsteriskParameters:
     reload_patience = Duration(
         "Patience during a reload",
         "How much longer parts may be silent while Asterisk reloads its configuration (known "
-        "from its systemd unit). One that lasts longer counts as hung.",
+        "from its systemd unit), or SIP be closed while it loads its modules anew (core restart). "
+        "What lasts longer counts as hung.",
         default="8s",
     )
     disk_patience = Duration(
         "Patience with the disk",
-        "How much longer AstDB may be silent while a thread of Asterisk's waits in the kernel and "
-        "all else answers: after the time in which silence is a hang (1.5 times probe_timeout). A "
-        "disk that holds it up for longer counts as hung, if another node is there to take over: "
-        "the stop then fails, and gets this node fenced where fencing is set up. Without another "
-        "node it is only reported.",
+        "How much longer AstDB, and SIP and calls that wait for it, may be silent while a thread "
+        "of Asterisk's waits in the kernel and all else answers: after the time in which silence "
+        "is a hang (1.5 times probe_timeout). A disk that holds it up for longer counts as hung, "
+        "if another node is there to take over: the stop then fails, and gets this node fenced "
+        "where fencing is set up. Without another node it is only reported.",
         default="1500ms",
     )
     evidence_seconds = Duration(

@@ -7,7 +7,7 @@ systemd or an exit code: gone is what /proc shows no more.
 from __future__ import annotations
 
 import os
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL, SIGSTOP, SIGTERM
 
 from asha.asterisk.proc import BLOCKED
 from asha.ocf.results import Failed
@@ -64,9 +64,10 @@ class Ending:
 
     def left(self) -> list[Process]:
         """What still lives of Asterisk, its wrappers and all they have started."""
-        daemons = self._daemons()
-        family = self.launcher.family(daemons)
-        for process in (*self.proc.wrappers(), *daemons, *family):
+        for process in (*self.proc.wrappers(), *self._daemons()):
+            self._doomed[process.identity] = process
+        # Of those, too, that have ended: their children have not for that.
+        for process in self.launcher.family(list(self._doomed.values())):
             self._doomed[process.identity] = process
         return [process for process in self._doomed.values() if not process.gone]
 
@@ -110,7 +111,7 @@ class Ending:
         of the action are left, or when a fence is the sooner cure.
         """
         struck = False
-        while left := self.left():
+        while left := self._halted():
             for process in left:
                 _send(process, SIGKILL)
                 process.thaw()
@@ -126,6 +127,22 @@ class Ending:
                     "its disk, so this node must be fenced or rebooted"
                 )
             self.deadline.pause(LOOK_EVERY)
+
+    def _halted(self) -> list[Process]:
+        """All that is left, none of which can start another any more.
+
+        Killed one by one, a parent could have a child between the look and its end,
+        whose parent nobody knows then.
+        """
+        halted: set[str] = set()
+        while True:
+            left = self.left()
+            new = [process for process in left if process.identity not in halted]
+            if not new or self.deadline.expired:
+                return left
+            for process in new:
+                _send(process, SIGSTOP)
+                halted.add(process.identity)
 
     def _fence_is_sooner(self, left: Sequence[Process]) -> bool:
         """Whether what is left stands still in the kernel, on a node that can be fenced.

@@ -40,6 +40,11 @@ AMI_SECONDS = 0.5
 # Kept back for the backtraces and the summary to be written.
 WRITE_SECONDS = 0.5
 
+# Seconds after its time by which gdb is ended even if nobody of us is there to do it.
+TIMEOUT_LATER = 1.0
+# timeout(1) where the program is not there.
+CANNOT_FIND = 127
+
 # Bytes from the end of a log.
 LOG_TAIL = 64 << 10
 
@@ -86,8 +91,9 @@ class Collector:
         begun = time.monotonic()
         name = time.strftime("%Y%m%d-%H%M%S") + f"-{self.process.pid}"
         self.place = f"{self.directory}/{name}"
-        if not self._keep("tasks.txt", lambda: _tasks(self.process), make=True):
+        if not self._keep("the event's directory", self._make):
             return ""
+        self._keep("tasks.txt", lambda: _tasks(self.process))
         self._keep("sockets.txt", lambda: _sockets(sockets))
         # What is halted as a whole answers nothing, a frozen one would hold gdb too, and
         # where the threads were says nothing then: the time is the telephones'.
@@ -105,15 +111,17 @@ class Collector:
         self._keep(SUMMARY, lambda: _summary(self.process, self.place, reason, self.notes, took))
         return self.place
 
-    def _keep(self, name: str, text: Callable[[], str], make: bool = False) -> bool:
+    def _make(self) -> str:
+        os.makedirs(self.place, mode=0o700)
+        return ""
+
+    def _keep(self, name: str, text: Callable[[], str]) -> bool:
         """In a child: the disk that is read or written may be the one that hangs."""
         if self.deadline.expired:
             self.notes.append(f"no {name}: the time for evidence was over")
             return False
 
         def work() -> str:
-            if make:
-                os.makedirs(self.place, mode=0o700)
             content = text()
             if not content:
                 return ""
@@ -151,10 +159,16 @@ class Collector:
                 self.notes.append(f"no backtraces: gdb would wait for {task}, which waits in the "
                                   f"kernel ({task.where})")
                 return
-        argv = ["gdb", "-batch", "-nx", "-p", str(self.process.pid), "-iex",
-                "set debuginfod enabled off", "-ex", "thread apply all bt"]
+        seconds = max(0.1, self.deadline.remaining() - WRITE_SECONDS)
+        # When Pacemaker kills this monitor, gdb must not go on holding Asterisk up.
+        argv = ["timeout", "--signal=KILL", f"{seconds + TIMEOUT_LATER:.1f}", "gdb", "-batch",
+                "-nx", "-p", str(self.process.pid), "-iex", "set debuginfod enabled off", "-ex",
+                "thread apply all bt"]
         try:
-            done = self.run(*argv, cap=max(0.1, self.deadline.remaining() - WRITE_SECONDS))
+            done = self.run(*argv, cap=seconds)
+            if done.code == CANNOT_FIND:
+                self.notes.append("no backtraces: program gdb is not installed")
+                return
             said = done.out + done.err
         except Expired as late:
             said = late.out

@@ -105,13 +105,17 @@ class Probe:
             reason = f"{self.name} at {self.where()} is silent: no {what} within {patience:.1f} s"
             return self.silence(what, reason)
         except (ConnectionError, FileNotFoundError) as problem:
-            finding = self.hung_up if isinstance(problem, ConnectionResetError) else REFUSED
-            return Verdict(self, finding, f"{self.name}: {self.refusal(problem)}")
+            finding = self.meaning_of(problem)
+            return Verdict(self, finding, f"{self.name}: {self.refusal(problem, finding)}")
         except OSError as problem:
             reason = f"{self.name} at {self.where()} cannot be asked: {problem.strerror}"
             return Verdict(self, UNKNOWN, reason)
 
-    def refusal(self, problem: OSError) -> str:
+    def meaning_of(self, problem: OSError) -> str:
+        """The finding, when the kernel or Asterisk says no."""
+        return self.hung_up if isinstance(problem, ConnectionResetError) else REFUSED
+
+    def refusal(self, problem: OSError, finding: str) -> str:
         """Why, in words a person can act on."""
         raise NotImplementedError
 
@@ -137,7 +141,8 @@ class ControlSocket(Probe):
 
     def converse(self, deadline: Deadline) -> Conversation[Verdict]:
         greeting = yield from control.greet(self.path, deadline)
-        pid = greeting.rpartition("/")[0].rpartition("/")[2]
+        # Not from the end: a version may be "certified/18.9-cert3".
+        pid = [*greeting.split("/", 2), ""][1]
         if not pid.isdecimal():
             # Out of open files, for one: it says so and hangs up.
             reason = f'control socket {self.path} says "{greeting}" instead of its greeting'
@@ -150,7 +155,7 @@ class ControlSocket(Probe):
             return Verdict(self, UNKNOWN, reason)
         return Verdict(self, HEALTHY)
 
-    def refusal(self, problem: OSError) -> str:
+    def refusal(self, problem: OSError, finding: str) -> str:
         if isinstance(problem, FileNotFoundError):
             return f"{self.path} is gone, somebody has removed it"
         return f"nobody listens at {self.path}"
@@ -168,9 +173,19 @@ class PortProbe(Probe):
     def where(self) -> str:
         return str(self.endpoint)
 
-    def refusal(self, problem: OSError) -> str:
+    def meaning_of(self, problem: OSError) -> str:
+        if isinstance(problem, ConnectionRefusedError) and self._now():
+            return UNKNOWN
+        return super().meaning_of(problem)
+
+    def refusal(self, problem: OSError, finding: str) -> str:
         if isinstance(problem, ConnectionResetError):
             return f"{self.where()} closed the connection without an answer"
+        if finding == UNKNOWN:
+            return (
+                f"{self.where()} is refused though Asterisk listens there: look at the "
+                "firewall rules of this node"
+            )
         return f"nobody listens at {self.where()} any more"
 
     def silence(self, what: Silent, reason: str) -> Verdict:
@@ -189,8 +204,12 @@ class PortProbe(Probe):
 
     def _unread(self) -> int:
         """What waits in the socket now: bytes, or connections to accept."""
+        return sum(one.queue for one in self._now())
+
+    def _now(self) -> list[Endpoint]:
+        """The same socket as it is now, none when it is closed."""
         now = self.process.listening(self.endpoint.port, (self.endpoint.protocol,))
-        return sum(one.queue for one in now if one.inode == self.endpoint.inode)
+        return [one for one in now if one.inode == self.endpoint.inode]
 
 
 class ManagerInterface(PortProbe):

@@ -8,10 +8,12 @@ host of containers /proc also shows theirs.
 from __future__ import annotations
 
 import os
+import stat as modes
+from errno import EACCES, ENODEV, ENOENT, ENOTDIR, EPERM, ESRCH
 
 from asha.ocf.child import in_child
 from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError
+from asha.ocf.results import AgentError, Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +55,15 @@ LINE_MOST = 2048
 # Where control groups are: version 2, alone or beside version 1, and 1's freezer.
 CGROUPS = "/sys/fs/cgroup"
 
+# What the kernel says of what has gone meanwhile, and of what we may not see. Anything
+# else (no file, no memory left for us) is no sign that somebody has ended.
+NOT_THERE = (ENOENT, ESRCH, ENODEV, ENOTDIR, EACCES, EPERM)
+
+# More than a pid file has.
+PID_MOST = 10
+
 TCP_LISTENING = "0A"
+LOOPBACK_6 = b"00000000000000000000000000000001 "
 WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -117,13 +127,13 @@ class Endpoint:
 class Process:
     """A process that is told apart from a later one with the same number."""
 
-    __slots__ = ("folder", "name", "parent", "pid", "root", "started")
+    __slots__ = ("folder", "name", "parent", "pid", "root", "session", "started")
 
-    def __init__(self, root: str, pid: int, stat: tuple[str, str, int, str]) -> None:
+    def __init__(self, root: str, pid: int, stat: tuple[str, str, int, int, str]) -> None:
         self.root = root
         self.pid = pid
         self.folder = f"{root}/{pid}"
-        self.name, _, self.parent, self.started = stat
+        self.name, _, self.parent, self.session, self.started = stat
 
     def __str__(self) -> str:
         return f"{self.name} ({self.pid})"
@@ -136,7 +146,7 @@ class Process:
     def state(self) -> str:
         """That of the leader; "X" when the process is gone."""
         stat = _stat(self.folder)
-        return stat[1] if stat and stat[3] == self.started else ENDED[1]
+        return stat[1] if stat and stat[-1] == self.started else ENDED[1]
 
     @property
     def gone(self) -> bool:
@@ -275,7 +285,15 @@ class Process:
                 if protocol == "tcp" and state != TCP_LISTENING:
                     continue
                 queue = int(queues.partition(":")[2], 16)
-                yield Endpoint(protocol, _address(address), port, queue, inode)
+                endpoint = Endpoint(protocol, _address(address), port, queue, inode)
+                if endpoint.bound == "::" and not self._has_ipv6():
+                    # Such a socket takes IPv4 too, unless it was told not to.
+                    endpoint.address = WILDCARD["0.0.0.0"]
+                yield endpoint
+
+    def _has_ipv6(self) -> bool:
+        """Whether ::1 is there to be asked, and IPv6 not switched off by sysctl."""
+        return LOOPBACK_6 in _read(f"{self.folder}/net/if_inet6")
 
     def _socket_inodes(self, wanted: set[str]) -> set[str]:
         """Those of ``wanted`` that are open here."""
@@ -307,7 +325,7 @@ class Proc:
 
     def from_pid_file(self, path: str, binary: str) -> Process | None:
         """The Asterisk that the file names; None for another program's number."""
-        text = _read(path).strip()
+        text = _read_pid(path)
         if not text.isdigit():
             return None
         process = self.process(int(text))
@@ -353,10 +371,19 @@ class Proc:
         return [process for process in self._all() if process.is_in_unit(unit)]
 
     def descendants(self, ancestors: list[Process]) -> list[Process]:
-        """Children, their children and so on, without the ancestors."""
+        """Children, their children and so on, without the ancestors.
+
+        Also those whose parents have ended, while they are in a session that one of the
+        ancestors leads: a daemon leads its own, that is left by who asks to (setsid(2)).
+        """
         everything = list(self._all())
-        family = {process.pid for process in ancestors}
-        found: list[Process] = []
+        now = {process.pid: process.identity for process in everything}
+        # The number of one that has ended may be another's by now.
+        true = [one for one in ancestors if now.get(one.pid, one.identity) == one.identity]
+        sessions = {process.pid for process in true if process.session == process.pid}
+        family = {process.pid for process in true}
+        found = [one for one in everything if one.session in sessions and one.pid not in family]
+        family |= {process.pid for process in found}
         while True:
             new = [one for one in everything if one.parent in family and one.pid not in family]
             if not new:
@@ -442,15 +469,15 @@ def _read(path: str) -> bytes:
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
+    except OSError as problem:
+        return _nothing(problem, path)
     try:
         parts = []
         while part := os.read(file, 65536):
             parts.append(part)
         return b"".join(parts)
-    except OSError:
-        return b""
+    except OSError as problem:
+        return _nothing(problem, path)
     finally:
         os.close(file)
 
@@ -459,25 +486,51 @@ def _read_line(path: str) -> bytes:
     """A short file of proc in one read, b"" where there is none any more."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
+    except OSError as problem:
+        return _nothing(problem, path)
     try:
         return os.read(file, LINE_MOST)
+    except OSError as problem:
+        return _nothing(problem, path)
+    finally:
+        os.close(file)
+
+
+def _nothing(problem: OSError, path: str) -> bytes:
+    """Raises Failed where nothing was read though something may be there: else a stop
+    would take what it cannot see for gone."""
+    if problem.errno not in NOT_THERE:
+        raise Failed(f"cannot read {path}: {problem.strerror}") from None
+    return b""
+
+
+def _read_pid(path: str) -> bytes:
+    """What a pid file says, b"" where it cannot be one: Asterisk's user may put there
+    what he likes."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""  # ELOOP for a link; those that run are found without it
+    try:
+        if not modes.S_ISREG(os.fstat(file).st_mode):
+            return b""
+        text = os.read(file, LINE_MOST).strip()
+        return text if len(text) <= PID_MOST else b""
     except OSError:
         return b""
     finally:
         os.close(file)
 
 
-def _stat(folder: str) -> tuple[str, str, int, str] | None:
-    """Name, state, parent and start time (in ticks since boot) of a task."""
+def _stat(folder: str) -> tuple[str, str, int, int, str] | None:
+    """Name, state, parent, session and start time (in ticks since boot) of a task."""
     text = _read_line(f"{folder}/stat").decode("utf-8", "replace")
     # The name is in parentheses and may itself contain any character.
     name, bracket, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split(None, 20)
     if not bracket or len(fields) < 20:
         return None
-    return name, fields[0], int(fields[1]), fields[19]
+    return name, fields[0], int(fields[1]), int(fields[3]), fields[19]
 
 
 def _status(folder: str) -> dict[str, str]:
@@ -489,7 +542,8 @@ def _status(folder: str) -> dict[str, str]:
 def _listdir(path: str) -> list[str]:
     try:
         return os.listdir(path)
-    except OSError:
+    except OSError as problem:
+        _nothing(problem, path)
         return []
 
 

@@ -27,6 +27,16 @@ CONNECT_SECONDS = 1.0
 # Seconds for one module to reload: it connects to the database in that time.
 RELOAD_SECONDS = 5.0
 
+# What Asterisk says of a reload (main/loader.c, handle_module_reload() of main/cli.c)
+# that it has done, and of one that it does not do yet.
+RELOADED = "reloaded successfully"
+NOT_LOADED = "No such module"
+NOT_YET = ("already in progress", "request queued")
+
+
+class NotYet(Exception):
+    """Asterisk is at another reload. Says it in its words."""
+
 
 def database_is_up(path: str, deadline: Deadline) -> bool:
     """Whether somebody takes connections at the database's Unix socket."""
@@ -40,8 +50,8 @@ def database_is_up(path: str, deadline: Deadline) -> bool:
 def reload_modules(run_directory: str, modules: Sequence[str], deadline: Deadline) -> list[str]:
     """Reload each; what Asterisk said, an unknown module left out.
 
-    Raises Silent when a reload takes longer than RELOAD_SECONDS, OSError when the
-    control socket is gone.
+    Raises NotYet when it is not done now, Silent when a reload takes longer than
+    RELOAD_SECONDS, OSError when the control socket is gone.
     """
     said = []
     for module in modules:
@@ -52,7 +62,9 @@ def reload_modules(run_directory: str, modules: Sequence[str], deadline: Deadlin
                 deadline.within(RELOAD_SECONDS),
             )
         )
-        if "No such module" not in answer:
+        if any(words in answer for words in NOT_YET):
+            raise NotYet(answer)
+        if NOT_LOADED not in answer:
             said.append(answer)
     return said
 

@@ -1,6 +1,6 @@
 """Where Asterisk takes SIP, as its stacks tell: PJSIP and chan_sip, one of them or both.
 
-Asked for at the start and kept for the monitors, as lines "udp 5060" of a state file.
+Asked for at the start and kept for the monitors, as lines "udp 5060 PJSIP" of a state file.
 
 Source: Asterisk res/res_pjsip/config_transport.c, cli_print_body(), and
 channels/chan_sip.c, sip_show_settings(). A stack that is not loaded has no such command.
@@ -13,12 +13,14 @@ from asha.asterisk.wire import Silent, side_by_side
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Mapping, Sequence
 
     from asha.asterisk.wire import Conversation
     from asha.ocf.deadline import Deadline
 
 PROTOCOLS = ("udp", "tcp")
+# TLS and WebSocket, which are not asked.
+OTHERS = ("tls", "ws", "wss")
 
 # Where nobody says otherwise (RFC 3261, 19.1.2).
 DEFAULT_PORT = 5060
@@ -26,25 +28,55 @@ DEFAULT_PORT = 5060
 # Seconds for both to tell: just after the start all telephones register.
 ASK_SECONDS = 5.0
 
-COMMANDS = ("pjsip show transports", "sip show settings")
-# Identity, protocol, cos, tos, address.
+COMMANDS = {"PJSIP": "pjsip show transports", "chan_sip": "sip show settings"}
+UNKNOWN_COMMAND = "No such command"
+# From the right, as a name may have blanks: type, cos, tos, address.
 PJSIP_COLUMNS = 5
-CHAN_SIP = {"UDP Bindaddress": "udp", "TCP SIP Bindaddress": "tcp"}
+PJSIP_TYPE = -4
+CHAN_SIP = {
+    "UDP Bindaddress": "udp",
+    "TCP SIP Bindaddress": "tcp",
+    "TLS SIP Bindaddress": "tls",
+}
 
 # Which protocols, any of them being enough, and on which port.
 Socket = tuple[tuple[str, ...], int]
 
 
-def ask(run_directory: str, deadline: Deadline) -> list[Socket]:
-    """What the stacks are bound to, without TLS and WebSocket; [] where none says.
+class Entry:
+    """A socket of a stack's. ``lost``: it was there, and its stack is not loaded any more."""
 
-    Raises nothing.
+    __slots__ = ("lost", "port", "protocol", "stack")
+
+    def __init__(self, protocol: str, port: int, stack: str, lost: bool = False) -> None:
+        self.protocol = protocol
+        self.port = port
+        self.stack = stack
+        self.lost = lost
+
+    @property
+    def socket(self) -> Socket:
+        return (self.protocol,), self.port
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether OPTIONS can be sent there."""
+        return self.protocol in PROTOCOLS
+
+
+def ask(run_directory: str, deadline: Deadline) -> dict[str, list[Entry] | None]:
+    """What each stack is bound to, None for one that is not loaded.
+
+    One that does not answer is left out. Raises nothing.
     """
     path = f"{run_directory}/{control.SOCKET_NAME}"
     patience = deadline.within(ASK_SECONDS)
-    answers = side_by_side([_answer(path, command, patience) for command in COMMANDS])
-    found = [socket for text in answers for socket in _sockets(text)]
-    return list(dict.fromkeys(found))
+    answers = side_by_side([_answer(path, command, patience) for command in COMMANDS.values()])
+    return {
+        stack: None if UNKNOWN_COMMAND in text else _entries(stack, text)
+        for stack, text in zip(COMMANDS, answers, strict=True)
+        if text
+    }
 
 
 def _answer(path: str, command: str, deadline: Deadline) -> Conversation[str]:
@@ -54,19 +86,51 @@ def _answer(path: str, command: str, deadline: Deadline) -> Conversation[str]:
         return ""
 
 
-def _sockets(text: str) -> Iterator[Socket]:
+def _entries(stack: str, text: str) -> list[Entry]:
+    found: dict[tuple[str, int], Entry] = {}
     for line in text.splitlines():
         name, colon, rest = line.strip().partition(":")
         words = rest.split()
         if not colon or not words:
             continue
         protocol = CHAN_SIP.get(name, "")
-        if name == "Transport" and len(words) == PJSIP_COLUMNS:
-            protocol = words[1]
+        if name == "Transport" and len(words) >= PJSIP_COLUMNS:
+            protocol = words[PJSIP_TYPE]
         port = words[-1].rpartition(":")[2]
         # "Disabled", and the ruler above the list, have no port.
-        if protocol in PROTOCOLS and port.isdecimal() and int(port):
-            yield (protocol,), int(port)
+        if protocol in PROTOCOLS + OTHERS and port.isdecimal() and int(port):
+            found[protocol, int(port)] = Entry(protocol, int(port), stack)
+    return list(found.values())
+
+
+def merged(
+    known: Sequence[Entry],
+    told: Mapping[str, Sequence[Entry] | None],
+    is_there: Callable[[Entry], bool],
+) -> tuple[list[Entry], list[Entry]]:
+    """What is known now, and what a stack says without having it, as its port was taken.
+
+    The latter is not missed later, the other telephones work; where nothing else is,
+    it is all that there is to be missed.
+    """
+    before = {(one.protocol, one.port) for one in known}
+    found: list[Entry] = []
+    idle: list[Entry] = []
+    for stack in COMMANDS:
+        own = [one for one in known if one.stack == stack]
+        if stack not in told:
+            found += own
+            continue
+        now = told[stack]
+        if now is None:
+            found += [Entry(one.protocol, one.port, stack, lost=True) for one in own]
+            continue
+        for one in now:
+            new = (one.protocol, one.port) not in before
+            (idle if new and one.is_asked and not is_there(one) else found).append(one)
+    if not any(one.is_asked for one in found):
+        found += idle
+    return found, idle
 
 
 def on_ports(ports: list[int]) -> list[Socket]:
@@ -74,21 +138,34 @@ def on_ports(ports: list[int]) -> list[Socket]:
     return [(PROTOCOLS, port) for port in ports]
 
 
-def kept(sockets: list[Socket]) -> str:
-    return "".join(f"{protocols[0]} {port}\n" for protocols, port in sockets)
+def wanted(entries: Sequence[Entry]) -> list[Socket]:
+    """Where OPTIONS must be answered. Nothing is known: on SIP's own port."""
+    there = [one for one in entries if not one.lost] or entries
+    asked = [one.socket for one in there if one.is_asked]
+    return asked if there else on_ports([DEFAULT_PORT])
 
 
-def read(text: str) -> list[Socket]:
+def kept(entries: Sequence[Entry]) -> str:
+    return "".join(
+        f"{one.protocol} {one.port} {one.stack}{' lost' if one.lost else ''}\n" for one in entries
+    )
+
+
+def read(text: str) -> list[Entry]:
     """Of what kept() has written. A torn line is left out."""
     words = [line.split() for line in text.splitlines()]
     return [
-        ((one[0],), int(one[1]))
+        Entry(one[0], int(one[1]), one[2], lost=len(one) == 4)
         for one in words
-        if len(one) == 2 and one[0] in PROTOCOLS and one[1].isdecimal()
+        if len(one) in (3, 4)
+        and one[0] in PROTOCOLS + OTHERS
+        and one[1].isdecimal()
+        and one[2] in COMMANDS
+        and one[3:] in ([], ["lost"])
     ]
 
 
-def words(sockets: list[Socket]) -> str:
+def words(sockets: Sequence[Socket]) -> str:
     """For a reason: "port 5060", "ports 5060 and 5160"."""
     ports = list(dict.fromkeys(str(port) for _, port in sockets))
     return f"port{'s' if len(ports) > 1 else ''} {' and '.join(ports)}"

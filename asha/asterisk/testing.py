@@ -8,6 +8,7 @@ Python interpreter under the name of the binary that the agent looks for.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import select
@@ -319,6 +320,14 @@ def _wait_until_heeded(folder: Path) -> None:
         time.sleep(TICK / 4)
 
 
+# Each of pytest's workers has ports of its own, and gives none again soon: what one has
+# found looks free until it is listened on.
+_WORKERS = 16
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+_OWN_PORTS = range(15000 + _WORKER, 30000, _WORKERS)
+_CANDIDATES = itertools.cycle(random.sample(_OWN_PORTS, len(_OWN_PORTS)))
+
+
 def free_ports() -> tuple[int, int]:
     """Two that are free for UDP and TCP, for AMI and SIP.
 
@@ -326,7 +335,7 @@ def free_ports() -> tuple[int, int]:
     before it is bound.
     """
     found: list[int] = []
-    for port in random.sample(range(15000, 30000), 1000):
+    for port in itertools.islice(_CANDIDATES, len(_OWN_PORTS)):
         try:
             with _bound(socket.SOCK_STREAM, port), _bound(socket.SOCK_DGRAM, port):
                 found.append(port)
@@ -436,6 +445,7 @@ class FakeProc:
         started: int = 100,
         cgroup: str = "/",
         space: str = "pid:[1]",
+        session: int = 0,
     ) -> None:
         folder = self.root / str(pid)
         (folder / "ns").mkdir(parents=True, exist_ok=True)
@@ -446,9 +456,12 @@ class FakeProc:
             _link(folder / "exe", exe)
         (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in argv))
         (folder / "cgroup").write_text(f"0::{cgroup}\n")
-        self._stat(folder, pid, name, state, parent, started)
+        # Of the network that it sees.
+        (folder / "net/if_inet6").write_text(f"{1:032x} 01 80 10 80       lo\n")
         (folder / "status").write_text(f"Name:\t{name}\nCoreDumping:\t0\n")
-        self.task(pid, pid, state, name=name, parent=parent, started=started)
+        self.task(
+            pid, pid, state, name=name, parent=parent, started=started, session=session
+        )
 
     def task(
         self,
@@ -465,6 +478,7 @@ class FakeProc:
         ran: int = 0,
         waited: int = 0,
         realtime: bool = False,
+        session: int = 0,
     ) -> None:
         """Add a thread, or change its state. The leader's is the process's own too.
 
@@ -472,9 +486,10 @@ class FakeProc:
         """
         folder = self.root / str(pid) / "task" / str(tid)
         folder.mkdir(parents=True, exist_ok=True)
-        self._stat(folder, tid, name, state, parent, started, 2 if realtime else 0)
-        if tid == pid:
-            self._stat(self.root / str(pid), pid, name, state, parent, started)
+        fields = [state, parent, 0, session, *[0] * 15, started, *[0] * 18]
+        fields += [2 if realtime else 0, *[0] * 11]
+        for place in (folder, self.root / str(pid)) if tid == pid else (folder,):
+            (place / "stat").write_text(f"{tid} ({name}) {' '.join(map(str, fields))}\n")
         (folder / "wchan").write_text(where)
         (folder / "schedstat").write_text(f"{ran} {waited} 1\n")
         (folder / "status").write_text(
@@ -500,13 +515,6 @@ class FakeProc:
 
     def remove(self, pid: int) -> None:
         shutil.rmtree(self.root / str(pid))
-
-    @staticmethod
-    def _stat(
-        folder: Path, pid: int, name: str, state: str, parent: int, started: int, policy: int = 0
-    ) -> None:
-        fields = [state, parent, *["0"] * 17, started, *["0"] * 18, policy, *["0"] * 11]
-        (folder / "stat").write_text(f"{pid} ({name}) {' '.join(map(str, fields))}\n")
 
 
 def _link(path: Path, target: str) -> None:

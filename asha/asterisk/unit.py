@@ -111,8 +111,8 @@ class Launcher:
         """Why no process is there after launch(), or None if one may yet come."""
         raise NotImplementedError
 
-    def family(self, daemons: list[Process]) -> list[Process]:
-        """What was started by Asterisk and must end with it."""
+    def family(self, ancestors: list[Process]) -> list[Process]:
+        """What was started by these, that may have ended, and must end with Asterisk."""
         raise NotImplementedError
 
     def settle(self) -> None:
@@ -178,8 +178,8 @@ class Direct(Launcher):
             return problem.reason
         return error or advice
 
-    def family(self, daemons: list[Process]) -> list[Process]:
-        return self.proc.descendants(daemons)
+    def family(self, ancestors: list[Process]) -> list[Process]:
+        return self.proc.descendants(ancestors)
 
     def _last_error(self) -> str:
         for name in LOGS:
@@ -269,9 +269,9 @@ class SystemdUnit(Launcher):
             return None
         return f"{self.name}: {self._last_words() or 'result ' + state['Result']}"
 
-    def family(self, daemons: list[Process]) -> list[Process]:
-        known = {process.pid for process in daemons}
-        return [process for process in self.proc.members(self.name) if process.pid not in known]
+    def family(self, ancestors: list[Process]) -> list[Process]:
+        # An Asterisk that somebody has started by hand has its children elsewhere.
+        return self.proc.members(self.name) + self.proc.descendants(ancestors)
 
     def settle(self) -> None:
         """No job queued, nothing about to restart, the next start not refused."""

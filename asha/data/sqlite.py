@@ -9,13 +9,15 @@ writing, as the database's owner:
   would do a second later.
 * A journal names others by their full path; found at any other place than where
   the programs see them, they would count as absent, and be thrown away.
-* The file's contents are the panel's, so root does not interpret them. And what
-  SQLite creates belongs to whom it must.
+* The contents are the panel's, so root does not interpret them: a journal names other
+  files, which SQLite deletes when it has rolled back (sqlite.org/atomiccommit.html,
+  "multi-file commit"). And what SQLite creates belongs to whom it must.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 
 from asha.ocf.child import in_child
 from asha.ocf.results import AgentError, Failed
@@ -64,8 +66,10 @@ def check(path: str, deadline: Deadline) -> None:
     def work() -> str:
         become_owner(path)
         uri = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        # Read-only it is whole, or a journal is left and SQLite refuses.
+        mode = "rw" if os.access(path, os.W_OK) else "ro"
         try:
-            link = sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=deadline.remaining())
+            link = sqlite3.connect(f"{uri}?mode={mode}", uri=True, timeout=deadline.remaining())
             # One complaint is enough, and there can be thousands.
             return str(link.execute("PRAGMA quick_check(1)").fetchone()[0])
         except sqlite3.OperationalError as problem:
@@ -97,8 +101,37 @@ def check_all(points: Collection[str], deadline: Deadline) -> tuple[list[str], l
 
 
 def become_owner(path: str) -> None:
-    about = os.stat(path)
-    if os.geteuid() == 0 and about.st_uid != 0:
-        os.setgroups([])
-        os.setgid(about.st_gid)
-        os.setuid(about.st_uid)
+    """Give up root for whom the database is, for the rest of this process.
+
+    Raises Failed for a file that root would have to open though others choose what lies
+    beside it, and for a link, which others may point to something else meanwhile.
+    """
+    about = os.lstat(path)
+    folder = os.path.dirname(os.path.realpath(path))
+    if not stat.S_ISREG(about.st_mode):
+        raise Failed("it is no ordinary file")
+    if os.geteuid() != 0:
+        return
+    if about.st_uid == 0:
+        # A copy that root has made: of those who may put a journal there.
+        about = os.stat(folder)
+    if about.st_uid == 0:
+        if not _only_root_writes(folder):
+            raise Failed(f"it is root's, and others may write in {folder}: chown one of them")
+        return
+    os.setgroups([])
+    os.setgid(about.st_gid)
+    os.setuid(about.st_uid)
+
+
+def _only_root_writes(folder: str) -> bool:
+    """Whether nobody else can put something there, or put another folder in its place."""
+    while True:
+        about = os.stat(folder)
+        shared = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        # In a sticky one each may only move what is his (chmod(1), restricted deletion).
+        if about.st_uid != 0 or (shared and not about.st_mode & stat.S_ISVTX):
+            return False
+        if folder == "/":
+            return True
+        folder = os.path.dirname(folder)

@@ -109,7 +109,8 @@ def _unmount_each(agent: Agent, kernel: Kernel, chain: Sequence[Mount]) -> list[
             try:
                 kernel.unmount(mount.point)
             except OSError as problem:
-                if problem.errno != errno.EBUSY:
+                # No mount any more, or no such place: somebody was quicker. Look again.
+                if problem.errno not in (errno.EBUSY, errno.EINVAL, errno.ENOENT):
                     raise Failed(
                         f"cannot unmount {mount.point}: {os.strerror(problem.errno or 0)}"
                     ) from None

@@ -91,13 +91,38 @@ def test_chan_sip_is_watched_beside_pjsip(two_stacks: Node) -> None:
     recover(node)
 
 
-def test_a_stack_that_is_unloaded_is_not_missed(two_stacks: Node) -> None:
+def test_a_stack_that_is_unloaded_is_told(two_stacks: Node) -> None:
     node = two_stacks
     asterisk(node, "module unload chan_sip.so")
     wait_for(lambda: ":5160" not in node.run("ss", "-Hlun").out, "chan_sip to be gone")
     for _ in range(2):
         seen = monitor(node, 10)
-        assert seen.code == 0, reason(seen)
+        assert seen.code == 190
+        assert "no longer takes SIP on ports 5160 and 5161: chan_sip is not" in reason(seen)
+    asterisk(node, "module load chan_sip.so")
+    wait_for(lambda: ":5160" in node.run("ss", "-Hlun").out, "chan_sip to be back")
+    seen = monitor(node, 10)
+    assert seen.code == 0, reason(seen)
+
+
+def test_both_stacks_are_watched_after_a_restart_by_hand(two_stacks: Node) -> None:
+    node = two_stacks
+    node.run("systemctl", "restart", "asterisk")
+    seen = monitor(node, 10)
+    assert seen.code == 0, reason(seen)
+    with thread_parked(node, thread_that_runs(node, "do_monitor", "chan_sip.c")):
+        assert "SIP at UDP 127.0.0.1 port 5160 is silent" in reason(monitor(node, 10))
+    recover(node)
+
+
+def test_a_restart_from_its_console_is_no_failure(node: Node) -> None:
+    """Its sockets are closed for a while, in the same process. AMI may be missed by then."""
+    [before] = node.pids("asterisk")
+    asterisk(node, "core restart now")
+    seen = [monitor(node, 10) for _ in range(3)]
+    assert [one.code for one in seen[:2] if one.code not in (0, 190)] == []
+    assert seen[2].code == 0, reason(seen[2])
+    assert node.pids("asterisk") == [before]
 
 
 # Idle TCP connections to chan_sip, more than its tcpauthlimit (100).

@@ -87,7 +87,7 @@ def test_a_whole_event(tmp_path: Path, me: Process) -> None:
 
 def test_what_cannot_be_had_is_said(tmp_path: Path, me: Process) -> None:
     def no_gdb(*argv: str, cap: float | None = None) -> Completed:
-        raise Failed("program gdb is not installed")
+        return Completed(argv, 127, "", "timeout: failed to run command 'gdb'\n")
 
     with FakeAsterisk(tmp_path / "run") as fake:
         (endpoint,) = me.listening(fake.ami_port, ("tcp",))
@@ -179,8 +179,33 @@ def test_a_disk_that_hangs_delays_it_by_a_bounded_time(
     tmp_path: Path, me: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evidence, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(evidence, "_tasks", lambda process: time.sleep(600))
+    monkeypatch.setattr(os, "makedirs", lambda *_, **__: time.sleep(600))
     assert Collector(me, Deadline(5), gdb, str(tmp_path)).collect("hung", [], None, []) == ""
+
+
+def test_what_takes_too_long_is_left_out_and_not_all(
+    tmp_path: Path, me: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(evidence, "_tasks", lambda process: time.sleep(600))
+    place = Path(Collector(me, Deadline(5), gdb, str(tmp_path)).collect("hung", [], None, []))
+    assert "no tasks.txt" in (place / "summary.txt").read_text()
+    assert (place / "backtraces.txt").exists()
+
+
+def test_gdb_has_an_end_of_its_own(tmp_path: Path, me: Process) -> None:
+    """Pacemaker may kill the monitor that would have ended it."""
+    argv: list[str] = []
+
+    def remember(*given: str, cap: float | None = None) -> Completed:
+        assert cap is not None
+        assert cap < float(given[2]) < cap + 2
+        argv[:] = given
+        return gdb(*given)
+
+    Collector(me, Deadline(5), remember, str(tmp_path)).collect("hung", [], None, [])
+    assert argv[:2] == ["timeout", "--signal=KILL"]
+    assert argv[3] == "gdb"
 
 
 def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path, me: Process) -> None:

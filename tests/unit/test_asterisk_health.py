@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,8 +19,9 @@ import pytest
 from asha.agents import asterisk_health, asterisk_judge
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.agents.asterisk_judge import Judge
-from asha.asterisk import ending, probes, proc
+from asha.asterisk import ending, probes, proc, sip
 from asha.asterisk.evidence import events_in
+from asha.asterisk.probes import HEALTHY, Probe, SipOptions, Verdict
 from asha.asterisk.proc import BLOCKED, STOPPED, Endpoint, Proc, Process, Task
 from asha.asterisk.testing import (
     AMI,
@@ -53,6 +54,7 @@ from asha.asterisk.testing import (
     silence,
 )
 from asha.asterisk.unit import Direct, Launcher
+from asha.asterisk.wire import Wait
 from asha.ocf import Context, Degraded, Exit, Failed
 from asha.ocf.deadline import Deadline
 from asha.ocf.testing import CallQueue, FakeClock, Outcome, perform
@@ -716,6 +718,65 @@ def test_a_queue_that_does_not_move_is_a_hang(pbx: Pbx) -> None:
     assert "overloaded" not in outcome.reason
 
 
+def test_overload_excuses_a_late_call_too(pbx: Pbx) -> None:
+    with_secret(pbx)
+    for part in (SIP, "call", OVERLOAD):
+        pbx.silence(part)
+    outcome = pbx.act("monitor", DEEPEST)
+    assert outcome.code == Exit.DEGRADED
+    assert "overloaded and drops SIP requests" in outcome.reason
+
+
+@pytest.mark.parametrize("part", [SIP, "call"])
+def test_a_stalled_disk_holds_up_more_than_astdb(
+    pbx: Pbx, waits_for_the_disk: None, part: str
+) -> None:
+    """chan_sip writes a registration in its only thread; a record of a call may be a file."""
+    with_secret(pbx)
+    pbx.silence("astdb")
+    pbx.silence(part)
+    for other, code in (
+        ('online="false" standby="false"', Exit.DEGRADED),
+        ('online="true" standby="false"', Exit.ERR_GENERIC),
+    ):
+        runner = CallQueue()
+        runner.expect(*MON, out=nodes_xml(other))
+        if code == Exit.DEGRADED:
+            told = "degraded: AstDB waits for its disk, and no other node is there to take over"
+            runner.expect("attrd_updater", "--name", "asha-asterisk", "--update", told)
+        outcome = pbx.act("monitor", DEEPEST, {"disk_patience": "500ms"}, runner=runner)
+        assert outcome.code == code, outcome.reason
+
+
+def test_a_sip_that_hangs_is_no_disk(
+    pbx: Pbx, waits_for_the_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AstDB is back, SIP is not: nobody need be asked who else is there."""
+    with_secret(pbx)
+    pbx.silence("astdb")
+    pbx.silence(SIP)
+    before_call(monkeypatch, asterisk_judge, "ask", 2, (pbx.run / "silent-astdb").unlink)
+    outcome = pbx.act("monitor", DEEP, {"disk_patience": "1s"}, runner=CallQueue())
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "SIP at" in outcome.reason
+
+
+def test_a_firewall_that_refuses_is_no_dead_sip(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REJECT, which says "port unreachable" as the kernel does where nobody listens."""
+    pbx.start()
+
+    def refused(*_: object) -> Generator[Wait, bool, str]:
+        yield from ()
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(sip, "options", refused)
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.DEGRADED
+    assert "refused though Asterisk listens there: look at the firewall" in outcome.reason
+
+
 def test_overload_does_not_excuse_a_held_lock(pbx: Pbx) -> None:
     with_secret(pbx)
     for part in (SIP, OVERLOAD, "dialplan"):
@@ -1023,6 +1084,7 @@ def says(pbx: Pbx, pjsip_says: str, chan_sip_says: str) -> None:
 
 
 AUTO = {"sip_port": "auto"}
+NO_CHAN_SIP = "No such command 'sip show settings'\n"
 
 
 def start_and_learn(pbx: Pbx) -> Path:
@@ -1033,7 +1095,7 @@ def start_and_learn(pbx: Pbx) -> Path:
 
 
 def test_where_sip_is_taken_is_learned_at_the_start(pbx: Pbx) -> None:
-    says(pbx, pjsip(pbx.sip_port), "No such command 'sip show settings'\n")
+    says(pbx, pjsip(pbx.sip_port), NO_CHAN_SIP)
     assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
     assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
     pbx.silence(SIP)
@@ -1062,21 +1124,114 @@ def test_no_stack_has_its_port(pbx: Pbx) -> None:
 def test_each_stack_is_missed(pbx: Pbx) -> None:
     state = start_and_learn(pbx)
     lost = free_ports()[0]  # it was there, it is not now, and chan_sip still says that it is
-    state.write_text(state.read_text() + f"udp {lost}\n")
+    state.write_text(state.read_text() + f"udp {lost} chan_sip\n")
     says(pbx, pjsip(pbx.sip_port), chan_sip(lost))
     outcome = pbx.act("monitor", DEEP, AUTO)
     assert outcome.code == Exit.ERR_GENERIC
     assert f"no SIP socket on port {lost}:" in outcome.reason
 
 
-def test_a_stack_that_somebody_unloads_is_not_missed(pbx: Pbx) -> None:
+def test_a_stack_that_is_gone_is_told_and_no_reason_to_end_calls(pbx: Pbx) -> None:
     state = start_and_learn(pbx)
-    identity = state.read_text().splitlines()[0]
-    state.write_text(f"{identity}\nudp {pbx.sip_port}\nudp {free_ports()[0]}\n")
+    learned = state.read_text()
+    lost = free_ports()[0]
+    state.write_text(f"{learned}udp {lost} chan_sip\n")
+    says(pbx, pjsip(pbx.sip_port), NO_CHAN_SIP)
+    for _ in range(2):
+        outcome = pbx.act("monitor", DEEP, AUTO)
+        assert outcome.code == Exit.DEGRADED
+        assert f"no longer takes SIP on port {lost}: chan_sip is not loaded" in outcome.reason
+    assert state.read_text() == f"{learned}udp {lost} chan_sip lost\n"
+    # Loaded again, and then bound elsewhere.
+    with socket.socket(type=socket.SOCK_DGRAM) as other, pytest.MonkeyPatch.context() as patch:
+        other.bind(("127.0.0.1", lost))
+        listening = Process.listening
+
+        def listed(process: Process, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
+            if port == lost:
+                return [Endpoint("udp", "127.0.0.1", port, 0, "1")]
+            return listening(process, port, protocols)
+
+        patch.setattr(Process, "listening", listed)
+        says(pbx, pjsip(pbx.sip_port), chan_sip(lost))
+        patch.setattr(SipOptions, "converse", lambda probe, _: healthy(probe))
+        assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+    assert state.read_text() == f"{learned}udp {lost} chan_sip\n"
+    says(pbx, pjsip(pbx.sip_port), chan_sip(pbx.sip_port))
     assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
-    assert state.read_text() == f"{identity}\nudp {pbx.sip_port}\n"
     assert pbx.act("stop", given=AUTO).code == Exit.SUCCESS
     assert not state.exists()
+
+
+def healthy(probe: Probe) -> Generator[Wait, bool, Verdict]:
+    yield from ()
+    return Verdict(probe, HEALTHY)
+
+
+def test_a_stack_that_does_not_tell_is_not_forgotten(pbx: Pbx) -> None:
+    state = start_and_learn(pbx)
+    state.write_text(f"{state.read_text()}udp {free_ports()[0]} chan_sip\n")
+    before = state.read_text()
+    says(pbx, pjsip(pbx.sip_port), "")  # its answer does not come
+    assert pbx.act("monitor", DEEP, AUTO).code == Exit.ERR_GENERIC
+    assert state.read_text() == before
+
+
+def test_after_a_restart_by_hand_all_is_watched_again(pbx: Pbx) -> None:
+    state = start_and_learn(pbx)
+    learned = state.read_text()
+    ami = next(pbx.state.glob("*.ami"))
+    ami.write_text("1 1")
+    state.write_text(learned.replace(learned.split()[1], "1"))
+    assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+    assert state.read_text() == learned
+    assert ami.read_text() == learned.splitlines()[0]
+
+
+@pytest.mark.parametrize("transports", ["tls", "wss"])
+def test_tls_alone_is_not_watched_and_no_reason_not_to_start(pbx: Pbx, transports: str) -> None:
+    pbx.launcher.clears = False
+    says(pbx, pjsip(5061).replace("udp", transports), NO_CHAN_SIP)
+    outcome = pbx.act("start", given=AUTO)
+    assert outcome.code == Exit.SUCCESS, outcome.reason
+    assert "taken by TLS or WebSocket only" in outcome.err
+    assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+
+
+def test_what_cannot_be_kept_is_asked_again(pbx: Pbx) -> None:
+    """A full /run, and SIP on a port that nobody would guess."""
+    says(pbx, pjsip(pbx.sip_port), "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AsteriskHealth, "write_state", lambda *_: None)
+        assert pbx.act("start", given=AUTO).code == Exit.SUCCESS
+        assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+
+
+def test_one_that_still_loads_is_waited_for(pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After "core restart now", which is the same process."""
+    pbx.start()
+    pbx.close(SIP)
+    (pbx.run / f"silent-{LOADING}").touch()
+    listening = Process.listening
+    looks = before_call(monkeypatch, Judge, "_still_loads", 1, lambda: None)
+
+    def listed(process: Process, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
+        if port == pbx.sip_port and looks:
+            return [Endpoint("udp", "127.0.0.1", port, 0, "1")]
+        return listening(process, port, protocols)
+
+    monkeypatch.setattr(Process, "listening", listed)
+    monkeypatch.setattr(SipOptions, "converse", lambda probe, _: healthy(probe))
+    assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
+
+
+def test_one_that_loads_for_ever_is_not(pbx: Pbx) -> None:
+    pbx.start()
+    pbx.close(SIP)
+    (pbx.run / f"silent-{LOADING}").touch()
+    outcome = pbx.act("monitor", DEEP, {"reload_patience": "500ms"})
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "no SIP socket" in outcome.reason
 
 
 def test_one_address_is_asked_where_sip_is_taken_there(pbx: Pbx) -> None:
@@ -1116,7 +1271,8 @@ def test_one_that_was_started_by_an_older_agent_is_asked_when_it_matters(pbx: Pb
     pbx.start()  # with a port in its parameters, so that nothing is remembered
     says(pbx, pjsip(pbx.sip_port), "")
     assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
-    assert next(pbx.state.parent.rglob("*.sip")).read_text().endswith(f"\nudp {pbx.sip_port}\n")
+    (state,) = pbx.state.glob("*.sip")
+    assert state.read_text().endswith(f"\nudp {pbx.sip_port} PJSIP\n")
 
 
 def test_early_death_is_told(pbx: Pbx) -> None:
@@ -1231,7 +1387,7 @@ def test_every_other_asterisk_is_stopped_too(pbx: Pbx, tmp_path: Path) -> None:
 
 def test_children_end_with_it(pbx: Pbx, tmp_path: Path) -> None:
     process = pbx.start()
-    child = Process("/proc", 0, ("", "", 0, ""))
+    child = Process("/proc", 0, ("", "", 0, 0, ""))
 
     class Family(pbx.launcher):  # type: ignore[name-defined, misc]
         def family(self, daemons: list[Process]) -> list[Process]:
@@ -1245,6 +1401,37 @@ def test_children_end_with_it(pbx: Pbx, tmp_path: Path) -> None:
         assert pbx.act("stop").code == Exit.SUCCESS
         assert agi.wait() in (-signal.SIGTERM, -signal.SIGKILL)
     assert process.popen.wait() == 0
+
+
+# Started by Asterisk, it outlives it, and then starts the next one.
+AGI = """\
+trap "" TERM
+echo $$ >>{file}
+while grep -q . /proc/{parent}/maps; do :; done
+sleep 600 &
+echo $! >>{file}
+"""
+
+
+def test_what_an_orphan_starts_ends_too(pbx: Pbx, tmp_path: Path) -> None:
+    """A writer whose parents are all gone: only the session tells whose it is."""
+    file = tmp_path / "pids"
+    code = (
+        "import os, subprocess, time\n"
+        f"script = {AGI!r}.format(file={str(file)!r}, parent=os.getpid())\n"
+        "subprocess.Popen(['sh', '-c', script])\n"
+        "time.sleep(600)\n"
+    )
+    argv = [str(pbx.binary), "-I", "-c", code]
+    with subprocess.Popen(argv, start_new_session=True) as process:
+        try:
+            assert Deadline(30).poll(lambda: file.exists() and bool(file.read_text()))
+            assert pbx.act("stop").code == Exit.SUCCESS
+            family = [Proc().process(int(pid)) for pid in file.read_text().split()]
+            assert [one for one in family if one is not None and not one.gone] == []
+        finally:
+            process.kill()
+    assert pbx.alive() == []
 
 
 # What only the kernel can show, in a fake /proc

@@ -137,9 +137,9 @@ def test_a_hang_is_certain_after_one_and_a_half_times_the_patience(
 ) -> None:
     fake.silence(CONTROL)
     began = time.monotonic()
-    (verdict,) = ask([ControlSocket(str(fake.folder), me)], Deadline(30), 3.0)
+    (verdict,) = ask([ControlSocket(str(fake.folder), me)], Deadline(30), 6.0)
     assert verdict.finding == HUNG
-    assert 4.4 < time.monotonic() - began < 5.9
+    assert 8.9 < time.monotonic() - began < 11.9
 
 
 class Slow(Probe):
@@ -176,7 +176,7 @@ class SlowCall(FakeAsterisk):
         return super()._ami_answer(block)
 
 
-@pytest.mark.parametrize(("lasts", "finding"), [(2.5, HEALTHY), (60.0, HUNG)])
+@pytest.mark.parametrize(("lasts", "finding"), [(7.0, HEALTHY), (60.0, HUNG)])
 def test_a_slow_call_has_the_patience_of_all_others(
     tmp_path: Path, me: Process, lasts: float, finding: str
 ) -> None:
@@ -185,10 +185,20 @@ def test_a_slow_call_has_the_patience_of_all_others(
         [endpoint] = me.listening(fake.ami_port, ("tcp",))
         call = CallSetup(ManagerInterface(endpoint, me, Credentials(USER, SECRET)))
         begun = time.monotonic()
-        [verdict] = ask([call], Deadline(ENOUGH), 2.0)
+        [verdict] = ask([call], Deadline(30), 6.0)
         assert verdict.finding == finding, verdict.reason
         # Nor does one that is hung have Asterisk asked without a pause.
-        assert time.monotonic() - begun > 2.4
+        assert time.monotonic() - begun > 6.9
+
+
+@pytest.mark.parametrize("version", ["16.28.0~dfsg-0+deb11u4", "certified/18.9-cert3", ""])
+def test_each_version_is_understood(tmp_path: Path, version: str) -> None:
+    with FakeAsterisk(tmp_path / "run") as fake:
+        fake.greeting = f"host/{fake.pid}/{version}\n"
+        process = Proc().process(fake.pid)
+        assert process is not None
+        (verdict,) = ask([ControlSocket(str(fake.folder), process)], Deadline(ENOUGH), ENOUGH)
+        assert verdict.finding == HEALTHY, verdict.reason
 
 
 def test_removed_control_socket_is_refused(fake: FakeAsterisk, me: Process) -> None:

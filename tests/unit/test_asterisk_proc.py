@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from asha.asterisk import proc as proc_module
 from asha.asterisk.proc import Proc, Process
 from asha.asterisk.testing import FakeProc
+from asha.ocf import Failed
 from asha.ocf.child import NoAnswer
 
 BINARY = "/usr/sbin/asterisk"
@@ -167,6 +170,65 @@ def test_descendants(fake: FakeProc) -> None:
     assert pids(proc(fake).descendants([process])) == [51, 52]
 
 
+def test_descendants_whose_parents_have_ended(fake: FakeProc) -> None:
+    fake.add(50, "asterisk", session=50)
+    fake.add(52, "sox", parent=1, session=50)
+    fake.add(53, "php", parent=52, session=53)
+    fake.add(54, "bystander", parent=1, session=1)
+    process = proc(fake).process(50)
+    assert process is not None
+    assert pids(proc(fake).descendants([process])) == [52, 53]
+    shutil.rmtree(fake.root / "50")
+    assert pids(proc(fake).descendants([process])) == [52, 53]
+    fake.add(50, "another", started=101, session=50)
+    fake.add(55, "its child", parent=50, session=50)
+    assert pids(proc(fake).descendants([process])) == []
+
+
+def test_a_session_that_it_does_not_lead_is_not_its_own(fake: FakeProc) -> None:
+    fake.add(49, "bash", session=49)
+    fake.add(50, "asterisk", parent=49, session=49)
+    fake.add(51, "vi", parent=49, session=49)
+    process = proc(fake).process(50)
+    assert process is not None
+    assert proc(fake).descendants([process]) == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "long"])
+def test_a_pid_file_that_cannot_be_one(fake: FakeProc, tmp_path: Path, kind: str) -> None:
+    """Asterisk's user may put there what he likes, and root reads it."""
+    fake.add(50, "asterisk", exe="/usr/sbin/asterisk")
+    file = tmp_path / "asterisk.pid"
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "link":
+        file.symlink_to("/dev/zero")
+    else:
+        file.write_text("5" * 5000)
+    assert proc(fake).from_pid_file(str(file), "/usr/sbin/asterisk") is None
+
+
+def test_what_cannot_be_seen_is_not_gone(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of files or memory, ours, a stop must not say that Asterisk has ended."""
+    fake.add(50, "asterisk", exe="/usr/sbin/asterisk")
+    process = proc(fake).process(50)
+    assert process is not None
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(Failed, match="Too many open files"):
+        _ = process.gone
+    with pytest.raises(Failed, match="Too many open files"):
+        proc(fake).daemons("/usr/sbin/asterisk")
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(Failed, match="Too many open files"):
+        proc(fake).daemons("/usr/sbin/asterisk")
+
+
 def test_tasks(fake: FakeProc) -> None:
     fake.add(50, "asterisk")
     fake.task(50, 51, "D", switches=8, where="jbd2_log_wait_commit")
@@ -206,6 +268,16 @@ def test_sockets(fake: FakeProc) -> None:
 
 
 # The real thing
+
+
+def test_a_socket_for_all_addresses_where_ipv6_is_off(fake: FakeProc) -> None:
+    fake.add(50, "asterisk")
+    fake.socket(50, "udp6", "0" * 32 + ":13C4")
+    process = proc(fake).process(50)
+    assert process is not None
+    assert [one.address for one in process.listening(5060, ("udp",))] == ["::1"]
+    (fake.root / "50/net/if_inet6").write_text("")
+    assert [one.address for one in process.listening(5060, ("udp",))] == ["127.0.0.1"]
 
 
 def test_own_sockets_are_found() -> None:

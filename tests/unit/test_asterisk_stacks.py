@@ -49,34 +49,97 @@ def says(fake: FakeAsterisk, command: str, text: str) -> None:
     (fake.folder / f"{SAYS}{command}").write_text(text)
 
 
-def ask(fake: FakeAsterisk, seconds: float = 5.0) -> list[stacks.Socket]:
+def ask(fake: FakeAsterisk, seconds: float = 5.0) -> dict[str, list[stacks.Entry] | None]:
     return stacks.ask(str(fake.folder), Deadline(seconds))
+
+
+def bound(entries: list[stacks.Entry] | None) -> list[tuple[str, int]]:
+    assert entries is not None
+    return [(one.protocol, one.port) for one in entries]
+
+
+def everywhere(_: stacks.Entry) -> bool:
+    return True
+
+
+def nowhere(_: stacks.Entry) -> bool:
+    return False
 
 
 def test_both_stacks(fake: FakeAsterisk) -> None:
     says(fake, "pjsip-show-transports", PJSIP)
     says(fake, "sip-show-settings", CHAN_SIP)
-    found = ask(fake)
-    assert found == [(("tcp",), 5080), (("udp",), 5080), (("udp",), 5160)]
-    assert stacks.read(stacks.kept(found)) == found
-    assert stacks.words(found) == "ports 5080 and 5160"
+    told = ask(fake)
+    assert bound(told["PJSIP"]) == [("tcp", 5080), ("tls", 5061), ("udp", 5080), ("wss", 8089)]
+    assert bound(told["chan_sip"]) == [("udp", 5160), ("tls", 5161)]
+    entries, idle = stacks.merged([], told, everywhere)
+    assert idle == []
+    sockets = stacks.wanted(entries)
+    assert sockets == [(("tcp",), 5080), (("udp",), 5080), (("udp",), 5160)]
+    assert stacks.wanted(stacks.read(stacks.kept(entries))) == sockets
+    assert stacks.words(sockets) == "ports 5080 and 5160"
+
+
+def test_a_transport_whose_name_has_blanks(fake: FakeAsterisk) -> None:
+    says(fake, "pjsip-show-transports", PJSIP.replace("transport-tcp", "my new transport"))
+    assert ("tcp", 5080) in bound(ask(fake)["PJSIP"])
 
 
 def test_no_stack(fake: FakeAsterisk) -> None:
-    assert ask(fake) == []
+    assert ask(fake) == {"PJSIP": None, "chan_sip": None}
     says(fake, "pjsip-show-transports", "No objects found.\n\n")
-    assert ask(fake) == []
+    told = ask(fake)
+    assert told == {"PJSIP": [], "chan_sip": None}
+    assert stacks.merged([], told, everywhere) == ([], [])
+    assert stacks.wanted([]) == [(("udp", "tcp"), 5060)]
 
 
 def test_one_that_does_not_tell(fake: FakeAsterisk) -> None:
     says(fake, "sip-show-settings", CHAN_SIP)
     fake.silence(CONTROL)
-    assert ask(fake, 0.3) == []
+    assert ask(fake, 0.3) == {}
     fake.close_part(CONTROL)
-    assert ask(fake) == []
+    assert ask(fake) == {}
 
 
-@pytest.mark.parametrize("text", ["udp", "udp x\nsctp 5060\n", "udp 5060 1\n5060\n\n"])
+KNOWN = [stacks.Entry("udp", 5060, "PJSIP"), stacks.Entry("udp", 5160, "chan_sip")]
+
+
+def test_what_a_stack_says_replaces_what_was_known_of_it() -> None:
+    told = {"PJSIP": [stacks.Entry("udp", 5080, "PJSIP")], "chan_sip": None}
+    entries, _ = stacks.merged(KNOWN, told, everywhere)
+    assert stacks.kept(entries) == "udp 5080 PJSIP\nudp 5160 chan_sip lost\n"
+    assert stacks.wanted(entries) == [(("udp",), 5080)]
+    entries, _ = stacks.merged(KNOWN, {}, everywhere)
+    assert stacks.kept(entries) == stacks.kept(KNOWN)
+
+
+def test_all_that_was_there_is_missed() -> None:
+    entries, _ = stacks.merged(KNOWN, {"PJSIP": None, "chan_sip": None}, nowhere)
+    assert stacks.wanted(entries) == stacks.wanted(KNOWN)
+
+
+def test_a_new_one_without_its_port_is_no_reason_not_to_start() -> None:
+    told = {"PJSIP": [KNOWN[0]], "chan_sip": [KNOWN[1]]}
+    entries, idle = stacks.merged(KNOWN[:1], told, nowhere)
+    assert (entries, idle) == ([KNOWN[0]], [KNOWN[1]])
+    # But where nobody has his, and TLS is not asked.
+    told = {"PJSIP": [KNOWN[0], stacks.Entry("tls", 5061, "PJSIP")]}
+    entries, idle = stacks.merged([], told, nowhere)
+    assert stacks.wanted(entries) == [KNOWN[0].socket]
+    assert idle == [KNOWN[0]]
+
+
+def test_tls_alone_is_asked_nowhere() -> None:
+    told = {"PJSIP": [stacks.Entry("tls", 5061, "PJSIP")], "chan_sip": None}
+    entries, _ = stacks.merged([], told, everywhere)
+    assert entries
+    assert stacks.wanted(entries) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["udp", "udp x PJSIP\nsctp 5060 PJSIP\n", "udp 5060\n5060\n\n", "udp 1 PJSIP lo"]
+)
 def test_a_torn_line_is_left_out(text: str) -> None:
     assert stacks.read(text) == []
 

@@ -107,6 +107,48 @@ def test_the_owner_checks_so_that_nothing_becomes_roots(folder: Path, journal: s
 
 
 @as_root
+def test_a_copy_that_root_made_is_not_opened_as_root(folder: Path) -> None:
+    """Who may write there chooses the journal, and a journal names files to delete."""
+    path = folder / "sark.db"
+    make(path, owner=None)
+    os.chown(folder, OWNER, OWNER)
+    before = names(folder)
+    _, [unknown] = sqlite.check_all([str(folder)], Deadline(20))
+    assert "was not checked" in unknown
+    assert names(folder) == before  # root would have rolled it back
+    (folder / "sark.db-journal").unlink()
+    link = sqlite3.connect(folder / "clean.db")
+    link.execute("CREATE TABLE t (a)")
+    link.close()
+    (folder / "sark.db").unlink()
+    assert sqlite.check_all([str(folder)], Deadline(20)) == ([], [])
+
+    os.chown(folder, 0, OWNER)
+    os.chmod(folder, 0o775)
+    _, [unknown] = sqlite.check_all([str(folder)], Deadline(20))
+    assert f"others may write in {folder}" in unknown
+
+
+@as_root
+def test_nor_where_others_own_a_folder_above(folder: Path) -> None:
+    make(folder / "sark.db")
+    os.chown(folder.parent, OWNER, OWNER)
+    _, [unknown] = sqlite.check_all([str(folder)], Deadline(20))
+    assert "others may write in" in unknown
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_what_is_no_ordinary_file_is_not_opened(folder: Path, kind: str) -> None:
+    if kind == "link":
+        make(folder.parent / "other")
+        (folder / "sark.db").symlink_to(folder.parent / "other")
+    else:
+        os.mkfifo(folder / "sark.db")
+    _, [unknown] = sqlite.check_all([str(folder)], Deadline(20))
+    assert "no ordinary file" in unknown
+
+
+@as_root
 def test_what_the_owner_may_not_do_is_unknown_and_no_corruption(folder: Path) -> None:
     path = folder / "sark.db"
     make(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -431,6 +432,20 @@ def test_busy_and_nobody_there(started: Site) -> None:
     assert outcome.code == Exit.ERR_GENERIC
     assert "is busy, though no process is seen to use it" in outcome.reason
     assert started.bound() == started.points
+
+
+def test_a_mount_that_somebody_else_removes_is_looked_for_again(
+    started: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = started.kernel.unmount
+
+    def unmount(point: str) -> None:
+        genuine(point)  # by the other
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(started.kernel, "unmount", unmount)
+    assert started.do("stop").code == Exit.SUCCESS
+    assert started.bound() == []
 
 
 def test_the_error_of_an_umount_is_told(started: Site, monkeypatch: pytest.MonkeyPatch) -> None:
