@@ -124,6 +124,12 @@ def become_owner(path: str) -> None:
     os.setuid(about.st_uid)
 
 
+def is_roots_among_others(path: str) -> bool:
+    """Whether root has made it where somebody else chooses what lies beside it."""
+    folder = os.path.dirname(os.path.realpath(path))
+    return os.lstat(path).st_uid == 0 == os.geteuid() and not _only_root_writes(folder)
+
+
 def _only_root_writes(folder: str) -> bool:
     """Whether nobody else can put something there, or put another folder in its place."""
     while True:

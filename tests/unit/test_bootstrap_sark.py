@@ -74,6 +74,25 @@ def test_mode_and_owner_stay(path: Path) -> None:
     assert os.listdir(path.parent) == ["sark.db"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a file of root's")
+def test_a_copy_that_root_has_made_is_changed_without_its_journal(path: Path) -> None:
+    """The folder is the panel's, so is the journal: which is not root's to play back."""
+    path.chmod(0o640)
+    os.chown(path.parent, 33, 33)
+    journal = path.with_name("sark.db-journal")
+    journal.write_bytes(b"x" * 600)
+    sark.set_flags(str(path), sark.flags(site()))
+    about = path.stat()
+    assert (about.st_uid, stat.S_IMODE(about.st_mode)) == (0, 0o640)
+    assert sorted(os.listdir(path.parent)) == ["sark.db", "sark.db-journal"]
+    journal.unlink()
+    assert row(path)["HAUSECLUSTER"] == "YES"
+    path.unlink()
+    path.symlink_to("/etc/shadow")
+    with pytest.raises(Trouble, match="cannot be changed"):
+        sark.set_flags(str(path), sark.flags(site()))
+
+
 def test_what_is_no_database_is_told(tmp_path: Path) -> None:
     path = tmp_path / "sark.db"
     path.write_text("this is not a database, and long enough to be none" * 40)
