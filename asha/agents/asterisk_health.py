@@ -90,12 +90,13 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     Reported as degraded and left running: a debugger or core dumper at work, a
     thread that never rests or that waits for a disk (but see disk_patience), a control
-    socket or AMI that is gone while SIP answers (see when_lost), an AstDB that answers
-    with an error (see when_faulty), overload or no file left to open while SIP answers
-    (see when_overloaded), SIP connections that are closed unanswered, a call that is
-    refused, a missing pid file, an AMI user that is not accepted, TCP packets lost to a
-    firewall rule on the node itself. The node attribute asha-asterisk says what, for as
-    long as it is so (crm_mon -A).
+    socket, AMI or one of two SIP stacks that is gone while SIP answers (see when_lost),
+    SIP that is taken by TLS or WebSocket only, an AstDB that answers with an error (see
+    when_faulty), overload or no file left to open while SIP answers (see
+    when_overloaded), SIP connections that are closed unanswered, a call that is refused,
+    a missing pid file, an AMI user that is not accepted, TCP packets that a firewall
+    rule on the node itself drops, and any that it rejects. The node attribute
+    asha-asterisk says what, for as long as it is so (crm_mon -A).
 
     The call of depth 20 leaves no call record (CDR), no voicemail and no line in the log
     below verbose. It runs through the context asha-heartbeat, which the agent makes by
@@ -343,8 +344,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
         probes, remarks = judge.deep_probes()
         if self.ami_port and not manager_of(probes):
             remarks.append(f"AMI is not watched: nothing listens on TCP port {self.ami_port}")
-        if judge.sip_is_elsewhere():
-            remarks.append("SIP is not watched: it is taken by TLS or WebSocket only")
         remarks += [reason for _, reason in judge.ask_all(probes, {})]
         self.forget("hung")
         if self._cdr_modules():

@@ -139,6 +139,10 @@ class Judge:
         wanted = self.agent.probes.split()
         depth = max(10, self.agent.check_level)
         questions = [one for one in QUESTIONS if one.word in wanted and one.depth <= depth]
+        # First, as it waits for one that loads its modules, AMI's among them.
+        if self.agent.sip_port != [] and SipOptions.word in wanted:
+            probes += [SipOptions(one, self.process) for one in self._sip_endpoints()]
+            remarks += self._sip_remarks()
         if self.agent.ami_port and (questions or "ami" in wanted):
             who = None
             try:
@@ -156,9 +160,6 @@ class Judge:
             elif known:
                 reason = f"AMI no longer listens on TCP port {self.agent.ami_port}"
                 remarks.append(self._lost(f"{reason}: see manager.conf"))
-        if self.agent.sip_port != [] and SipOptions.word in wanted:
-            probes += [SipOptions(one, self.process) for one in self._sip_endpoints()]
-            remarks += self._lost_stacks()
         return probes, remarks
 
     def _sip_endpoints(self) -> list[Endpoint]:
@@ -243,19 +244,19 @@ class Judge:
         if idle:
             ports = stacks.words([one.socket for one in idle])
             self.agent.warn(f"Asterisk should take SIP on {ports} and does not: see its log")
-        if entries and stacks.kept(entries) != stacks.kept(known):
+        # One that still loads has not told all.
+        if stacks.kept(entries) != stacks.kept(known) and not self._still_loads():
             self.agent.write_state("sip", f"{self.process.identity}\n{stacks.kept(entries)}")
         return stacks.wanted(entries)
 
-    def sip_is_elsewhere(self) -> bool:
-        """Whether SIP is taken by TLS or WebSocket only, which nobody asks."""
-        return self.agent.sip_port is None and not self._known_sip_sockets()
-
-    def _lost_stacks(self) -> list[str]:
-        if self.agent.sip_port is not None:
-            return []
+    def _sip_remarks(self) -> list[str]:
+        """On what is not asked, or not any more."""
+        entries = self._sip_entries() if self.agent.sip_port is None else []
+        if entries and not any(one.is_asked for one in entries):
+            return ["SIP is not watched: Asterisk takes it by TLS or WebSocket only "
+                    "(sip_port=0 if that is meant)"]
         lost: dict[str, list[stacks.Socket]] = {}
-        for one in self._sip_entries():
+        for one in entries:
             if one.lost and one.is_asked:
                 lost.setdefault(one.stack, []).append(one.socket)
         return [
@@ -282,8 +283,8 @@ class Judge:
             found.append((min(probe.depth for probe in bad), full))
         hung = [one.probe for one in bad.values() if one.finding == HUNG]
         excused = False
+        by_then: list[Verdict] = []
         if hung:
-            by_then: list[Verdict] = []
             if full and all(map(_waits_to_be_let_in, hung)) and self._sip_answers(verdicts):
                 excuse = self._overload(full)
             else:
@@ -293,10 +294,10 @@ class Judge:
                 if excuse:
                     found.append((min(probe.depth for probe in hung), excuse))
             excused = bool(excuse)
-        if excused:
+        if excused or by_then:
             asked = {one.probe for one in by_then}
-            verdicts = [one for one in verdicts
-                        if one.finding != HUNG and one.probe not in asked] + by_then
+            verdicts = [one for one in verdicts if one.probe not in asked
+                        and not (excused and one.finding == HUNG)] + by_then
             bad = {one.probe: one for one in verdicts if not one.healthy}
         grave = [
             verdict.reason
@@ -347,7 +348,7 @@ class Judge:
             and all(isinstance(probe, Database | CallSetup | SipOptions) for probe in silent)
             and self.process.tasks_in(BLOCKED)
         ):
-            return self._excuse_disk(silent)
+            return self._excuse_disk(manager_of(probes), silent)
         return self._excuse_load(manager_of(probes), silent), []
 
     def _excuse_load(self, manager: ManagerInterface | None, silent: list[Probe]) -> str:
@@ -382,21 +383,36 @@ class Judge:
             told = ask(asked, self.deadline, self.agent.probe_timeout)
         return not told or any(one.healthy for one in told)
 
-    def _excuse_disk(self, silent: list[Probe]) -> tuple[str, list[Verdict]]:
+    def _excuse_disk(
+        self, manager: ManagerInterface | None, silent: list[Probe]
+    ) -> tuple[str, list[Verdict]]:
         """AstDB is silent, and a thread is in the kernel: its disk is slow, or stalls.
 
         Only another node cures a disk that stalls. Without one a restart would end the
         calls and then wait for the same disk; and DRBD holds each write for two seconds
         when its peer has lost power.
         """
+        from asha.asterisk.threads import stuck
+
         patience = self.agent.disk_patience
+        blocked = {task.tid: task.switches for task in self.process.tasks_in(BLOCKED)}
         again = ask(silent, self.deadline.within(patience), patience)
         hung = [verdict.probe for verdict in again if verdict.finding == HUNG]
         if not hung:
             return "the disk has held AstDB up for seconds", again
-        if any(isinstance(probe, Database) for probe in hung) and not self.agent.has_company():
-            return "AstDB waits for its disk, and no other node is there to take over", []
-        return "", []
+        others = [probe.name for probe in hung if not isinstance(probe, Database)]
+        if len(others) == len(hung):
+            # The disk is back, and what it has held up may be too much at once.
+            excuse = self._excuse_load(manager, hung)
+            return excuse, [one for one in again if not (excuse and one.finding == HUNG)]
+        # SIP and calls may hang for another reason while a thread writes: not for one
+        # that has not moved at all.
+        if others and not stuck(self.process, blocked, patience):
+            return "", again
+        if self.agent.has_company():
+            return "", again
+        also = f" ({', '.join(dict.fromkeys(others))} too)" if others else ""
+        return f"AstDB{also} waits for its disk, and no other node is there to take over", []
 
     def _need_witness(self, reason: str) -> None:
         """Nobody hangs and nobody has answered: does any part of it live?"""

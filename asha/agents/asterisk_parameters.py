@@ -161,7 +161,7 @@ class AsteriskParameters:
         "Patience during a reload",
         "How much longer parts may be silent while Asterisk reloads its configuration (known "
         "from its systemd unit), or SIP be closed while it loads its modules anew (core restart). "
-        "What lasts longer counts as hung.",
+        "What lasts longer has failed.",
         default="8s",
     )
     disk_patience = Duration(

@@ -112,7 +112,8 @@ class Ending:
         """
         struck = False
         while left := self._halted():
-            for process in left:
+            # Children first: the end of a session's leader wakes the halted (setpgid(2)).
+            for process in reversed(left):
                 _send(process, SIGKILL)
                 process.thaw()
             if not struck:

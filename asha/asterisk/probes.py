@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from asha.asterisk import control, sip
 from asha.asterisk.ami import Ami
+from asha.asterisk.proc import WILDCARD
 from asha.asterisk.wire import NotConnected, Silent, Talks, Wait, side_by_side
 
 TYPE_CHECKING = False
@@ -208,8 +209,12 @@ class PortProbe(Probe):
 
     def _now(self) -> list[Endpoint]:
         """The same socket as it is now, none when it is closed."""
-        now = self.process.listening(self.endpoint.port, (self.endpoint.protocol,))
-        return [one for one in now if one.inode == self.endpoint.inode]
+        mine = self.endpoint
+        now = self.process.listening(mine.port, (mine.protocol,))
+        if mine.inode:
+            return [one for one in now if one.inode == mine.inode]
+        # An address that the resource was given.
+        return [one for one in now if one.bound == mine.address or one.bound in WILDCARD]
 
 
 class ManagerInterface(PortProbe):
@@ -451,7 +456,8 @@ class SipOptions(PortProbe):
     hung_up = UNKNOWN
     asked = "OPTIONS to each UDP and TCP address it is bound to"
     exercises = "the transport, its thread, the dispatch of a request"
-    means = "hung; too busy, out of files: degraded (when_overloaded); closed unanswered: degraded"
+    means = "hung; too busy, out of files: degraded (when_overloaded); closed unanswered, "\
+        "refused by a firewall: degraded"
     costs = "a request each"
 
     def converse(self, deadline: Deadline) -> Conversation[Verdict]:

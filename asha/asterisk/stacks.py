@@ -128,8 +128,14 @@ def merged(
         for one in now:
             new = (one.protocol, one.port) not in before
             (idle if new and one.is_asked and not is_there(one) else found).append(one)
+        if not any(one.is_asked for one in now):
+            # PJSIP does not list a transport that could not start.
+            found += [one for one in own if one.is_asked]
     if not any(one.is_asked for one in found):
         found += idle
+    # One that another stack has taken over is not lost.
+    there = {(one.protocol, one.port) for one in found if not one.lost}
+    found = [one for one in found if not one.lost or (one.protocol, one.port) not in there]
     return found, idle
 
 
@@ -140,9 +146,11 @@ def on_ports(ports: list[int]) -> list[Socket]:
 
 def wanted(entries: Sequence[Entry]) -> list[Socket]:
     """Where OPTIONS must be answered. Nothing is known: on SIP's own port."""
-    there = [one for one in entries if not one.lost] or entries
-    asked = [one.socket for one in there if one.is_asked]
-    return asked if there else on_ports([DEFAULT_PORT])
+    asked = [one for one in entries if one.is_asked]
+    there = [one for one in asked if not one.lost] or asked
+    if not entries:
+        return on_ports([DEFAULT_PORT])
+    return list(dict.fromkeys(one.socket for one in there))
 
 
 def kept(entries: Sequence[Entry]) -> str:

@@ -7,6 +7,7 @@ when systemd does not.
 from __future__ import annotations
 
 import os
+import stat
 
 from asha.ocf.child import in_child
 from asha.ocf.results import AgentError, Expired, Failed, NotInstalled
@@ -185,10 +186,13 @@ class Direct(Launcher):
         for name in LOGS:
             path = os.path.join(self.root, name)
             try:
-                with open(path, "rb") as log:
-                    if os.fstat(log.fileno()).st_mtime < self._began:
+                # Asterisk's user may put what he likes where its logs are.
+                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                with open(file, "rb") as log:
+                    about = os.fstat(file)
+                    if not stat.S_ISREG(about.st_mode) or about.st_mtime < self._began:
                         continue
-                    log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL_BYTES))
+                    log.seek(max(0, about.st_size - TAIL_BYTES))
                     text = log.read().decode("utf-8", "replace")
             except OSError:
                 continue

@@ -66,6 +66,8 @@ def check(path: str, deadline: Deadline) -> None:
     def work() -> str:
         become_owner(path)
         uri = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        if not os.access(path, os.R_OK):
+            raise Failed("whose folder it lies in may not read it: chown it")
         # Read-only it is whole, or a journal is left and SQLite refuses.
         mode = "rw" if os.access(path, os.W_OK) else "ro"
         try:
@@ -132,12 +134,14 @@ def is_roots_among_others(path: str) -> bool:
 
 def _only_root_writes(folder: str) -> bool:
     """Whether nobody else can put something there, or put another folder in its place."""
+    shared_is_no_harm = 0
     while True:
         about = os.stat(folder)
         shared = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        # In a sticky one each may only move what is his (chmod(1), restricted deletion).
-        if about.st_uid != 0 or (shared and not about.st_mode & stat.S_ISVTX):
+        if about.st_uid != 0 or (shared and not about.st_mode & shared_is_no_harm):
             return False
         if folder == "/":
             return True
         folder = os.path.dirname(folder)
+        # In a sticky one each may add, but only move what is his (chmod(1)).
+        shared_is_no_harm = stat.S_ISVTX

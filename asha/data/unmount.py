@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 
 from asha.data import holders, mountinfo
 from asha.ocf.child import in_child
@@ -27,6 +28,9 @@ KILL_SECONDS = 2.0
 
 # With less than this left another round would only replace the reason by "no time".
 ROUND_SECONDS = 0.5
+
+# Seconds between two looks at what nobody seems to hold.
+LOOK_AGAIN = 0.1
 
 # A search for holders that takes longer hangs on a process that hangs itself.
 SEARCH_SECONDS = 5.0
@@ -68,7 +72,7 @@ def remove(
                 f" look for a swap file, a loop device or an NFS export there"
             )
         if not found:
-            agent.deadline.pause(0.1)
+            agent.deadline.pause(LOOK_AGAIN)
             continue
         if not force:
             raise Failed(why)
@@ -109,8 +113,10 @@ def _unmount_each(agent: Agent, kernel: Kernel, chain: Sequence[Mount]) -> list[
             try:
                 kernel.unmount(mount.point)
             except OSError as problem:
-                # No mount any more, or no such place: somebody was quicker. Look again.
-                if problem.errno not in (errno.EBUSY, errno.EINVAL, errno.ENOENT):
+                if problem.errno in (errno.EINVAL, errno.ENOENT):
+                    time.sleep(LOOK_AGAIN)  # somebody was quicker: look at the table again
+                    continue
+                if problem.errno != errno.EBUSY:
                     raise Failed(
                         f"cannot unmount {mount.point}: {os.strerror(problem.errno or 0)}"
                     ) from None

@@ -729,9 +729,10 @@ def test_overload_excuses_a_late_call_too(pbx: Pbx) -> None:
 
 @pytest.mark.parametrize("part", [SIP, "call"])
 def test_a_stalled_disk_holds_up_more_than_astdb(
-    pbx: Pbx, waits_for_the_disk: None, part: str
+    pbx: Pbx, waits_for_the_disk: None, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """chan_sip writes a registration in its only thread; a record of a call may be a file."""
+    monkeypatch.setattr(Task, "switches", "1")
     with_secret(pbx)
     pbx.silence("astdb")
     pbx.silence(part)
@@ -742,10 +743,37 @@ def test_a_stalled_disk_holds_up_more_than_astdb(
         runner = CallQueue()
         runner.expect(*MON, out=nodes_xml(other))
         if code == Exit.DEGRADED:
-            told = "degraded: AstDB waits for its disk, and no other node is there to take over"
-            runner.expect("attrd_updater", "--name", "asha-asterisk", "--update", told)
+            what = "SIP" if part == SIP else "call setup"
+            told = f"degraded: AstDB ({what} too) waits for its disk, and no other node is there"
+            runner.expect(
+                "attrd_updater", "--name", "asha-asterisk", "--update", f"{told} to take over"
+            )
         outcome = pbx.act("monitor", DEEPEST, {"disk_patience": "500ms"}, runner=runner)
         assert outcome.code == code, outcome.reason
+
+
+def test_a_thread_that_writes_does_not_excuse_a_silent_sip(
+    pbx: Pbx, waits_for_the_disk: None
+) -> None:
+    """It moves: what SIP and AstDB wait for may be each other."""
+    with_secret(pbx)
+    pbx.silence("astdb")
+    pbx.silence(SIP)
+    outcome = pbx.act("monitor", DEEP, {"disk_patience": "500ms"}, runner=CallQueue())
+    assert outcome.code == Exit.ERR_GENERIC
+
+
+@pytest.mark.parametrize(("part", "why"), [(SIP, OVERLOAD), ("call", RECORDS_WAIT)])
+def test_a_disk_that_is_back_leaves_a_backlog(
+    pbx: Pbx, waits_for_the_disk: None, monkeypatch: pytest.MonkeyPatch, part: str, why: str
+) -> None:
+    with_secret(pbx)
+    for one in ("astdb", part, why):
+        pbx.silence(one)
+    before_call(monkeypatch, asterisk_judge, "ask", 2, (pbx.run / "silent-astdb").unlink)
+    outcome = pbx.act("monitor", DEEPEST, {"disk_patience": "1s"})
+    assert outcome.code == Exit.DEGRADED, outcome.reason
+    assert "AstDB" not in outcome.reason
 
 
 def test_a_sip_that_hangs_is_no_disk(
@@ -759,10 +787,12 @@ def test_a_sip_that_hangs_is_no_disk(
     outcome = pbx.act("monitor", DEEP, {"disk_patience": "1s"}, runner=CallQueue())
     assert outcome.code == Exit.ERR_GENERIC
     assert "SIP at" in outcome.reason
+    assert "AstDB" not in outcome.reason
 
 
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1"])
 def test_a_firewall_that_refuses_is_no_dead_sip(
-    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     """REJECT, which says "port unreachable" as the kernel does where nobody listens."""
     pbx.start()
@@ -772,7 +802,7 @@ def test_a_firewall_that_refuses_is_no_dead_sip(
         raise ConnectionRefusedError(111, "Connection refused")
 
     monkeypatch.setattr(sip, "options", refused)
-    outcome = pbx.act("monitor", DEEP)
+    outcome = pbx.act("monitor", DEEP, {"sip_address": address})
     assert outcome.code == Exit.DEGRADED
     assert "refused though Asterisk listens there: look at the firewall" in outcome.reason
 
@@ -1194,8 +1224,48 @@ def test_tls_alone_is_not_watched_and_no_reason_not_to_start(pbx: Pbx, transport
     says(pbx, pjsip(5061).replace("udp", transports), NO_CHAN_SIP)
     outcome = pbx.act("start", given=AUTO)
     assert outcome.code == Exit.SUCCESS, outcome.reason
-    assert "taken by TLS or WebSocket only" in outcome.err
+    assert "by TLS or WebSocket only" in outcome.err
+    outcome = pbx.act("monitor", DEEP, AUTO)
+    assert outcome.code == Exit.DEGRADED
+    assert "by TLS or WebSocket only" in outcome.reason
+
+
+def test_tls_does_not_make_up_for_what_was_there(pbx: Pbx) -> None:
+    """PJSIP does not list a transport that could not start."""
+    start_and_learn(pbx)
+    says(pbx, pjsip(5061).replace("udp", "tls"), NO_CHAN_SIP)
+    pbx.close(SIP)
+    for _ in range(2):
+        outcome = pbx.act("monitor", DEEP, AUTO)
+        assert outcome.code == Exit.ERR_GENERIC
+        assert f"no SIP socket on port {pbx.sip_port}:" in outcome.reason
+
+
+def test_what_is_told_while_it_loads_is_not_all(pbx: Pbx) -> None:
+    state = start_and_learn(pbx)
+    state.unlink()
+    (pbx.run / f"silent-{LOADING}").touch()
     assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+    assert not state.exists()
+    (pbx.run / f"silent-{LOADING}").unlink()
+    assert pbx.act("monitor", DEEP, AUTO).code == Exit.SUCCESS
+    assert state.exists()
+
+
+def test_ami_that_is_closed_while_it_loads_is_not_lost(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pbx.start()
+    closed = [True]
+    listening = Process.listening
+
+    def listed(process: Process, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
+        return [] if closed else listening(process, port, protocols)
+
+    monkeypatch.setattr(Process, "listening", listed)
+    before_call(monkeypatch, Judge, "_still_loads", 2, closed.clear)
+    (pbx.run / f"silent-{LOADING}").touch()
+    assert pbx.act("monitor", DEEP, {"when_lost": "failed"}).code == Exit.SUCCESS
 
 
 def test_what_cannot_be_kept_is_asked_again(pbx: Pbx) -> None:

@@ -114,6 +114,26 @@ def test_what_a_stack_says_replaces_what_was_known_of_it() -> None:
     assert stacks.kept(entries) == stacks.kept(KNOWN)
 
 
+def test_tls_does_not_make_up_for_what_was_there() -> None:
+    """PJSIP does not list a transport that could not start; chan_sip may be gone."""
+    tls = stacks.Entry("tls", 5061, "PJSIP")
+    entries, _ = stacks.merged(KNOWN[:1], {"PJSIP": [tls]}, nowhere)
+    assert stacks.wanted(entries) == [KNOWN[0].socket]
+    entries, _ = stacks.merged([tls, KNOWN[1]], {"PJSIP": [tls], "chan_sip": None}, nowhere)
+    assert stacks.wanted(entries) == [KNOWN[1].socket]
+
+
+def test_a_port_that_the_other_stack_takes_over_is_not_lost() -> None:
+    other = stacks.Entry("udp", 5160, "PJSIP")
+    entries, _ = stacks.merged(KNOWN, {"PJSIP": [KNOWN[0], other], "chan_sip": None}, everywhere)
+    assert entries == [KNOWN[0], other]
+
+
+def test_two_that_claim_one_port_are_one_to_ask() -> None:
+    both = [KNOWN[0], stacks.Entry("udp", 5060, "chan_sip")]
+    assert stacks.wanted(both) == [KNOWN[0].socket]
+
+
 def test_all_that_was_there_is_missed() -> None:
     entries, _ = stacks.merged(KNOWN, {"PJSIP": None, "chan_sip": None}, nowhere)
     assert stacks.wanted(entries) == stacks.wanted(KNOWN)

@@ -130,6 +130,23 @@ def test_a_copy_that_root_made_is_not_opened_as_root(folder: Path) -> None:
 
 
 @as_root
+def test_nor_where_anybody_may_add_a_journal(folder: Path) -> None:
+    make(folder / "sark.db")
+    folder.chmod(0o1777)
+    _, [unknown] = sqlite.check_all([str(folder)], Deadline(20))
+    assert "others may write in" in unknown
+
+
+@as_root
+def test_a_copy_that_only_root_may_read_is_told(folder: Path) -> None:
+    make(folder / "sark.db")
+    os.chown(folder, OWNER, OWNER)
+    (folder / "sark.db").chmod(0o600)
+    _, [unknown] = sqlite.check_all([str(folder)], Deadline(20))
+    assert "may not read it" in unknown
+
+
+@as_root
 def test_nor_where_others_own_a_folder_above(folder: Path) -> None:
     make(folder / "sark.db")
     os.chown(folder.parent, OWNER, OWNER)
