@@ -139,9 +139,10 @@ class Judge:
         wanted = self.agent.probes.split()
         depth = max(10, self.agent.check_level)
         questions = [one for one in QUESTIONS if one.word in wanted and one.depth <= depth]
+        sip: list[Probe] = []
         # First, as it waits for one that loads its modules, AMI's among them.
         if self.agent.sip_port != [] and SipOptions.word in wanted:
-            probes += [SipOptions(one, self.process) for one in self._sip_endpoints()]
+            sip += [SipOptions(one, self.process) for one in self._sip_endpoints()]
             remarks += self._sip_remarks()
         if self.agent.ami_port and (questions or "ami" in wanted):
             who = None
@@ -160,7 +161,8 @@ class Judge:
             elif known:
                 reason = f"AMI no longer listens on TCP port {self.agent.ami_port}"
                 remarks.append(self._lost(f"{reason}: see manager.conf"))
-        return probes, remarks
+        # Last: a held lock silences SIP too, and the reason begins with the lock.
+        return probes + sip, remarks
 
     def _sip_endpoints(self) -> list[Endpoint]:
         """Where to send OPTIONS. Raises NotBound when it is not taken where it must be."""
