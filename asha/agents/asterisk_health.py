@@ -39,6 +39,8 @@ from asha.ocf import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asha.agents.asterisk_judge import Remark
     from asha.asterisk.proc import Process
     from asha.asterisk.unit import Launcher
@@ -63,6 +65,9 @@ HUNG_GRACE = 0.5
 
 # Seconds that Pacemaker's attribute manager may take to be told.
 ATTRIBUTE_SECONDS = 1.5
+
+# Seconds that a process may take to be gone when it has given back its memory.
+ENDING_SECONDS = 1.0
 
 # Seconds that Pacemaker may take to say whether there is fencing, and who is there.
 FENCING_SECONDS = 5.0
@@ -239,17 +244,27 @@ class AsteriskHealth(AsteriskParameters, Agent):
         process = self.proc.from_pid_file(pid_file, self.binary)
         if process is not None and not process.gone:
             if process.state in ENDED:
-                from asha.asterisk.ending import survivors
-
-                raise Failed(f"Asterisk has died but does not end: {survivors([process])}")
+                raise self._does_not_end([process])
             return process, []
         daemons = self.proc.daemons(self.binary)
-        if daemons:
-            return daemons[0], [f"{pid_file} does not name the Asterisk that runs, {daemons[0]}"]
+        running = [one for one in daemons if self.proc.has_program(one)]
+        if running:
+            return running[0], [f"{pid_file} does not name the Asterisk that runs, {running[0]}"]
+        # On its way out, be it Asterisk or only somebody's console (asterisk -rx).
+        if not self.deadline.within(ENDING_SECONDS).poll(
+            lambda: all(one.gone for one in daemons), LOOK_EVERY
+        ):
+            raise self._does_not_end(daemons)
         if os.path.exists(pid_file):
             # Asterisk removes it when it ends in the ordinary way.
             raise NotRunning(f"Asterisk is dead: it crashed or was killed and left {pid_file}")
         raise NotRunning("Asterisk is not running")
+
+    @staticmethod
+    def _does_not_end(processes: Sequence[Process]) -> Failed:
+        from asha.asterisk.ending import survivors
+
+        return Failed(f"Asterisk has died but does not end: {survivors(processes)}")
 
     # Starting
 

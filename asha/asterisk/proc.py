@@ -350,6 +350,10 @@ class Proc:
                 found.append(process)
         return [process for process in found if not process.gone]
 
+    def has_program(self, process: Process) -> bool:
+        """Whether it still runs one, and is not on its way out."""
+        return self._program(process.pid) != NO_PROGRAM
+
     def lock_holders(self, device: int, inode: int) -> list[int]:
         """The PIDs that hold a lock on this file. Source: proc(5), /proc/locks."""
         wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"

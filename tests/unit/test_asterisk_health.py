@@ -340,7 +340,7 @@ def test_bad_parameter(pbx: Pbx, parameters: dict[str, str]) -> None:
 def test_killed_asterisk(pbx: Pbx) -> None:
     pbx.start().end()
     outcome = pbx.act("monitor", 0)
-    assert outcome.code == Exit.NOT_RUNNING
+    assert outcome.code == Exit.NOT_RUNNING, outcome.err
     assert "crashed or was killed" in outcome.reason
     assert pbx.act("stop").code == Exit.SUCCESS
     pbx.start()
@@ -1532,6 +1532,22 @@ def scene(tmp_path: Path, binary: Path) -> Iterator[Scene]:
     one.state.mkdir()
     with FakeAsterisk(one.run, pid=one.PID):
         yield one
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_one_on_its_way_out_does_not_run(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """A console that ends just then is none; what never ends is not over."""
+    monkeypatch.setattr(asterisk_health, "ENDING_SECONDS", 0.3)
+    (scene.run / "asterisk.pid").unlink()
+    gone = scene.proc.root / "50"
+    (gone / "exe").unlink()
+    if ends:
+        before_call(monkeypatch, Proc, "has_program", 1, lambda: shutil.rmtree(gone))
+    outcome = scene.look()
+    assert outcome.code == (Exit.NOT_RUNNING if ends else Exit.ERR_GENERIC), outcome.reason
+    assert ends or "has died but does not end" in outcome.reason
 
 
 def test_debugger_is_no_failure(scene: Scene) -> None:

@@ -149,7 +149,7 @@ def test_our_deadline_comes_before_pacemakers_and_ends_the_child(stand: Stand) -
     code, err = stand.run("start", timeout=2.0)
     assert code == 1
     assert "ocf-exit-reason:sh -c " in err
-    assert "did not end within 1." in err
+    assert "did not end within" in err
     assert time.monotonic() - begun < 30
     assert Deadline(30).poll(gone(stand.child()))
 
