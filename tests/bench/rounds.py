@@ -27,7 +27,6 @@ from tests.lab.prober import Prober
 
 # Nothing that a stack does about a fault that it sees takes longer.
 CURE_SECONDS = 200.0
-SETTLED_SECONDS = 1.5
 
 
 def phases(rounds: int, dice: random.Random) -> list[float]:
@@ -42,7 +41,8 @@ def play(
     cluster: StackCluster, prober: Prober, fault: Fault, number: int, phase: float
 ) -> Iterator[Sample]:
     """The samples of one turn. LabError when it could not be played or healed."""
-    wait_settled(cluster)
+    # A cleanup has Pacemaker look at all anew.
+    cluster.wait_settled()
     prober.wait_answering(time.monotonic(), timeout=READY_SECONDS)
     stack = cluster.stack.name
     if fault.name == PLANNED:
@@ -72,18 +72,6 @@ def fence_device(cluster: StackCluster, wanted: bool) -> Iterator[None]:
                                    "--name", "stonith-enabled", "--update", "false")
             cluster.running[0].run("crm", "--force", "configure", "delete", "fence_lab")
             cluster.wait_ready()
-
-
-def wait_settled(cluster: StackCluster) -> None:
-    """Until it has been ready for a while: a cleanup has Pacemaker look at all anew."""
-    since = [time.monotonic()]
-
-    def settled() -> bool:
-        if cluster.not_ready(cluster.state()):
-            since[0] = time.monotonic()
-        return time.monotonic() - since[0] >= SETTLED_SECONDS
-
-    wait_for(settled, "the cluster to have settled", timeout=READY_SECONDS, every=0.25)
 
 
 Times = tuple[float | None, float | None, float]

@@ -5,10 +5,11 @@
 The agent's environment is this process's. For each try: bring the resource to
 where ACTION begins, start ACTION, SIGKILL the agent at a random moment of its
 usual length, and let the next action (start and stop in turn) do its work. It
-must succeed, and monitor must agree. Goes on until so many were killed; those that
-ended before their moment are not counted. Prints one JSON object.
+must succeed, and monitor must agree. Goes on until so many were killed, or the time is
+over; those that ended before their moment are not counted. Prints one JSON object.
 """
 
+import itertools
 import json
 import os
 import random
@@ -17,6 +18,8 @@ import sys
 import time
 
 PATIENCE = 90.0
+# For each try; it takes about one.
+TRY_SECONDS = 20.0
 
 
 def act(agent: str, action: str) -> tuple[int, str]:
@@ -30,7 +33,7 @@ def main() -> None:
     agent, action, tries, seed = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     chance = random.Random(seed)
     before = "stop" if action == "start" else "start"
-    failures = []
+    failures: list[str] = []
     killed = 0
     # How long the action takes when it is let alone: moments beyond are wasted.
     times = []
@@ -40,8 +43,9 @@ def main() -> None:
         act(agent, action)
         times.append(time.monotonic() - begun)
     usual = sorted(times)[1]
-    for number in range(4 * tries):
-        if killed == tries:
+    end = time.monotonic() + TRY_SECONDS * tries
+    for number in itertools.count():
+        if killed == tries or len(failures) == tries or time.monotonic() > end:
             break
         code, said = act(agent, before)
         if code != 0:
@@ -50,9 +54,11 @@ def main() -> None:
         victim = subprocess.Popen(
             [agent, action], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+        begun = time.monotonic()
         moment = chance.uniform(0.0, usual)
         try:
             victim.wait(timeout=moment)
+            usual = time.monotonic() - begun
         except subprocess.TimeoutExpired:
             victim.kill()
             victim.wait()

@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -157,26 +158,32 @@ def settled(node: Node) -> None:
              corosync.render(site(node), joined=True), "the listener to settle", timeout=15)
 
 
+def both_links_up(node: Node) -> bool:
+    links = node.run("corosync-cfgtool", "-s", check=False).out
+    states = links.count("LINK ID"), links.count("connected"), links.count("disconnected")
+    return states == (2, 2, 0)
+
+
 @contextlib.contextmanager
 def quorum_never_lost(node: Node) -> Iterator[None]:
     """Asked all the time by one, and proved by the resource that never stopped."""
     ended = threading.Event()
-    lost: list[float] = []
 
-    def watch() -> None:
+    def watch() -> list[float]:
+        lost = []
         while not ended.is_set():
             if not quorate(node):
                 lost.append(time.monotonic())
+        return lost
 
     before = phones(node)
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-    assert lost == []
+    with ThreadPoolExecutor(max_workers=1) as watchers:
+        watcher = watchers.submit(watch)
+        try:
+            yield
+        finally:
+            ended.set()
+    assert watcher.result() == []  # raises what the watcher may have ended by
     assert phones(node) == before != ""
 
 
@@ -197,10 +204,7 @@ def test_joins_a_running_first(lab: Lab) -> None:
         assert join(second).out.splitlines()[-1] == "done"
     assert second.path(corosync.CONF).read_text() == first.path(corosync.CONF).read_text()
     assert site(second).second_ring
-    links = first.run("corosync-cfgtool", "-s").out
-    assert links.count("LINK ID") == 2
-    assert links.count("connected") == 2, links
-    assert "disconnected" not in links
+    wait_for(lambda: both_links_up(first), "both links to be connected")
     # Neither is started by itself again: the telephones stay where they are.
     second.run("systemctl", "stop", *reversed(DAEMONS), timeout=120)
     assert quorate(first)

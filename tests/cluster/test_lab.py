@@ -16,7 +16,7 @@ from tests.cluster.customer import wait_in_sync
 from tests.conftest import lab_or_skip
 from tests.lab import Lab, LabError, Node, Result, cli, wait_for
 from tests.lab.host import cgroup_root, run
-from tests.lab.lab import BASE, REPOSITORY, lab_names, remove_stale
+from tests.lab.lab import BASE, REPOSITORY, remove_stale
 
 COMMAND = [sys.executable, "-m", "tests.lab"]
 NEVER, AT_ONCE = "1e9", "0.1"  # how long a sync takes
@@ -54,6 +54,11 @@ def traces(name: str) -> list[str]:
             found.append(words)
     found += [str(path) for path in Path("/run/systemd/nspawn").glob(f"*/asha-{name}-*")]
     return found
+
+
+def is_removed(name: str) -> bool:
+    remove_stale()
+    return not traces(name)
 
 
 @pytest.fixture
@@ -108,8 +113,8 @@ def test_cut_off_while_starting(name: str, signal_number: int) -> None:
         process.send_signal(signal_number)
         process.wait(timeout=60)
         if signal_number == signal.SIGKILL:
-            assert name in lab_names()
-            remove_stale()  # what the next `up` does first
+            # What the next `up` does first; another's, beside us, may have begun already.
+            wait_for(lambda: is_removed(name), "the removal", timeout=60)
         assert traces(name) == []
     finally:
         process.kill()

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import pytest
 from asha.status import moving
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
-from tests.lab.cluster import Cluster, freeze_asterisk
+from tests.lab.cluster import Cluster
+from tests.lab.faults import wait_for_audit
+from tests.lab.injectors import stopped
 
 # SEARCH of asha.machine has it before the true one.
 DRBDSETUP = "/usr/local/sbin/drbdsetup"
@@ -115,6 +118,19 @@ def warnings(found: dict[str, Any]) -> str:
     return "\n".join(f["what"] for f in found["findings"] if f["level"] == "warning")
 
 
+@contextmanager
+def unmanaged(node: Node) -> Iterator[None]:
+    """Pacemaker looks at Asterisk and does nothing about it, or would cure it meanwhile."""
+    resource = ("crm_resource", "--resource", "p_asterisk")
+    node.run(*resource, "--meta", "--set-parameter", "is-managed", "--parameter-value", "false")
+    try:
+        yield
+    finally:
+        # In this order, or what was seen meanwhile has it restarted.
+        node.run(*resource, "--cleanup")
+        node.run(*resource, "--meta", "--delete-parameter", "is-managed")
+
+
 def constraints(node: Node) -> str:
     return node.run("cibadmin", "--query", "--scope=constraints").out
 
@@ -149,8 +165,8 @@ def test_calls_are_counted_where_they_are(cluster: Cluster) -> None:
 
 def test_a_hanging_asterisk_does_not_hang_the_status(cluster: Cluster) -> None:
     node = cluster.active()
-    freeze_asterisk(node)
-    found = status(node)
+    with unmanaged(node), stopped(node):
+        found = status(node)
     assert found["calls"] is None or found["calls"]["trouble"]
 
 
@@ -232,6 +248,8 @@ def test_switchover_refuses_with_the_reason(cluster: Cluster) -> None:
     assert f"asha online {target.name}" in asha(source, "standby", "--yes").err
     cluster.online(target)
     target.run("systemctl", "stop", "pacemaker", timeout=90)
+    # If it was the DC there is none for a moment, and another reason.
+    wait_for(lambda: cluster.state().online == [source.name], f"{source.name} to be alone")
     said = asha(source, "switchover", "--yes")
     assert f"{target.name} is not online" in said.err
     assert cluster.active() is source
@@ -250,7 +268,8 @@ def test_switchover_killed_half_way(cluster: Cluster, signal_number: int) -> Non
     finally:
         process.kill()
         process.communicate()
-    cluster.wait_ready()
+    cluster.wait_settled()
+    wait_for_audit(cluster)
     assert cluster.audit() == []
     assert cluster.state().standby == []
     left = moving.read_preferences(

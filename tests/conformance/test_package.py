@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import lab_or_skip
-from tests.lab import Lab, Node
+from tests.lab import Lab, Node, wait_for
 from tests.lab.host import Result
 from tests.lab.image import RELEASES
 from tests.lab.node import PARTITION
@@ -192,7 +192,9 @@ ExecStart=/bin/sh -c 'echo started >>/run/%N.said; case %N in *join) exec sleep 
     node.run("systemctl", "daemon-reload")
     node.run("systemctl", "start", "asha-join", "asha-firewall")
     install(node)
-    assert node.run("cat", "/run/asha-join.said").out == "started\nstarted\n"
+    # systemd calls it started when it has forked, before the shell has said so.
+    wait_for(lambda: node.run("cat", "/run/asha-join.said").out == "started\nstarted\n",
+             "the listener's second start")
     assert node.run("cat", "/run/asha-firewall.said").out == "started\n"
     node.run("dpkg", "--remove", "asha", env=DEBCONF)
     for unit in ("asha-join", "asha-firewall"):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
-from tests.lab.host import CommandFailed, LabError, run, wait_for
+from tests.lab.host import LabError, run, wait_for, wait_steady
 from tests.lab.lab import REPOSITORY, VIRTUAL_ADDRESS, Lab
 from tests.lab.node import Node
 
@@ -79,8 +79,8 @@ class Cluster:
                 said = node.run(
                     "crm_mon", "-1", "--output-as=xml", "--inactive", check=False, timeout=20
                 )
-            except CommandFailed:
-                continue
+            except LabError:
+                continue  # also one that has just gone off
             if (said.ok and "<crm_mon" in said.out) or "<pacemaker-result" in said.out:
                 state = parse_state(said.out)
                 if state.dc:
@@ -116,6 +116,11 @@ class Cluster:
             why = "; ".join(self.not_ready(seen[0])) or f"active is {seen[0].active}"
             raise LabError(f"{error}: {why}; failures: {seen[0].failures}") from None
         return seen[0].active
+
+    def wait_settled(self) -> None:
+        """Until it has been ready for a while: Pacemaker may be about to do something."""
+        wait_steady(lambda: not self.not_ready(self.state()), "the cluster to have settled",
+                    timeout=READY_SECONDS)
 
     def not_ready(self, state: State) -> list[str]:
         """What is missing; empty when the cluster is as it should be."""
@@ -172,9 +177,13 @@ class Cluster:
             self.online(self.lab.node(name))
         # A cleanup in the midst of a start has Pacemaker forget that, and wait for its
         # timeout (seen: 90 s).
-        wait_for(lambda: not self.state().busy, "Pacemaker to rest", timeout=READY_SECONDS)
+        wait_steady(self._rests, "Pacemaker to rest", timeout=READY_SECONDS)
         self.running[0].run("crm_resource", "--cleanup")
         return self.wait_ready()
+
+    def _rests(self) -> bool:
+        state = self.state()
+        return bool(state.dc) and not state.busy
 
     # What must hold, whatever happened.
 

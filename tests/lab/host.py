@@ -14,6 +14,8 @@ from pathlib import Path
 DISK_NEEDED = 3 << 30
 # A node's programs and its changed files, twice; measured with two nodes up.
 MEMORY_NEEDED = 2 << 30
+# Longer than Pacemaker rests before it begins what it has just been given cause for.
+STEADY_SECONDS = 1.5
 
 PROGRAMS = {
     "systemd-nspawn": "systemd-container",
@@ -122,6 +124,26 @@ def wait_for(
             raise LabError(f"waited {timeout:.0f} s in vain: {what}")
         time.sleep(every)
     return time.monotonic() - begun
+
+
+def wait_steady(
+    condition: Callable[[], bool],
+    what: str,
+    *,
+    steady: float = STEADY_SECONDS,
+    timeout: float = 30.0,
+    every: float = 0.25,
+) -> None:
+    """As wait_for, until it has held for ``steady`` seconds on end."""
+    since = time.monotonic()
+
+    def steadily() -> bool:
+        nonlocal since
+        if not condition():
+            since = time.monotonic()
+        return time.monotonic() - since >= steady
+
+    wait_for(steadily, what, timeout=timeout, every=every)
 
 
 def cgroup_root() -> Path:

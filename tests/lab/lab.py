@@ -38,6 +38,8 @@ ADDRESSES = {
     "crm2": {"eth0": "192.168.1.12/24", "eth1": "10.0.3.252/24"},
 }
 CARD_NODE = "crm1"
+# Whoever looks for labs without an owner has a lab's lock for a moment.
+OWNERSHIP_SECONDS = 10.0
 # Of a customer's node: what DRBD will have.
 PARTITION_SIZE = 1536 << 20
 
@@ -135,14 +137,13 @@ class Lab:
         """Build the image if need be, and boot every node to the end."""
         ensure_image(self.release, self._say, self._variant)
         remove_stale(self._say)
-        if not is_orphan(self.name):
-            raise LabError(f"a lab called {self.name} is in use by another process")
+        BASE.mkdir(parents=True, exist_ok=True)
+        self._take_ownership()
         if self.directory.exists():
+            self._give_up_ownership()
             raise LabError(
                 f"a lab called {self.name} is up: python3 -m tests.lab down --name {self.name}"
             )
-        BASE.mkdir(parents=True, exist_ok=True)
-        self._take_ownership()
         try:
             self._build()
         except BaseException:
@@ -195,9 +196,7 @@ class Lab:
         if self.directory.is_dir():
             self.directory.rmdir()
         lock_path(self.name).unlink(missing_ok=True)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._give_up_ownership()
 
     def node(self, name: str) -> Node:
         if name not in self.nodes:
@@ -295,11 +294,19 @@ class Lab:
         (self.directory / "lab.json").write_text(json.dumps(record))
 
     def _take_ownership(self) -> None:
-        self._lock = lock_path(self.name).open("w")
+        def taken() -> bool:
+            self._lock = take_lock(self.name, "w")
+            return self._lock is not None
+
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LabError(f"a lab called {self.name} is being made or used already") from None
+            wait_for(taken, f"the lock of {self.name}", timeout=OWNERSHIP_SECONDS, every=0.05)
+        except LabError:
+            raise LabError(f"a lab called {self.name} is in use by another process") from None
+
+    def _give_up_ownership(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 def lock_path(name: str) -> Path:
@@ -316,24 +323,33 @@ def lab_names() -> list[str]:
 def remove_stale(say: Say = lambda text: None) -> None:
     """Remove the labs whose owner is gone and which were not made to stay."""
     for name in lab_names():
-        record = BASE / name / "lab.json"
-        try:
-            known = json.loads(record.read_text())
-        except (OSError, ValueError):
-            known = {"nodes": list(NODES), "persistent": False}
-        if known["persistent"] or not is_orphan(name):
+        # To the end: whoever finds the lock taken leaves the lab to us.
+        lock = take_lock(name, "r")
+        if lock is None:
             continue
-        say(f"removing lab {name}, which a killed process left")
-        Lab(name, nodes=known["nodes"]).down()
+        with lock:
+            try:
+                known = json.loads((BASE / name / "lab.json").read_text())
+            except (OSError, ValueError):
+                known = {"nodes": list(NODES), "persistent": False}
+            if known["persistent"]:
+                continue
+            say(f"removing lab {name}, which a killed process left")
+            Lab(name, nodes=known["nodes"]).down()
 
 
-def is_orphan(name: str) -> bool:
-    """Whether no living process owns the lab."""
+def take_lock(name: str, mode: str) -> IO[str] | None:
+    """The lab's lock file, opened with ``mode`` and locked; None where somebody else has
+    the lock, or has just removed the lab and this file with it."""
     try:
-        with lock_path(name).open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        lock = lock_path(name).open(mode)
     except FileNotFoundError:
-        return True
-    return True
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock.fileno()), lock_path(name).stat()):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    lock.close()
+    return None

@@ -144,9 +144,12 @@ class Node:
         def has_init() -> bool:
             if nspawn.poll() is not None:
                 raise LabError(f"{self.name} did not start: {self.console()[-400:]}")
-            found = children.read_text().split()
-            if not found or Path(f"/proc/{found[0]}/comm").read_text().strip() != "systemd":
-                return False
+            try:
+                found = children.read_text().split()
+                if not found or Path(f"/proc/{found[0]}/comm").read_text().strip() != "systemd":
+                    return False
+            except OSError:
+                return False  # has just ended
             pid = int(found[0])
             (self._directory / "init").write_text(f"{pid} {start_time(pid)}")
             return True
@@ -261,8 +264,14 @@ class Node:
     def write(self, inside: str, text: str, mode: int = 0o644) -> None:
         place = self.path(inside)
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
-        place.chmod(mode)
+        # Beside it and renamed: others may be reading it, or running it.
+        new = place.with_name(f"{place.name}.new")
+        new.write_text(text)
+        new.chmod(mode)
+        if place.exists():
+            owner = place.stat()
+            os.chown(new, owner.st_uid, owner.st_gid)
+        new.rename(place)
 
     def pids(self, comm: str) -> list[int]:
         """The host's pids of the node's processes of that name, zombies left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -35,9 +36,19 @@ def build_package(release: str, say: Say) -> Path:
     kept = cache_directory() / "packages"
     kept.mkdir(exist_ok=True)
     place = kept / f"{release}-{recipe_hash(release, 'builder')}-{sources_hash()}"
-    found = sorted(place.glob("asha_*_all.deb"))
-    if found:
-        return found[0]
+    with (kept / f"{release}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.is_dir():
+            build_into(place, tree, release, say)
+            # Others may be installing theirs just now.
+            all_kept = sorted(kept.glob(f"{release}-*"), key=lambda path: path.stat().st_mtime)
+            for old in all_kept[:-KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
+    return next(place.glob("asha_*_all.deb"))
+
+
+def build_into(place: Path, tree: Path, release: str, say: Say) -> None:
+    """The .deb and what belongs to it, in the directory ``place``: whole, or not at all."""
     say(f"building the Debian package for {release}")
     with tempfile.TemporaryDirectory(prefix="asha-build-", dir=cache_directory()) as scratch:
         copy_sources(make_layer(Path(scratch)) / SOURCE.lstrip("/"))
@@ -51,12 +62,7 @@ def build_package(release: str, say: Say) -> Path:
         for file in made[0].parent.iterdir():
             if file.is_file():
                 shutil.copy(file, whole)
-        if not place.is_dir():
-            whole.rename(place)
-    # Others may be installing theirs just now.
-    for old in sorted(kept.glob(f"{release}-*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return next(place.glob("asha_*_all.deb"))
+        whole.rename(place)
 
 
 def lint_package(release: str, say: Say, *options: str) -> str:
