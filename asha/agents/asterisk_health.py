@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 
-from asha.agents.asterisk_judge import SERVING, Judge, NotBound, manager_of
+from asha.agents.asterisk_judge import SERVING, Judge, manager_of
 from asha.agents.asterisk_parameters import AsteriskParameters
+from asha.agents.asterisk_sip import NotBound
 from asha.asterisk import control
 from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
@@ -355,7 +356,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
         judge = Judge(self, process)
         if self.sip_port is None:
-            judge.learn_sip_sockets(self.deadline)
+            judge.sip.learn(self.deadline)
         probes, remarks = judge.deep_probes()
         if self.ami_port and not manager_of(probes):
             remarks.append(f"AMI is not watched: nothing listens on TCP port {self.ami_port}")

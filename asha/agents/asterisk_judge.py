@@ -8,7 +8,7 @@ other cause that is known of was looked for.
 
 from __future__ import annotations
 
-from asha.asterisk import control, stacks
+from asha.agents.asterisk_sip import SipSockets
 from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
     FAULTY,
@@ -23,8 +23,7 @@ from asha.asterisk.probes import (
     SipOptions,
     ask,
 )
-from asha.asterisk.proc import BLOCKED, STOPPED, TRACED, WILDCARD, Endpoint
-from asha.asterisk.wire import Silent, hold
+from asha.asterisk.proc import BLOCKED, STOPPED, TRACED
 from asha.ocf import AgentError, BadHere, Degraded, Failed
 
 TYPE_CHECKING = False
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from asha.agents.asterisk_health import AsteriskHealth
     from asha.asterisk.probes import Probe, Verdict
     from asha.asterisk.proc import Process, Task
-    from asha.ocf.deadline import Deadline
 
     # From which depth on it is looked at, and what somebody should know of it.
     Remark = tuple[int, str]
@@ -43,23 +41,11 @@ CONFIRM = 1.0
 STOPPED_CONFIRM = 0.3
 LOOK_EVERY = 0.02
 
-# Seconds without any SIP socket that are no failure yet, and those in which one that
-# has loaded its modules says so.
-BIND_SECONDS = 5.0
-LOADED_SECONDS = 0.5
-
 # The state file whose presence says: a death is news. asha-asterisk-died@.service
 # knows its name too.
 SERVING = "serving"
 
 IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
-
-# More addresses than that are not asked.
-SIP_ADDRESSES_MOST = 8
-
-
-class NotBound(Failed):
-    """Asterisk listens on no SIP port: its configuration rather than a hang."""
 
 
 class Judge:
@@ -69,6 +55,7 @@ class Judge:
         self.agent = agent
         self.process = process
         self.deadline = agent.deadline
+        self.sip = SipSockets(agent, process)
 
     def watch(self) -> list[Remark]:
         """What somebody should look at. Raises Failed for what Pacemaker has to cure."""
@@ -142,8 +129,8 @@ class Judge:
         sip: list[Probe] = []
         # First, as it waits for one that loads its modules, AMI's among them.
         if self.agent.sip_port != [] and SipOptions.word in wanted:
-            sip += [SipOptions(one, self.process) for one in self._sip_endpoints()]
-            remarks += self._sip_remarks()
+            sip += self._sip_probes()
+            remarks += self.sip.elsewhere() + [self._lost(reason) for reason in self.sip.lost()]
         if self.agent.ami_port and (questions or "ami" in wanted):
             who = None
             try:
@@ -164,110 +151,8 @@ class Judge:
         # Last: a held lock silences SIP too, and the reason begins with the lock.
         return probes + sip, remarks
 
-    def _sip_endpoints(self) -> list[Endpoint]:
-        """Where to send OPTIONS. Raises NotBound when it is not taken where it must be."""
-        wanted = self._sip_sockets()
-        address = self.agent.sip_address
-        if address != "auto" and self.agent.sip_port is not None:
-            return [Endpoint("udp", address, port, 0, "") for _, port in wanted]
-        found: list[Endpoint] = []
-        lacking: list[stacks.Socket] = []
-
-        def bound() -> bool:
-            found.clear()
-            lacking.clear()
-            for protocols, port in wanted:
-                here = self.process.listening(port, protocols)
-                if not here:
-                    lacking.append((protocols, port))
-                # A link-local address cannot be asked without naming an interface.
-                found.extend(one for one in here if not one.address.startswith("fe80:"))
-            return not lacking
-
-        # Not at once: "core restart now" closes them until the modules are loaded.
-        if not self.deadline.within(BIND_SECONDS).poll(bound):
-            self.reconsider()
-            self.deadline.within(self.agent.reload_patience).poll(
-                lambda: bound() or not self._still_loads()
-            )
-            if self.agent.sip_port is None:
-                # Another transport by now, or a stack that somebody has unloaded.
-                wanted = self.learn_sip_sockets(self.deadline)
-            if not bound():
-                raise NotBound(
-                    f"Asterisk has no SIP socket on {stacks.words(lacking)}: see its pjsip.conf "
-                    "or sip.conf, and sip_port of this resource (0 if this PBX has no SIP)"
-                )
-        if address != "auto":
-            ports = {one.port for one in found
-                     if one.protocol == "udp" and (one.bound == address or one.bound in WILDCARD)}
-            # Where it takes none by UDP there, all are asked.
-            found = [Endpoint("udp", address, port, 0, "") for port in sorted(ports)] or found
-        return found[:SIP_ADDRESSES_MOST]
-
-    def _still_loads(self) -> bool:
-        """Whether Asterisk is at its modules: it holds that answer back until then."""
-        path = f"{self.agent.run_directory}/{control.SOCKET_NAME}"
-        try:
-            hold(control.wait_fully_booted(path, self.deadline.within(LOADED_SECONDS)))
-        except Silent:
-            return True
-        except OSError:
-            pass
-        return False
-
-    def _sip_sockets(self) -> list[stacks.Socket]:
-        """Where Asterisk must take SIP."""
-        entries = self._sip_entries()
-        if self.agent.sip_port is None and (
-            not entries or any(one.lost and self._is_there(one) for one in entries)
-        ):
-            # Somebody has restarted it by hand, or loaded a stack again.
-            return self.learn_sip_sockets(self.deadline.within(self.agent.probe_timeout))
-        return self._known_sip_sockets()
-
-    def _known_sip_sockets(self) -> list[stacks.Socket]:
-        ports = self.agent.sip_port
-        return stacks.wanted(self._sip_entries()) if ports is None else stacks.on_ports(ports)
-
-    def _sip_entries(self) -> list[stacks.Entry]:
-        """What is known of this Asterisk."""
-        identity, _, kept = self.agent.read_state("sip").partition("\n")
-        return stacks.read(kept) if identity == self.process.identity else []
-
-    def _is_there(self, entry: stacks.Entry) -> bool:
-        return bool(self.process.listening(entry.port, (entry.protocol,)))
-
-    def learn_sip_sockets(self, deadline: Deadline) -> list[stacks.Socket]:
-        """Ask Asterisk where it takes SIP, for this and the next actions."""
-        known = self._sip_entries()
-        told = stacks.ask(self.agent.run_directory, deadline)
-        entries, idle = stacks.merged(known, told, self._is_there)
-        if idle:
-            ports = stacks.words([one.socket for one in idle])
-            self.agent.warn(f"Asterisk should take SIP on {ports} and does not: see its log")
-        # One that still loads has not told all.
-        if stacks.kept(entries) != stacks.kept(known) and not self._still_loads():
-            self.agent.write_state("sip", f"{self.process.identity}\n{stacks.kept(entries)}")
-        return stacks.wanted(entries)
-
-    def _sip_remarks(self) -> list[str]:
-        """On what is not asked, or not any more."""
-        entries = self._sip_entries() if self.agent.sip_port is None else []
-        if entries and not any(one.is_asked for one in entries):
-            return ["SIP is not watched: Asterisk takes it by TLS or WebSocket only "
-                    "(sip_port=0 if that is meant)"]
-        lost: dict[str, list[stacks.Socket]] = {}
-        for one in entries:
-            if one.lost and one.is_asked:
-                lost.setdefault(one.stack, []).append(one.socket)
-        return [
-            self._lost(
-                f"Asterisk no longer takes SIP on {stacks.words(sockets)}: {stack} is not "
-                "loaded any more, see its log"
-            )
-            for stack, sockets in lost.items()
-        ]
+    def _sip_probes(self) -> list[SipOptions]:
+        return [SipOptions(one, self.process) for one in self.sip.endpoints(self.reconsider)]
 
     def ask_all(self, probes: list[Probe], blocked: dict[int, str]) -> list[Remark]:
         """Raises Failed when a part hangs; returns what is only worth a remark."""
@@ -381,8 +266,7 @@ class Judge:
         """Whether it answers somewhere; where none is watched, nobody misses it."""
         told = [one for one in verdicts if isinstance(one.probe, SipOptions)]
         if not told and self.agent.sip_port != [] and SipOptions.word in self.agent.probes.split():
-            asked = [SipOptions(one, self.process) for one in self._sip_endpoints()]
-            told = ask(asked, self.deadline, self.agent.probe_timeout)
+            told = ask(self._sip_probes(), self.deadline, self.agent.probe_timeout)
         return not told or any(one.healthy for one in told)
 
     def _excuse_disk(
@@ -465,7 +349,7 @@ class Judge:
         if listening and who:
             manager = (listening[0], who)
         sockets = list(listening)
-        for protocols, number in self._known_sip_sockets():
+        for protocols, number in self.sip.known():
             sockets += self.process.listening(number, protocols)
         logs = [path for path in self.agent.log_files.split() if path.startswith("/")]
         directory = self.agent.evidence_directory

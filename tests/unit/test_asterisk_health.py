@@ -16,9 +16,10 @@ from typing import ClassVar
 
 import pytest
 
-from asha.agents import asterisk_health, asterisk_judge
+from asha.agents import asterisk_health, asterisk_judge, asterisk_sip
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.agents.asterisk_judge import Judge
+from asha.agents.asterisk_sip import SipSockets
 from asha.asterisk import ending, probes, proc, sip
 from asha.asterisk.evidence import events_in
 from asha.asterisk.probes import HEALTHY, Probe, SipOptions, Verdict
@@ -195,7 +196,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asterisk_judge, "CONFIRM", 0.3)
     monkeypatch.setattr(asterisk_health, "GREETING_SECONDS", 0.5)
     monkeypatch.setattr(asterisk_health, "HUNG_GRACE", 0.3)
-    monkeypatch.setattr(asterisk_judge, "BIND_SECONDS", 0.5)
+    monkeypatch.setattr(asterisk_sip, "BIND_SECONDS", 0.5)
     monkeypatch.setattr(probes, "SECOND_TRY_AFTER", 0.01)
 
 
@@ -1263,7 +1264,7 @@ def test_ami_that_is_closed_while_it_loads_is_not_lost(
         return [] if closed else listening(process, port, protocols)
 
     monkeypatch.setattr(Process, "listening", listed)
-    before_call(monkeypatch, Judge, "_still_loads", 2, closed.clear)
+    before_call(monkeypatch, SipSockets, "still_loads", 2, closed.clear)
     (pbx.run / f"silent-{LOADING}").touch()
     assert pbx.act("monitor", DEEP, {"when_lost": "failed"}).code == Exit.SUCCESS
 
@@ -1283,7 +1284,7 @@ def test_one_that_still_loads_is_waited_for(pbx: Pbx, monkeypatch: pytest.Monkey
     pbx.close(SIP)
     (pbx.run / f"silent-{LOADING}").touch()
     listening = Process.listening
-    looks = before_call(monkeypatch, Judge, "_still_loads", 1, lambda: None)
+    looks = before_call(monkeypatch, SipSockets, "still_loads", 1, lambda: None)
 
     def listed(process: Process, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
         if port == pbx.sip_port and looks:

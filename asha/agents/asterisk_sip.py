@@ -1,0 +1,149 @@
+"""Where the Asterisk that runs takes SIP: what it has told, what is there, what to ask.
+
+Kept from action to action in the state file ``sip``: the process that told it, and the
+lines of asha/asterisk/stacks.py.
+"""
+
+from __future__ import annotations
+
+from asha.asterisk import control, stacks
+from asha.asterisk.proc import WILDCARD, Endpoint
+from asha.asterisk.wire import Silent, hold
+from asha.ocf import Failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asha.agents.asterisk_health import AsteriskHealth
+    from asha.asterisk.proc import Process
+    from asha.ocf.deadline import Deadline
+
+# Seconds without any SIP socket that are no failure yet, and those in which one that
+# has loaded its modules says so.
+BIND_SECONDS = 5.0
+LOADED_SECONDS = 0.5
+
+# More addresses than that are not asked.
+ADDRESSES_MOST = 8
+
+
+class NotBound(Failed):
+    """Asterisk listens on no SIP port: its configuration rather than a hang."""
+
+
+class SipSockets:
+    """Those of one Asterisk, within one action of the agent."""
+
+    def __init__(self, agent: AsteriskHealth, process: Process) -> None:
+        self.agent = agent
+        self.process = process
+        self.deadline = agent.deadline
+
+    def endpoints(self, reconsider: Callable[[], None]) -> list[Endpoint]:
+        """Where to send OPTIONS. Raises NotBound when it is not taken where it must be,
+        or what ``reconsider`` raises, which is called before that is decided."""
+        wanted = self._wanted()
+        address = self.agent.sip_address
+        if address != "auto" and self.agent.sip_port is not None:
+            return [Endpoint("udp", address, port, 0, "") for _, port in wanted]
+        found: list[Endpoint] = []
+        lacking: list[stacks.Socket] = []
+
+        def bound() -> bool:
+            found.clear()
+            lacking.clear()
+            for protocols, port in wanted:
+                here = self.process.listening(port, protocols)
+                if not here:
+                    lacking.append((protocols, port))
+                # A link-local address cannot be asked without naming an interface.
+                found.extend(one for one in here if not one.address.startswith("fe80:"))
+            return not lacking
+
+        # Not at once: "core restart now" closes them until the modules are loaded.
+        if not self.deadline.within(BIND_SECONDS).poll(bound):
+            reconsider()
+            self.deadline.within(self.agent.reload_patience).poll(
+                lambda: bound() or not self.still_loads()
+            )
+            if self.agent.sip_port is None:
+                # Another transport by now, or a stack that somebody has unloaded.
+                wanted = self.learn(self.deadline)
+            if not bound():
+                raise NotBound(
+                    f"Asterisk has no SIP socket on {stacks.words(lacking)}: see its pjsip.conf "
+                    "or sip.conf, and sip_port of this resource (0 if this PBX has no SIP)"
+                )
+        if address != "auto":
+            ports = {one.port for one in found
+                     if one.protocol == "udp" and (one.bound == address or one.bound in WILDCARD)}
+            # Where it takes none by UDP there, all are asked.
+            found = [Endpoint("udp", address, port, 0, "") for port in sorted(ports)] or found
+        return found[:ADDRESSES_MOST]
+
+    def still_loads(self) -> bool:
+        """Whether Asterisk is at its modules: it holds that answer back until then."""
+        path = f"{self.agent.run_directory}/{control.SOCKET_NAME}"
+        try:
+            hold(control.wait_fully_booted(path, self.deadline.within(LOADED_SECONDS)))
+        except Silent:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _wanted(self) -> list[stacks.Socket]:
+        """Where it must be taken."""
+        entries = self._entries()
+        if self.agent.sip_port is None and (
+            not entries or any(one.lost and self._is_there(one) for one in entries)
+        ):
+            # Somebody has restarted it by hand, or loaded a stack again.
+            return self.learn(self.deadline.within(self.agent.probe_timeout))
+        return self.known()
+
+    def known(self) -> list[stacks.Socket]:
+        """The same, without asking Asterisk."""
+        ports = self.agent.sip_port
+        return stacks.wanted(self._entries()) if ports is None else stacks.on_ports(ports)
+
+    def _entries(self) -> list[stacks.Entry]:
+        identity, _, kept = self.agent.read_state("sip").partition("\n")
+        return stacks.read(kept) if identity == self.process.identity else []
+
+    def _is_there(self, entry: stacks.Entry) -> bool:
+        return bool(self.process.listening(entry.port, (entry.protocol,)))
+
+    def learn(self, deadline: Deadline) -> list[stacks.Socket]:
+        """Ask Asterisk, for this and the next actions."""
+        known = self._entries()
+        told = stacks.ask(self.agent.run_directory, deadline)
+        entries, idle = stacks.merged(known, told, self._is_there)
+        if idle:
+            ports = stacks.words([one.socket for one in idle])
+            self.agent.warn(f"Asterisk should take SIP on {ports} and does not: see its log")
+        # One that still loads has not told all.
+        if stacks.kept(entries) != stacks.kept(known) and not self.still_loads():
+            self.agent.write_state("sip", f"{self.process.identity}\n{stacks.kept(entries)}")
+        return stacks.wanted(entries)
+
+    def elsewhere(self) -> list[str]:
+        """That it is taken where nobody asks, for somebody to know."""
+        entries = self._entries() if self.agent.sip_port is None else []
+        if not entries or any(one.is_asked for one in entries):
+            return []
+        return ["SIP is not watched: Asterisk takes it by TLS or WebSocket only "
+                "(sip_port=0 if that is meant)"]
+
+    def lost(self) -> list[str]:
+        """Which stacks are gone while another is there."""
+        lost: dict[str, list[stacks.Socket]] = {}
+        for one in self._entries() if self.agent.sip_port is None else []:
+            if one.lost and one.is_asked:
+                lost.setdefault(one.stack, []).append(one.socket)
+        return [
+            f"Asterisk no longer takes SIP on {stacks.words(sockets)}: {stack} is not "
+            "loaded any more, see its log"
+            for stack, sockets in lost.items()
+        ]
