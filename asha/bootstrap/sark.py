@@ -107,17 +107,13 @@ def _update(link: sqlite3.Connection, wanted: dict[str, str]) -> None:
 
 
 def _set_in_a_copy(path: str, wanted: dict[str, str]) -> None:
-    """The bytes alone, changed in memory: no journal beside it is looked at as root."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    with open(file, "rb") as old:
-        about = os.fstat(old.fileno())
-        link = sqlite3.connect(":memory:")
-        try:
-            link.deserialize(old.read())
-            _update(link, wanted)
-            data = link.serialize()
-        finally:
-            link.close()
+    about = os.lstat(path)
+    link = _in_memory(path)
+    try:
+        _update(link, wanted)
+        data = link.serialize()
+    finally:
+        link.close()
     draft = f"{path}.asha"
     with suppress(FileNotFoundError):
         os.unlink(draft)
@@ -130,10 +126,22 @@ def _set_in_a_copy(path: str, wanted: dict[str, str]) -> None:
     os.replace(draft, path)
 
 
+def _in_memory(path: str) -> sqlite3.Connection:
+    """The bytes alone: no journal beside it is looked at as root."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with open(file, "rb") as database:
+        link = sqlite3.connect(":memory:")
+        link.deserialize(database.read())
+        return link
+
+
 def is_set(path: str, wanted: dict[str, str]) -> bool:
     def work() -> str:
-        become_owner(path)
-        link = _open(path, "ro")
+        if is_roots_among_others(path):
+            link = _in_memory(path)
+        else:
+            become_owner(path)
+            link = _open(path, "ro")
         try:
             there = _there(link, wanted)
             names = ", ".join(f'"{column}"' for column in there) or "1"

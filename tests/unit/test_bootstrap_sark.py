@@ -85,8 +85,15 @@ def test_a_copy_that_root_has_made_is_changed_without_its_journal(path: Path) ->
     about = path.stat()
     assert (about.st_uid, stat.S_IMODE(about.st_mode)) == (0, 0o640)
     assert sorted(os.listdir(path.parent)) == ["sark.db", "sark.db-journal"]
+    assert sark.is_set(str(path), sark.flags(site()))
     journal.unlink()
     assert row(path)["HAUSECLUSTER"] == "YES"
+    os.chown(path.parent, 0, 33)
+    path.parent.chmod(0o775)
+    wanted = sark.flags(site()) | {"RHINOSPF": "PERHAPS"}
+    assert not sark.is_set(str(path), wanted)
+    sark.set_flags(str(path), wanted)
+    assert sark.is_set(str(path), wanted)
     path.unlink()
     path.symlink_to("/etc/shadow")
     with pytest.raises(Trouble, match="cannot be changed"):
