@@ -1,0 +1,422 @@
+"""Root's work in directories that others can write: by descriptor, never by name.
+
+Who can write a directory chooses what each name in it means, and can choose anew between
+two of our calls. So nothing here resolves a path that somebody else could bend:
+
+* ``Directory.trusted`` walks to a directory through others that are root's alone. Who
+  comes there may do as he likes inside, but cannot have put another in its place.
+* From there on every name is one component, opened without following a link; what is
+  read, changed or deleted is what was opened.
+* What is read has a type and a size limit. A FIFO, a device or an endless file is an
+  error, and no wait.
+* ``View`` shows a tree to a program that goes by names (rsync): read-only, and the kernel
+  follows no link in it.
+
+Every error is an OSError; ``Untrusted`` is the one that says that somebody else could
+bend the path, or put something there that is no ordinary file.
+
+Sources: openat2(2), open_tree(2), mount_setattr(2); their numbers are the same on every
+architecture (asm-generic/unistd.h).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+# More than any configuration, log line or list that is read has.
+READ_MOST = 1 << 24
+
+# As many links as the kernel itself follows (path_resolution(7)).
+LINKS_MOST = 40
+
+SYS_OPEN_TREE, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 437, 442
+
+# <linux/openat2.h>
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x02, 0x04, 0x08
+
+# <linux/mount.h>, <linux/fcntl.h>
+OPEN_TREE_CLONE = 1
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 0x1, 0x2, 0x4
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
+
+_ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Untrusted(OSError):
+    """Somebody else could choose what is there. ``hint`` says what to do."""
+
+    def __init__(self, path: str, reason: str, hint: str = "") -> None:
+        super().__init__(errno.EPERM, reason, path)
+        self.path = path
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}"
+
+
+class Directory:
+    """An open directory, closed like a file. ``path`` is for messages.
+
+    Names are single components of it; anything else is a ValueError.
+    """
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        self.fd = descriptor
+        self.path = path
+
+    @classmethod
+    def trusted(cls, path: str, top: str = "/") -> Directory:
+        """The directory at ``path``, which nobody but root can have put there.
+
+        Links are followed where root made them, so ``path`` of the result may be another.
+        Its owner may be anybody. ``top`` is taken as it is. Raises Untrusted for a
+        directory above it that others can write, OSError.
+        """
+        return cls(*_walk(path, top))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    @property
+    def proc_path(self) -> str:
+        """A name for this very directory, for a system call or a child that has ``fd``."""
+        return f"/proc/self/fd/{self.fd}"
+
+    def name(self, name: str) -> str:
+        """The path of an entry, for messages."""
+        return f"{self.path.rstrip('/')}/{name}"
+
+    # Looking.
+
+    def about(self) -> os.stat_result:
+        return os.fstat(self.fd)
+
+    def stat(self, name: str) -> os.stat_result:
+        """Of the entry itself, a link included."""
+        return os.stat(_single(name), dir_fd=self.fd, follow_symlinks=False)
+
+    def exists(self, name: str) -> bool:
+        try:
+            self.stat(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.fd))
+
+    def enter(self, name: str) -> Directory:
+        """A directory in this one. Raises Untrusted for a link."""
+        try:
+            return Directory(os.open(_single(name), _ENTER, dir_fd=self.fd), self.name(name))
+        except OSError as problem:
+            raise self._explained(name, problem) from None
+
+    def below(self, path: str) -> Directory:
+        """The directory that many levels down, through no link and never out of this one."""
+        try:
+            descriptor = _openat2(self.fd, path.strip("/") or ".", _ENTER)
+        except OSError as problem:
+            if problem.errno != errno.ENOSYS:
+                raise self._explained(path.strip("/"), problem) from None
+        else:
+            return Directory(descriptor, self.name(path.strip("/")).rstrip("/"))
+        here = Directory(os.dup(self.fd), self.path)
+        for part in filter(None, path.split("/")):
+            with here as above:
+                here = above.enter(part)
+        return here
+
+    def read(self, name: str, most: int = READ_MOST) -> bytes:
+        """A file's contents. Raises Untrusted for what is none, or is too large."""
+        descriptor = self.open(name)
+        try:
+            return _read(descriptor, self.name(name), most)
+        finally:
+            os.close(descriptor)
+
+    def open(self, name: str) -> int:
+        """An ordinary file, for reading. Raises Untrusted for anything else."""
+        try:
+            descriptor = os.open(_single(name), _READ, dir_fd=self.fd)
+        except OSError as problem:
+            raise self._explained(name, problem) from None
+        try:
+            _require_regular(descriptor, self.name(name))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    # Changing.
+
+    def make(self, name: str, mode: int = 0o700) -> Directory:
+        """A new directory, root's until it is dressed. FileExistsError where one is."""
+        os.mkdir(_single(name), 0o700, dir_fd=self.fd)
+        made = self.enter(name)
+        os.fchmod(made.fd, mode)
+        return made
+
+    def ensure(self, name: str, mode: int = 0o700) -> Directory:
+        """The directory of this name, made where there is none."""
+        with suppress(FileExistsError):
+            return self.make(name, mode)
+        return self.enter(name)
+
+    def create(self, name: str, about: os.stat_result) -> None:
+        """A new, empty file with that owner and mode. FileExistsError where one is."""
+        descriptor = os.open(_single(name), _NEW, 0o600, dir_fd=self.fd)
+        try:
+            _dress(descriptor, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode) & 0o777)
+        finally:
+            os.close(descriptor)
+
+    def write(self, name: str, data: bytes, *, uid: int = 0, gid: int = 0,
+              mode: int = 0o600) -> None:
+        """A whole file or the old one, also when the power fails."""
+        draft = f".{_single(name)}.asha-new"
+        with suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=self.fd)
+        descriptor = os.open(draft, _NEW, 0o600, dir_fd=self.fd)
+        try:
+            try:
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.write(data)
+                _dress(descriptor, uid, gid, mode)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(draft, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(draft, dir_fd=self.fd)
+            raise
+        self.sync()
+
+    def remove(self, name: str) -> None:
+        """A file, link, FIFO or socket. None is no error."""
+        with suppress(FileNotFoundError):
+            os.unlink(_single(name), dir_fd=self.fd)
+
+    def remove_directory(self, name: str) -> None:
+        """An empty one. Raises OSError."""
+        os.rmdir(_single(name), dir_fd=self.fd)
+
+    def rename(self, name: str, new: str) -> None:
+        """Within this directory."""
+        os.rename(_single(name), _single(new), src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def dress(self, about: os.stat_result) -> None:
+        """Give this directory that owner and mode: the last that root does in it."""
+        _dress(self.fd, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))
+
+    def sync(self) -> None:
+        """Have what was created, renamed and removed here survive a power cut."""
+        os.fsync(self.fd)
+
+    def _explained(self, name: str, problem: OSError) -> OSError:
+        if problem.errno == errno.ELOOP:
+            return Untrusted(self.name(name), "is a symbolic link")
+        if problem.errno == errno.ENOTDIR:
+            try:
+                if stat.S_ISLNK(self.stat(name).st_mode):
+                    return Untrusted(self.name(name), "is a symbolic link")
+            except (OSError, ValueError):
+                pass  # gone by now, or further down
+        if problem.errno == errno.ENXIO:
+            return Untrusted(self.name(name), "is a socket or a device, not an ordinary file")
+        return OSError(problem.errno or errno.EIO, problem.strerror, self.name(name))
+
+
+class View:
+    """A tree as it is, read-only, in which the kernel follows no symbolic link.
+
+    For a program or a walk that goes by names: somebody who swaps a directory for a link
+    meanwhile gets an error (ELOOP) and no reader elsewhere. Not mounted anywhere: it is
+    gone with its descriptor. Without root's rights it is the directory itself.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        """Raises OSError; ENOSYS where the kernel is older than 5.14."""
+        if os.geteuid() != 0:
+            self.fd = os.dup(directory.fd)
+        else:
+            self.fd = _syscall(
+                SYS_OPEN_TREE, AT_FDCWD, os.fsencode(directory.proc_path),
+                OPEN_TREE_CLONE | os.O_CLOEXEC,
+            )
+            try:
+                wanted = (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+                          | MOUNT_ATTR_NOSYMFOLLOW)
+                attributes = _words(wanted, 0, 0, 0)
+                _syscall(SYS_MOUNT_SETATTR, self.fd, b"", AT_EMPTY_PATH, attributes,
+                         len(attributes))
+            except BaseException:
+                os.close(self.fd)
+                raise
+        self.path = f"/proc/self/fd/{self.fd}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+def read(path: str, most: int = READ_MOST) -> bytes:
+    """A file in a directory of root's, links followed. Raises Untrusted for what is no
+    ordinary file, or is too large."""
+    try:
+        descriptor = os.open(path, _READ & ~os.O_NOFOLLOW)
+    except OSError as problem:
+        if problem.errno == errno.ENXIO:
+            raise Untrusted(path, "is a socket or a device, not an ordinary file") from None
+        raise
+    try:
+        _require_regular(descriptor, path)
+        return _read(descriptor, path, most)
+    finally:
+        os.close(descriptor)
+
+
+def is_roots_alone(about: os.stat_result) -> bool:
+    """Whether nobody but root can add, rename or remove what is in a directory.
+
+    An access list shows in the group's bits, which are its mask (acl(5)).
+    """
+    return about.st_uid in (0, os.geteuid()) and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _holds_fast(above: os.stat_result, entry: os.stat_result) -> bool:
+    """Whether nobody but root can put something else in the entry's place.
+
+    In a sticky directory of root's everybody may add, but only move what is his own
+    (chmod(1)).
+    """
+    if is_roots_alone(above):
+        return True
+    mine = (0, os.geteuid())
+    return bool(above.st_uid in mine and above.st_mode & stat.S_ISVTX and entry.st_uid in mine)
+
+
+def _walk(path: str, top: str) -> tuple[int, str]:
+    """Descriptor and real path of the directory."""
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    here = top
+    inside = path[len(top.rstrip("/")):] if path.startswith(top.rstrip("/")) else path
+    waiting = [part for part in reversed(inside.split("/")) if part not in ("", ".")]
+    links = 0
+    try:
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                # Only from a link of root's; names are walked anew from the top.
+                above = [one for one in os.path.dirname(here)[len(top.rstrip("/")):].split("/")
+                         if one]
+                waiting += reversed(above)
+                descriptor, here = _top_again(descriptor, top), top
+                continue
+            entry = os.stat(part, dir_fd=descriptor, follow_symlinks=False)
+            about = os.fstat(descriptor)
+            if not _holds_fast(about, entry):
+                raise Untrusted(
+                    f"{here.rstrip('/')}/{part}",
+                    f"could be replaced by others than root: {here} is theirs to write",
+                    f"chown root:root {here} && chmod go-w {here}",
+                )
+            if stat.S_ISLNK(entry.st_mode):
+                links += 1
+                if links > LINKS_MOST:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                target = os.readlink(part, dir_fd=descriptor)
+                waiting += [one for one in reversed(target.split("/")) if one not in ("", ".")]
+                if target.startswith("/"):
+                    descriptor, here = _top_again(descriptor, top), top
+                continue
+            try:
+                below = os.open(part, _ENTER, dir_fd=descriptor)
+            except OSError as problem:
+                raise OSError(problem.errno or errno.EIO, problem.strerror,
+                              f"{here.rstrip('/')}/{part}") from None
+            os.close(descriptor)
+            descriptor, here = below, f"{here.rstrip('/')}/{part}"
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, here
+
+
+def _top_again(descriptor: int, top: str) -> int:
+    fresh = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.close(descriptor)
+    return fresh
+
+
+def _single(name: str) -> str:
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not a name in a directory")
+    return name
+
+
+def _require_regular(descriptor: int, path: str) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise Untrusted(path, "is not an ordinary file")
+
+
+def _read(descriptor: int, path: str, most: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while part := os.read(descriptor, 1 << 20):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise Untrusted(path, f"has more than {most} bytes")
+    return b"".join(parts)
+
+
+def _dress(descriptor: int, uid: int, gid: int, mode: int) -> None:
+    if os.geteuid() == 0:
+        os.fchown(descriptor, uid, gid)
+    os.fchmod(descriptor, mode)
+
+
+def _openat2(descriptor: int, path: str, flags: int) -> int:
+    how = _words(flags, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    return _syscall(SYS_OPENAT2, descriptor, os.fsencode(path), how, len(how))
+
+
+def _words(*numbers: int) -> bytes:
+    import sys
+
+    return b"".join(number.to_bytes(8, sys.byteorder) for number in numbers)
+
+
+def _syscall(number: int, *arguments: int | bytes) -> int:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    given = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+    result: int = libc.syscall(ctypes.c_long(number), *given)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
