@@ -1632,7 +1632,7 @@ def test_zombie_alone_is_dead(scene: Scene) -> None:
 
 
 def test_crash_with_a_core_is_named(scene: Scene) -> None:
-    (scene.proc.root / "50" / "status").write_text("CoreDumping:\t1\n")
+    (scene.proc.root / "50" / "status").write_text("Uid:\t0\t0\t0\t0\nCoreDumping:\t1\n")
     (scene.run / "asterisk.ctl").unlink()
     outcome = scene.look()
     assert outcome.code == Exit.ERR_GENERIC
