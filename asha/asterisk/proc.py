@@ -64,6 +64,8 @@ PID_MOST = 10
 
 # Where systemd itself is, below the root of what it manages: systemd.special(7).
 INIT_SCOPE = "/init.scope"
+# Version 2, or version 1's that is systemd's own.
+HIERARCHIES = ("", "name=systemd")
 
 TCP_LISTENING = "0A"
 LOOPBACK_6 = b"00000000000000000000000000000001 "
@@ -155,9 +157,11 @@ class Process:
         return tuple(int(word) for word in words if word.isdecimal())
 
     @property
-    def control_group(self) -> str:
-        """Its path in systemd's hierarchy (cgroups(7)), "" where there is none."""
-        return systemd_path(_read(f"{self.folder}/cgroup"))
+    def control_groups(self) -> dict[str, str]:
+        """Its path by hierarchy, "" being version 2's: cgroups(7), /proc/PID/cgroup."""
+        text = _read(f"{self.folder}/cgroup").decode("utf-8", "replace")
+        lines = [line.partition(":")[2].partition(":") for line in text.splitlines()]
+        return {hierarchy: path for hierarchy, _, path in lines}
 
     @property
     def identity(self) -> str:
@@ -334,7 +338,7 @@ class Proc:
     def __init__(self, root: str = "/proc") -> None:
         self.root = root
         self._command_lines: dict[tuple[str, str], list[str]] = {}
-        self._top: str | None = None
+        self._top: tuple[str, str] | None = None
 
     def process(self, pid: int) -> Process | None:
         """The process with this number, be it Asterisk or not."""
@@ -416,11 +420,23 @@ class Proc:
 
         "/.." begins what has come in from outside of our cgroup namespace.
         """
+        hierarchy, top = self._where_systemd_is()
+        path = process.control_groups.get(hierarchy, "")
+        return path[len(top) :] if path.startswith(f"{top}/") else path
+
+    def _where_systemd_is(self) -> tuple[str, str]:
+        """In which hierarchy systemd has its units, and below what."""
         if self._top is None:
-            text = systemd_path(_read(f"{self.root}/1/cgroup"))
-            self._top = text[: -len(INIT_SCOPE)] if text.endswith(INIT_SCOPE) else ""
-        path = process.control_group
-        return path[len(self._top) :] if path.startswith(f"{self._top}/") else path
+            init = self.process(1)
+            groups = init.control_groups if init is not None else {}
+            self._top = "", ""
+            # In both where both are mounted; only version 2 tells where a dead one was.
+            for hierarchy in HIERARCHIES:
+                path = groups.get(hierarchy, "")
+                if path.endswith(INIT_SCOPE):
+                    self._top = hierarchy, path[: -len(INIT_SCOPE)]
+                    break
+        return self._top
 
     def descendants(self, ancestors: list[Process]) -> list[Process]:
         """Children, their children and so on, without the ancestors.
@@ -586,18 +602,6 @@ def _stat(folder: str) -> tuple[str, str, int, int, str] | None:
     if not bracket or len(fields) < 20:
         return None
     return name, fields[0], int(fields[1]), int(fields[3]), fields[19]
-
-
-def systemd_path(text: bytes) -> str:
-    """Of /proc/PID/cgroup: version 1 has a hierarchy of systemd's own, 2 but one."""
-    found = {"": "", "name=systemd": ""}
-    for line in text.decode("utf-8", "replace").splitlines():
-        controllers, _, path = line.partition(":")[2].partition(":")
-        if controllers in found:
-            found[controllers] = path
-    # Version 1 says "/" of one that has ended.
-    named, unified = found["name=systemd"], found[""]
-    return named if named not in ("", "/") else unified or named
 
 
 def units_of(place: str) -> list[str]:

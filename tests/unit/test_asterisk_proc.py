@@ -156,14 +156,19 @@ def test_unit_members(fake: FakeProc) -> None:
     fake.add(51, "astcanary", cgroup="/system.slice/asterisk.service/sub", space="pid:[2]")
     fake.add(52, "pacemaker-execd", cgroup="/system.slice/pacemaker.service")
     fake.add(53, "other", cgroup="/system.slice/not-asterisk.service")
-    (fake.root / "50" / "cgroup").write_text(
-        "9:name=systemd:/system.slice/asterisk.service\n4:memory:/\n0::/\n"
-    )
     # Names that others give in groups of their own.
     fake.add(54, "asterisk", cgroup=f"/{USERS}/app.slice/asterisk.service", uid=1000)
     fake.add(55, "asterisk", cgroup="/system.slice/web.service/asterisk.service", uid=33)
     fake.add(56, "asterisk", cgroup="/machine.slice/m.scope/system.slice/asterisk.service")
     assert pids(proc(fake).members("asterisk.service")) == [50, 51]
+
+
+def test_unit_members_in_control_groups_of_version_1(fake: FakeProc) -> None:
+    for pid, path in ((1, "/init.scope"), (50, "/system.slice/asterisk.service")):
+        fake.add(pid, "asterisk")
+        text = f"9:name=systemd:{path}\n4:memory:/\n0::/\n"
+        (fake.root / str(pid) / "cgroup").write_text(text)
+    assert pids(proc(fake).members("asterisk.service")) == [50]
 
 
 def test_unit_members_in_a_container_that_sees_its_hosts_groups(fake: FakeProc) -> None:
