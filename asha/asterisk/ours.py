@@ -130,7 +130,8 @@ class Ours:
             return []
         main = self._main()
         if main == 0:
-            return []
+            # What cannot end is no leftover that runs: it may hold the disk for ever.
+            return [one for one in members if not self.proc.has_program(one)]
         numbers = {one.pid for one in members}
         # The unit may start a shell that starts Asterisk: then the eldest.
         return sorted(

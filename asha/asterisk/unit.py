@@ -210,17 +210,19 @@ class Direct(Launcher):
     def settle(self) -> None:
         if self.control_group:
             return
-        # Nothing tells whose child it was. What holds the store ends with that.
+        # Nothing tells whose child it was. Who holds the store ends with that.
+        try:
+            account = account_number(self.user, self.agent.deadline)
+        except AgentError as problem:
+            self.agent.warn(problem.reason)
+            return
         orphans = [str(one) for one in self.proc.all(everywhere=True)
-                   if one.parent == 1 and self.account() in one.users and not one.gone]
+                   if one.parent == 1 and account in one.users and not one.gone]
         if orphans:
             self.agent.warn(
                 f"without systemd nothing tells whether Asterisk has started these of user "
                 f"{self.user}, which still run: {', '.join(orphans)}"
             )
-
-    def account(self) -> int:
-        return account_number(self.user, self.agent.deadline)
 
     def _last_error(self) -> str:
         for name in LOGS:

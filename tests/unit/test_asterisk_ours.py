@@ -132,6 +132,9 @@ def test_children_in_the_unit_come_after_asterisk(scene: Scene) -> None:
     scene.main = 0  # what it has left
     assert scene.running() == [40]
     assert scene.all() == [40, 50, 60, 70]
+    scene.fake.add(80, "asterisk", "Z", uid=ACCOUNT, cgroup=IN_UNIT)
+    scene.fake.task(80, 81, "D")
+    assert scene.running() == [80, 40]  # that is no leftover: it does not end
 
 
 def test_the_account_is_not_looked_up_for_nothing(scene: Scene) -> None:
