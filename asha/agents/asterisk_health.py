@@ -93,8 +93,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
     Starts Asterisk through its systemd unit where there is one, or else directly,
     and returns when all modules are loaded and it answers. Stops it in the ordinary
     way (calls are ended, CDRs written, AstDB saved), kills what hangs, and says so
-    honestly when something cannot be killed. One Asterisk per node: any other with
-    the same binary is stopped with it.
+    honestly when something cannot be killed. One Asterisk per node: any other of
+    root's or of Asterisk's user is stopped with it. One of another user's is neither
+    taken for Asterisk nor ended, and named where it keeps Asterisk from its SIP port.
 
     monitor looks at more with each depth (OCF_CHECK_LEVEL=0, 10 or 20), as the table
     below tells. All that is asked is asked side by side, each question on a connection

@@ -58,7 +58,7 @@ class AsteriskParameters:
     )
     binary = Path(
         "Asterisk's program",
-        "The program, to start it directly and to find every process of it.",
+        "The program, to start it directly and to find every process of it that is ours.",
         default="/usr/sbin/asterisk",
     )
     user = String(

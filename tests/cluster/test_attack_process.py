@@ -90,8 +90,7 @@ def another(
         wait_for(socket.exists, f"{user}'s Asterisk", timeout=30, every=0.05)
         (pid,) = set(node.pids("asterisk")) - before
         if halted:
-            os.kill(pid, signal.SIGSTOP)
-            wait_for(lambda: state_of(pid) == "T", f"{user}'s Asterisk to halt", timeout=10)
+            halt(pid)
         yield pid
     finally:
         for one in set(node.pids("asterisk")) - before:
@@ -102,8 +101,10 @@ def another(
         node.run("rm", "-rf", folder)
 
 
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+def halt(pid: int) -> None:
+    stat = Path(f"/proc/{pid}/stat")
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: stat.read_text().rpartition(") ")[2][0] == "T", "it to halt", timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -146,19 +147,18 @@ def refresh(cluster: Cluster) -> None:
     node.run("crm_resource", "--wait", "--timeout=60s", timeout=90)
 
 
-@pytest.mark.parametrize("halted", [True, False], ids=["halted", "running"])
 @pytest.mark.parametrize("who", STRANGERS)
-def test_a_stranger_on_the_passive_node(
-    cluster: Cluster, prober: Prober, who: str, halted: bool
-) -> None:
+def test_a_stranger_on_the_passive_node(cluster: Cluster, prober: Prober, who: str) -> None:
     user, how = STRANGERS[who]
     with undisturbed(cluster, prober):
         passive = cluster.passive()
-        with another(passive, user, how, halted=halted):
+        with another(passive, user, how, halted=False) as pid:
             probe = call(passive, AGENT, "monitor", probe=True)
             assert probe.code == 7, probe.err
-            if halted:
-                refresh(cluster)
+            halt(pid)
+            probe = call(passive, AGENT, "monitor", probe=True)
+            assert probe.code == 7, probe.err
+            refresh(cluster)
 
 
 def test_a_pid_file_that_names_a_stranger(cluster: Cluster, prober: Prober) -> None:
@@ -224,7 +224,7 @@ WAYS = {
 @pytest.mark.parametrize("unit", ["none", "asterisk.service"])
 @pytest.mark.parametrize("way", WAYS)
 def test_an_orphan_ends_with_asterisk(node: Node, way: str, unit: str) -> None:
-    given = {"unit": unit}
+    given = {"unit": unit, "stop_grace": "1s"}
     started = call(node, AGENT, "start", given)
     assert started.code == 0, started.err
     node.write("/usr/local/bin/orphan", ORPHAN.format(how=WAYS[way]), mode=0o755)
@@ -240,6 +240,30 @@ def test_an_orphan_ends_with_asterisk(node: Node, way: str, unit: str) -> None:
 def sleepers(node: Node) -> list[int]:
     return [pid for pid in node.pids("sleep")
             if b"34567" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize("unit", ["none", "asterisk.service"])
+def test_a_child_that_runs_asterisks_program_is_not_it(node: Node, unit: str) -> None:
+    """It is in Asterisk's own control group, of its user, and its parents have ended."""
+    given = {"unit": unit}
+    assert call(node, AGENT, "start", given).code == 0
+    (main,) = node.pids("asterisk")
+
+    def by_asterisk(user: str, conf: str) -> list[str]:
+        how = f"setsid /usr/sbin/asterisk -f -C {conf} #"
+        node.write("/usr/local/bin/orphan", ORPHAN.format(how=how), mode=0o755)
+        return ["asterisk", "-rx",
+                "channel originate Local/101@lab application System /usr/local/bin/orphan"]
+
+    with another(node, "asterisk", by_asterisk, halted=True) as child:
+        node.run("sh", "-c", "rm /run/resource-agents/asterisk-health-*.known")
+        seen = call(node, AGENT, "monitor", given, check_level=10)
+        assert seen.code == 0, seen.err
+        os.kill(main, signal.SIGKILL)
+        wait_for(lambda: not start_time(main), "Asterisk's end", timeout=10)
+        assert call(node, AGENT, "stop", given).code == 0
+        assert not start_time(child)
+    assert call(node, AGENT, "monitor", given, probe=True).code == 7
 
 
 def test_a_stop_ends_the_accounts_strays_and_no_strangers(node: Node) -> None:
