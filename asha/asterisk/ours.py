@@ -107,7 +107,7 @@ class Ours:
     def _was_put_there(self, process: Process) -> bool:
         """Whether another than the account has made the control group that it is in."""
         place = self.proc.place(process)
-        if place.startswith("/../"):
+        if place == "/.." or place.startswith("/../"):
             return True  # root has come in from the container's host
         if place in ("", "/"):
             # No control groups, or the topmost, which is root's. Version 1 shows there

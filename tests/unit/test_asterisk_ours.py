@@ -84,6 +84,7 @@ def test_a_strangers_that_is_on_its_way_out_for_ever(scene: Scene) -> None:
         (f"{IN_UNIT}/below", True),
         ("/system.slice/pacemaker.service", True),
         ("/", True),
+        ("/..", True),
         ("/../../somewhere", True),  # entered from the host, by nsenter(1)
         ("/user.slice/user-0.slice/session-3.scope", True),
         ("/user.slice/user-1000.slice/session-3.scope", True),
