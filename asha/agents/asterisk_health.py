@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asha.agents.asterisk_judge import Remark
+    from asha.asterisk.ours import Ours
     from asha.asterisk.proc import Process
     from asha.asterisk.unit import Launcher
     from asha.ocf import Deadline
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
 # Seconds between two looks at an Asterisk that starts or ends: short beside the
 # 0.25 s that it takes to end and the 0.7 s to start.
 LOOK_EVERY = 0.02
+
+# The state file that names the Asterisk that was found or started here, once it was
+# known for ours: that is asked of one Asterisk, and not by each monitor.
+KNOWN = "known"
 
 # Seconds before a new Asterisk that does not answer as it should is asked again.
 ASK_AGAIN = 0.2
@@ -78,6 +83,9 @@ SETTLE_SECONDS = 2.0
 
 PID_FILE = "asterisk.pid"
 
+# Where SIP is taken, if nobody says otherwise.
+SIP_PORT = 5060
+
 
 class AsteriskHealth(AsteriskParameters, Agent):
     """Runs one Asterisk, and sees when it hangs.
@@ -85,8 +93,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
     Starts Asterisk through its systemd unit where there is one, or else directly,
     and returns when all modules are loaded and it answers. Stops it in the ordinary
     way (calls are ended, CDRs written, AstDB saved), kills what hangs, and says so
-    honestly when something cannot be killed. One Asterisk per node: any other with
-    the same binary is stopped with it.
+    honestly when something cannot be killed. One Asterisk per node: any other of
+    root's or of Asterisk's user is stopped with it. One of another user's is neither
+    taken for Asterisk nor ended, and named where it keeps Asterisk from its SIP port.
 
     monitor looks at more with each depth (OCF_CHECK_LEVEL=0, 10 or 20), as the table
     below tells. All that is asked is asked side by side, each question on a connection
@@ -241,24 +250,40 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _find(self) -> tuple[Process, list[str]]:
         """The running Asterisk, and what is odd about it. Raises NotRunning, Failed."""
-        pid_file = f"{self.run_directory}/{PID_FILE}"
-        process = self.proc.from_pid_file(pid_file, self.binary)
-        if process is not None and not process.gone:
-            if process.state in ENDED:
-                raise self._does_not_end([process])
+        process = self._known() or self._search()
+        if process.state in ENDED:
+            raise self._does_not_end([process])
+        if self.proc.pid_in(self.pid_file) == process.pid:
             return process, []
-        daemons = self.proc.daemons(self.binary)
+        return process, [f"{self.pid_file} does not name the Asterisk that runs, {process}"]
+
+    def _known(self) -> Process | None:
+        """The one that was known for ours, while it runs."""
+        identity = self.read_state(KNOWN)
+        number, _, _ = identity.partition(" ")
+        process = self.proc.process(int(number)) if number.isdecimal() else None
+        if process is None or process.identity != identity:
+            return None
+        return process if self.proc.runs(process, self.binary) and not process.gone else None
+
+    def _search(self) -> Process:
+        """Among all processes. Raises NotRunning, Failed."""
+        daemons = self.ours(self.launcher()).running()
         running = [one for one in daemons if self.proc.has_program(one)]
         if running:
-            return running[0], [f"{pid_file} does not name the Asterisk that runs, {running[0]}"]
+            if not self.is_probe:
+                self.write_state(KNOWN, running[0].identity)
+            return running[0]
         # On its way out, be it Asterisk or only somebody's console (asterisk -rx).
         if not self.deadline.within(ENDING_SECONDS).poll(
             lambda: all(one.gone for one in daemons), LOOK_EVERY
         ):
             raise self._does_not_end(daemons)
-        if os.path.exists(pid_file):
+        if os.path.lexists(self.pid_file):
             # Asterisk removes it when it ends in the ordinary way.
-            raise NotRunning(f"Asterisk is dead: it crashed or was killed and left {pid_file}")
+            raise NotRunning(
+                f"Asterisk is dead: it crashed or was killed and left {self.pid_file}"
+            )
         raise NotRunning("Asterisk is not running")
 
     @staticmethod
@@ -273,7 +298,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
     def start(self) -> None:
         self.forget(SERVING)
         launcher = self.launcher()
-        if self.proc.daemons(self.binary):
+        if self.ours(launcher).all():
             self.warn("an Asterisk that does not work is stopped first")
             self._end(launcher)
         warning = launcher.warning()
@@ -287,8 +312,8 @@ class AsteriskHealth(AsteriskParameters, Agent):
                 self._look_once(process)
                 self._announce_deaths_of(process)
                 return
-            except NotBound:
-                raise
+            except NotBound as problem:
+                raise self._with_strangers(problem, process) from None
             except Failed as problem:
                 if process.gone:
                     raise self._early_death(launcher) or problem from None
@@ -313,7 +338,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         except AgentError as problem:
             self.warn(f"the Asterisk that runs already is replaced: {problem.reason}")
             return False
-        if not launcher.owns(process):
+        if launcher.control_group == self.unit and not self.ours(launcher).is_member(process):
             # Ending it would end its calls; the next restart puts that right.
             self.warn(f"{process} was started by hand and not by {self.unit}: left running")
         self._announce_deaths_of(process)
@@ -321,7 +346,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _announce_deaths_of(self, process: Process) -> None:
         """Have systemd tell Pacemaker when it dies (asha/asterisk/notice.py)."""
-        self.write_state(SERVING, f"{process.identity} {self.node} {self.binary}")
+        self.write_state(
+            SERVING, f"{process.identity} {self.node} {self.unit} {self.user} {self.binary}"
+        )
 
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
         """Until all modules are loaded. Raises Failed with the reason of an early death."""
@@ -340,6 +367,15 @@ class AsteriskHealth(AsteriskParameters, Agent):
                     pass  # not that far yet
             deadline.require("Asterisk was loading its modules; does one of them wait for DNS?")
             deadline.pause(LOOK_EVERY)
+
+    def _with_strangers(self, problem: Failed, process: Process) -> Failed:
+        """Who keeps Asterisk from its ports is not ours to kill, but to name."""
+        from asha.asterisk.ours import strangers_at
+
+        learned = [int(line.split()[1]) for line in self.read_state("sip").splitlines()[1:]]
+        ports = self.sip_port or learned or [SIP_PORT]
+        found = strangers_at(self.proc, process, ports)
+        return Failed("; ".join([problem.reason, *found])) if found else problem
 
     @staticmethod
     def _early_death(launcher: Launcher) -> Failed | None:
@@ -375,7 +411,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
-        for kind in ("ami", "cpu", "hung", "records", "sip"):
+        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip"):
             self.forget(kind)
         if self.read_state("degraded"):
             self._tell_all_is_well()
@@ -386,8 +422,8 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
         ending = Ending(
             self.proc,
-            self.binary,
-            f"{self.run_directory}/{PID_FILE}",
+            self.ours(launcher),
+            self._known(),
             launcher,
             self.deadline,
             self._is_fenced,
@@ -445,6 +481,33 @@ class AsteriskHealth(AsteriskParameters, Agent):
         return self.stop_grace
 
     # What else it needs
+
+    @property
+    def pid_file(self) -> str:
+        return f"{self.run_directory}/{PID_FILE}"
+
+    def ours(self, launcher: Launcher) -> Ours:
+        """Who counts as our Asterisk."""
+        from asha.asterisk.ours import Ours
+
+        return Ours(
+            self.proc,
+            self.binary,
+            self.pid_file,
+            launcher.control_group,
+            self._account,
+            launcher.main,
+        )
+
+    def _account(self) -> int:
+        from asha.asterisk.ours import NO_ACCOUNT
+        from asha.asterisk.unit import account_number
+
+        try:
+            return account_number(self.user, self.deadline)
+        except AgentError as problem:
+            self.warn(problem.reason)
+            return NO_ACCOUNT
 
     def launcher(self) -> Launcher:
         from asha.asterisk.unit import Direct, SystemdUnit, has_unit

@@ -48,7 +48,8 @@ class AsteriskParameters:
     unit = String(
         "systemd unit",
         "Unit that starts Asterisk, or none to start it directly. Where systemd is not "
-        "PID 1 or has no such unit, Asterisk is started directly too. While the cluster "
+        "PID 1 or has no such unit, Asterisk is started directly too, where systemd runs in a "
+        "slice of its own (asha-RESOURCE.slice). While the cluster "
         "manages it, a drop-in in /run switches off the unit's own Restart=, has Pacemaker told "
         "of its death at once (asha-asterisk-died), and lets a silent name server cost Asterisk "
         "2 s a name instead of 10 (RES_OPTIONS). Disable the unit, so that it does not start "
@@ -57,10 +58,15 @@ class AsteriskParameters:
     )
     binary = Path(
         "Asterisk's program",
-        "The program, to start it directly and to find every process of it.",
+        "The program, to start it directly and to find every process of it that is ours.",
         default="/usr/sbin/asterisk",
     )
-    user = String("User", "Whom Asterisk runs as when it is started directly.", default="asterisk")
+    user = String(
+        "User",
+        "Whom Asterisk runs as: started so where there is no unit. Only root's processes, the "
+        "unit's and this user's are taken for Asterisk, and ended by a stop.",
+        default="asterisk",
+    )
     group = String(
         "Group", "As what group Asterisk runs when it is started directly.", default="asterisk"
     )

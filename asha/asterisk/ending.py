@@ -6,7 +6,6 @@ systemd or an exit code: gone is what /proc shows no more.
 
 from __future__ import annotations
 
-import os
 from signal import SIGKILL, SIGSTOP, SIGTERM
 
 from asha.asterisk.proc import BLOCKED
@@ -16,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asha.asterisk.ours import Ours
     from asha.asterisk.proc import Proc, Process
     from asha.asterisk.unit import Launcher
     from asha.ocf.deadline import Deadline
@@ -45,15 +45,16 @@ class Ending:
     def __init__(
         self,
         proc: Proc,
-        binary: str,
-        pid_file: str,
+        ours: Ours,
+        known: Process | None,
         launcher: Launcher,
         deadline: Deadline,
         fenced: Callable[[], bool],
     ) -> None:
         self.proc = proc
-        self.binary = binary
-        self.pid_file = pid_file
+        self.ours = ours
+        # The one that was started here, be it as it may now.
+        self.known = known
         self.launcher = launcher
         self.deadline = deadline
         # Whether this node is fenced when the stop fails.
@@ -64,7 +65,7 @@ class Ending:
 
     def left(self) -> list[Process]:
         """What still lives of Asterisk, its wrappers and all they have started."""
-        for process in (*self.proc.wrappers(), *self._daemons()):
+        for process in (*self._wrappers(), *self._daemons()):
             self._doomed[process.identity] = process
         # Of those, too, that have ended: their children have not for that.
         for process in self.launcher.family(list(self._doomed.values())):
@@ -72,13 +73,13 @@ class Ending:
         return [process for process in self._doomed.values() if not process.gone]
 
     def _daemons(self) -> list[Process]:
-        """Every Asterisk of this binary, and the one that the pid file names: another
-        copy of the program that monitor takes for running, stop has to end too."""
-        daemons = self.proc.daemons(self.binary)
-        named = self.proc.from_pid_file(self.pid_file, self.binary)
-        if named is not None and all(one.pid != named.pid for one in daemons):
-            daemons.append(named)
+        daemons = self.ours.all()
+        if self.known is not None and all(one.pid != self.known.pid for one in daemons):
+            daemons.append(self.known)
         return daemons
+
+    def _wrappers(self) -> list[Process]:
+        return [one for one in self.proc.wrappers() if self.ours.is_kin(one)]
 
     def ask(self, grace: float) -> None:
         """Let Asterisk end by itself, for at most ``grace`` seconds.
@@ -87,7 +88,7 @@ class Ending:
         saved, in half of the time of "core stop now" (measured on 16.28).
         """
         known = self.left()  # before the signal: an ending process is harder to tell
-        for wrapper in self.proc.wrappers():
+        for wrapper in self._wrappers():
             _send(wrapper, SIGKILL)  # or it starts the next one
         for daemon in self._daemons():
             _send(daemon, SIGTERM)
@@ -170,11 +171,7 @@ def survivors(processes: Sequence[Process]) -> str:
 
 
 def _send(process: Process, signal: int) -> None:
-    if process.gone:
-        return  # its number may be another's by now
     try:
-        os.kill(process.pid, signal)
-    except ProcessLookupError:
-        pass
+        process.send(signal)
     except PermissionError:
         raise Failed(f"may not signal {process}: the agent must run as root") from None

@@ -12,7 +12,6 @@ import shutil
 import signal
 import stat
 import time
-from contextlib import suppress
 from functools import partial
 
 from asha.asterisk.ami import console
@@ -179,9 +178,7 @@ class Collector:
         finally:
             # A killed gdb lets go of the process (ptrace(2)), but the SIGSTOP that it
             # had just sent to a thread, to attach to it, then stops all of them (seen).
-            if not self.process.gone:
-                with suppress(ProcessLookupError):
-                    os.kill(self.process.pid, signal.SIGCONT)
+            self.process.send(signal.SIGCONT)
         self._keep("backtraces.txt", lambda: said)
 
 

@@ -7,7 +7,7 @@ so whatever goes wrong here is left to the monitor.
     python3 -m asha.asterisk.notice RESOURCE FILE
 
 FILE is what the agent wrote when it had started Asterisk: the process's identity, the
-node's name in the cluster, and the program.
+node's name in the cluster, Asterisk's unit, its user, and its program.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from __future__ import annotations
 import os
 import sys
 
+from asha.asterisk.ours import Ours
 from asha.asterisk.proc import Proc
+from asha.asterisk.unit import account_number
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError
 from asha.ocf.runner import Runner
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 TELLING_SECONDS = 20.0
 ASKING_SECONDS = 5.0
 
+# Of a file that an older version wrote, which has only the program there.
+USUAL = ("asterisk.service", "asterisk")
+
 
 def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | None = None) -> int:
     """0 when Pacemaker knows, or has nothing to be told."""
@@ -35,7 +40,7 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
     runner = runner or Runner()
     try:
         said = _read(path)
-        number, started, node, *program = said.split(None, 3)
+        number, started, node, *what = said.split(None, 3)
         pid = int(number)
         proc = proc or Proc()
         process = proc.process(pid)
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
         if _is_unmanaged(resource, runner):
             print(f"Asterisk, process {pid}, has died, and Pacemaker does not manage it now")
             return 0
-        if program and proc.daemons(program[0]):
+        if what and _another_runs(proc, what[0]):
             print(f"Asterisk, process {pid}, has died, and somebody has started another")
             return 0
         # Each death is announced once: whoever takes the file away has done so.
@@ -57,6 +62,9 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
         os.unlink(mine)
     except FileNotFoundError:
         return 0
+    except AgentError as problem:
+        print(f"{problem.reason}: the monitor will notice", file=sys.stderr)
+        return 1
     except (OSError, ValueError) as problem:
         print(f"cannot read {path}: {problem}", file=sys.stderr)
         return 1
@@ -73,6 +81,13 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
         print(f"crm_resource: {done.complaint}: the monitor will notice", file=sys.stderr)
         return 1
     return 0
+
+
+def _another_runs(proc: Proc, what: str) -> bool:
+    """Whether another Asterisk of ours is there: a stranger's is no reason to keep quiet."""
+    unit, user, program = (*USUAL, what) if what.startswith("/") else what.split(None, 2)
+    ours = Ours(proc, program, "", unit, lambda: account_number(user, Deadline(ASKING_SECONDS)))
+    return bool(ours.running())
 
 
 def _read(path: str) -> str:

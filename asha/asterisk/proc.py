@@ -11,7 +11,7 @@ import os
 import stat as modes
 from errno import EACCES, ENODEV, ENOENT, ENOTDIR, EPERM, ESRCH
 
-from asha.ocf.child import in_child
+from asha.ocf.child import in_child, printable, send
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError, Failed
 
@@ -62,6 +62,11 @@ NOT_THERE = (ENOENT, ESRCH, ENODEV, ENOTDIR, EACCES, EPERM)
 # More than a pid file has.
 PID_MOST = 10
 
+# Where systemd itself is, below the root of what it manages: systemd.special(7).
+INIT_SCOPE = "/init.scope"
+# Version 2, or version 1's that is systemd's own.
+HIERARCHIES = ("", "name=systemd")
+
 TCP_LISTENING = "0A"
 LOOPBACK_6 = b"00000000000000000000000000000001 "
 WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -79,7 +84,7 @@ class Task:
         self.state = state
 
     def __str__(self) -> str:
-        return f"thread {self.tid} ({self.name})"
+        return f"thread {self.tid} ({printable(self.name)})"
 
     @property
     def where(self) -> str:
@@ -136,7 +141,27 @@ class Process:
         self.name, _, self.parent, self.session, self.started = stat
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.pid})"
+        return f"{printable(self.name)} ({self.pid})"
+
+    def send(self, number: int) -> None:
+        """Signal this very process; that it is gone is no error. Raises PermissionError."""
+        send(self.pid, self.started, number)
+
+    @property
+    def users(self) -> tuple[int, ...]:
+        """Its real, effective, saved and file system user; none when it is gone.
+
+        Not the owner of its folder: that is root for one that may not be dumped (proc(5)).
+        """
+        words = _status(self.folder).get("Uid", "").split()
+        return tuple(int(word) for word in words if word.isdecimal())
+
+    @property
+    def control_groups(self) -> dict[str, str]:
+        """Its path by hierarchy, "" being version 2's: cgroups(7), /proc/PID/cgroup."""
+        text = _read(f"{self.folder}/cgroup").decode("utf-8", "replace")
+        lines = [line.partition(":")[2].partition(":") for line in text.splitlines()]
+        return {hierarchy: path for hierarchy, _, path in lines}
 
     @property
     def identity(self) -> str:
@@ -250,25 +275,21 @@ class Process:
     def is_dumping_core(self) -> bool:
         return _status(self.folder).get("CoreDumping") == "1"
 
-    def is_in_unit(self, unit: str) -> bool:
-        """Is it in the control group of this systemd unit, or below it?
-
-        True for cgroup v1, v2 and both together: each line of the file ends in a
-        path, and systemd names the directory after the unit.
-        """
-        text = _read(f"{self.folder}/cgroup").decode("utf-8", "replace")
-        return any(unit in line.split("/") for line in text.splitlines())
-
     def listening(self, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
         """Its own sockets that are bound to ``port``; protocols are tcp and udp."""
+        found = self.bound(port, protocols)
+        if not found:
+            return []
+        own = self.sockets(set(found))
+        return [endpoint for endpoint in found.values() if endpoint.inode in own]
+
+    def bound(self, port: int, protocols: tuple[str, ...]) -> dict[str, Endpoint]:
+        """By inode, anybody's sockets of its network that are bound to ``port``."""
         found: dict[str, Endpoint] = {}
         for protocol in protocols:
             for endpoint in self._bound(port, protocol):
                 found.setdefault(endpoint.inode, endpoint)
-        if not found:
-            return []
-        own = self._socket_inodes(set(found))
-        return [endpoint for endpoint in found.values() if endpoint.inode in own]
+        return found
 
     def _bound(self, port: int, protocol: str) -> Iterator[Endpoint]:
         mark = f":{port:04X} ".encode()
@@ -295,8 +316,8 @@ class Process:
         """Whether ::1 is there to be asked, and IPv6 not switched off by sysctl."""
         return LOOPBACK_6 in _read(f"{self.folder}/net/if_inet6")
 
-    def _socket_inodes(self, wanted: set[str]) -> set[str]:
-        """Those of ``wanted`` that are open here."""
+    def sockets(self, wanted: set[str]) -> set[str]:
+        """Those inodes of ``wanted`` that it has open."""
         folder = f"{self.folder}/fd"
         open_here = set()
         for entry in _listdir(folder):
@@ -317,35 +338,47 @@ class Proc:
     def __init__(self, root: str = "/proc") -> None:
         self.root = root
         self._command_lines: dict[tuple[str, str], list[str]] = {}
+        self._top: tuple[str, str] | None = None
 
     def process(self, pid: int) -> Process | None:
         """The process with this number, be it Asterisk or not."""
         stat = _stat(f"{self.root}/{pid}")
         return Process(self.root, pid, stat) if stat else None
 
-    def from_pid_file(self, path: str, binary: str) -> Process | None:
-        """The Asterisk that the file names; None for another program's number."""
+    def pid_in(self, path: str) -> int:
+        """The number in a pid file; 0 for none."""
         text = _read_pid(path)
-        if not text.isdigit():
-            return None
-        process = self.process(int(text))
-        if process is None:
-            return None
+        return int(text) if text.isdigit() else 0
+
+    def from_pid_file(self, path: str, binary: str) -> Process | None:
+        """The Asterisk that the file names; None for another program's number.
+
+        Whoever runs Asterisk writes the file: whose it is has to be looked at.
+        """
+        process = self.process(self.pid_in(path))
+        return process if process is not None and self.runs(process, binary) else None
+
+    def runs(self, process: Process, binary: str) -> bool:
+        """Whether it runs a program of that name, or did until its end."""
         program = self._program(process.pid)
         name = process.name if program == NO_PROGRAM else os.path.basename(program)
-        return process if name == os.path.basename(binary) else None
+        return name == os.path.basename(binary)
 
-    def daemons(self, binary: str) -> list[Process]:
-        """Every Asterisk that runs this program, its consoles left out."""
+    def daemons(
+        self, binary: str, counts: Callable[[Process], bool] = lambda process: True
+    ) -> list[Process]:
+        """Every Asterisk that runs this program, its consoles left out: anybody's, if
+        not told who ``counts``."""
         wanted = os.path.realpath(binary)
         name = os.path.basename(wanted)
         found = []
-        for process in self._all():
+        for process in self.all():
             program = self._program(process.pid)
             if program == wanted:
-                if not self._is_console(process):
+                # Who counts first: a stranger's command line may take its time.
+                if counts(process) and not self.is_console(process):
                     found.append(process)
-            elif program == NO_PROGRAM and process.name == name:
+            elif program == NO_PROGRAM and process.name == name and counts(process):
                 # On its way out, and perhaps for ever: a dead disk can hold it there.
                 found.append(process)
         return [process for process in found if not process.gone]
@@ -368,11 +401,42 @@ class Proc:
 
     def wrappers(self) -> list[Process]:
         """The shells that would start Asterisk again."""
-        return [process for process in self._all() if self._is_wrapper(process)]
+        return [process for process in self.all() if self._is_wrapper(process)]
 
     def members(self, unit: str) -> list[Process]:
-        """Everything in the control group of a systemd unit."""
-        return [process for process in self._all() if process.is_in_unit(unit)]
+        """Everything in the control group of a systemd unit, of any PID namespace."""
+        return [process for process in self.all(everywhere=True) if self.is_in(process, unit)]
+
+    def is_in(self, process: Process, unit: str) -> bool:
+        """Is it in the control group of this unit, or below it?
+
+        Of a unit of the system's: above it are only slices. Each user has a systemd of
+        his own, and a service may make groups below its own; both give what names they like.
+        """
+        return unit in units_of(self.place(process))
+
+    def place(self, process: Process) -> str:
+        """Its control group below what our systemd manages; "" where there is none.
+
+        "/.." begins what has come in from outside of our cgroup namespace.
+        """
+        hierarchy, top = self._where_systemd_is()
+        path = process.control_groups.get(hierarchy, "")
+        return path[len(top) :] if path.startswith(f"{top}/") else path
+
+    def _where_systemd_is(self) -> tuple[str, str]:
+        """In which hierarchy systemd has its units, and below what."""
+        if self._top is None:
+            init = self.process(1)
+            groups = init.control_groups if init is not None else {}
+            self._top = "", ""
+            # In both where both are mounted; only version 2 tells where a dead one was.
+            for hierarchy in HIERARCHIES:
+                path = groups.get(hierarchy, "")
+                if path.endswith(INIT_SCOPE):
+                    self._top = hierarchy, path[: -len(INIT_SCOPE)]
+                    break
+        return self._top
 
     def descendants(self, ancestors: list[Process]) -> list[Process]:
         """Children, their children and so on, without the ancestors.
@@ -380,7 +444,7 @@ class Proc:
         Also those whose parents have ended, while they are in a session that one of the
         ancestors leads: a daemon leads its own, that is left by who asks to (setsid(2)).
         """
-        everything = list(self._all())
+        everything = list(self.all(everywhere=True))
         now = {process.pid: process.identity for process in everything}
         # The number of one that has ended may be another's by now.
         true = [one for one in ancestors if now.get(one.pid, one.identity) == one.identity]
@@ -395,12 +459,14 @@ class Proc:
             found += new
             family |= {process.pid for process in new}
 
-    def _all(self) -> Iterator[Process]:
+    def all(self, *, everywhere: bool = False) -> Iterator[Process]:
+        """Those of our PID namespace, or also of those below it: a container's, and what
+        anybody may make (unshare(1))."""
         space = self._namespace("self")
         for entry in _listdir(self.root):
             if entry.isdecimal():
                 process = self.process(int(entry))
-                if process is not None and self._namespace(entry) in (space, ""):
+                if process is not None and (everywhere or self._namespace(entry) in (space, "")):
                     yield process
 
     def _namespace(self, pid: str) -> str:
@@ -448,7 +514,8 @@ class Proc:
             self._command_lines[known] = text.split("\0")
         return self._command_lines[known]
 
-    def _is_console(self, process: Process) -> bool:
+    def is_console(self, process: Process) -> bool:
+        """Whether it only talks to an Asterisk that runs, or prints something and ends."""
         words = self._words(process)
         if os.path.basename(words[0]).startswith("r"):
             return True  # rasterisk is a link to asterisk
@@ -535,6 +602,16 @@ def _stat(folder: str) -> tuple[str, str, int, int, str] | None:
     if not bracket or len(fields) < 20:
         return None
     return name, fields[0], int(fields[1]), int(fields[3]), fields[19]
+
+
+def units_of(place: str) -> list[str]:
+    """The slices in which a control group is, and the unit below them."""
+    found = []
+    for part in place.strip("/").split("/"):
+        found.append(part)
+        if not part.endswith(".slice"):
+            break
+    return found
 
 
 def _status(folder: str) -> dict[str, str]:

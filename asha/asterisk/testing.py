@@ -430,6 +430,7 @@ class FakeProc:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.add(1, "systemd", cgroup="/init.scope", parent=0)
         self.add(os.getpid(), "pytest")
         (root / "self").symlink_to(str(os.getpid()))
 
@@ -446,6 +447,7 @@ class FakeProc:
         cgroup: str = "/",
         space: str = "pid:[1]",
         session: int = 0,
+        uid: int = 0,
     ) -> None:
         folder = self.root / str(pid)
         (folder / "ns").mkdir(parents=True, exist_ok=True)
@@ -458,7 +460,8 @@ class FakeProc:
         (folder / "cgroup").write_text(f"0::{cgroup}\n")
         # Of the network that it sees.
         (folder / "net/if_inet6").write_text(f"{1:032x} 01 80 10 80       lo\n")
-        (folder / "status").write_text(f"Name:\t{name}\nCoreDumping:\t0\n")
+        users = "\t".join([str(uid)] * 4)
+        (folder / "status").write_text(f"Name:\t{name}\nUid:\t{users}\nCoreDumping:\t0\n")
         self.task(
             pid, pid, state, name=name, parent=parent, started=started, session=session
         )

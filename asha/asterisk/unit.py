@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from asha.asterisk.ours import NO_ACCOUNT
 from asha.ocf.child import in_child
 from asha.ocf.results import AgentError, Expired, Failed, NotInstalled
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from asha.asterisk.proc import Proc, Process
     from asha.ocf.agent import Agent
+    from asha.ocf.deadline import Deadline
 
 # There while systemd is PID 1: sd_booted(3).
 SYSTEMD_RUNS = "run/systemd/system"
@@ -69,6 +71,9 @@ SYSTEMCTL_MOST = 5.0
 ACCOUNT_SECONDS = 5.0
 LOG_SECONDS = 2.0
 
+# systemd's words for a unit whose main process has ended.
+AT_REST = ("inactive", "failed", "deactivating")
+
 # Seconds between two looks at a unit that comes to rest.
 SETTLE_EVERY = 0.02
 
@@ -83,16 +88,20 @@ NOISE = ("declined to load", "seeding global EID")
 class Launcher:
     """How Asterisk is started here."""
 
+    # The unit or slice in whose control group all is that launch() starts; "" for none.
+    control_group = ""
+
+    def main(self) -> int | None:
+        """The process that systemd takes for Asterisk; None where it does not know, 0 where
+        it has ended and what is in its group is only left over."""
+        return None
+
     def validate(self) -> None:
         """Raises NotInstalled for what this node lacks."""
 
     def warning(self) -> str:
         """What is amiss with the set-up and stops nothing, or ""."""
         return ""
-
-    def owns(self, process: Process) -> bool:
-        """Is this Asterisk one that launch() could have started?"""
-        return True
 
     def is_reloading(self) -> bool:
         """Whether Asterisk has said that it reads its configuration anew."""
@@ -135,6 +144,10 @@ class Direct(Launcher):
         self.user = user
         self.group = group
         self.root = root
+        # A slice and not a scope of a fixed name: a new scope would have to wait until
+        # systemd has forgotten the last. "-" in its name would make one below another.
+        if os.path.isdir(os.path.join(root, SYSTEMD_RUNS)):
+            self.control_group = f"asha-{agent.instance.replace('-', '_')}.slice"
         self._began = 0.0
 
     def validate(self) -> None:
@@ -153,7 +166,7 @@ class Direct(Launcher):
         # which Asterisk would hold for as long as it lives.
         done = self.agent.runner.run(
             # -g: leave a core when it crashes, as Debian's unit has it.
-            (self.binary, "-g", "-U", self.user, "-G", self.group),
+            (*self._in_group(), self.binary, "-g", "-U", self.user, "-G", self.group),
             self.agent.deadline,
             environ={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -163,6 +176,17 @@ class Direct(Launcher):
         )
         if not done.ok:
             raise Failed(f"{self.binary} did not start: {done.complaint}")
+
+    def _in_group(self) -> tuple[str, ...]:
+        """What puts a command into a control group of its own: whatever Asterisk starts
+        stays in it, also what leaves its session and its parents."""
+        if not self.control_group:
+            return ()
+        return (
+            *("systemd-run", "--quiet", "--scope", "--collect", f"--slice={self.control_group}"),
+            # As in DROP_IN.
+            *("--property=Before=pacemaker.service", "--"),
+        )
 
     def verdict_on_death(self) -> str | None:
         # launch() returned when Asterisk had become a daemon.
@@ -180,7 +204,25 @@ class Direct(Launcher):
         return error or advice
 
     def family(self, ancestors: list[Process]) -> list[Process]:
-        return self.proc.descendants(ancestors)
+        members = self.proc.members(self.control_group) if self.control_group else []
+        return members + self.proc.descendants(ancestors)
+
+    def settle(self) -> None:
+        if self.control_group:
+            return
+        # Nothing tells whose child it was. Who holds the store ends with that.
+        try:
+            account = account_number(self.user, self.agent.deadline)
+        except AgentError as problem:
+            self.agent.warn(problem.reason)
+            return
+        orphans = [str(one) for one in self.proc.all(everywhere=True)
+                   if one.parent == 1 and account in one.users and not one.gone]
+        if orphans:
+            self.agent.warn(
+                f"without systemd nothing tells whether Asterisk has started these of user "
+                f"{self.user}, which still run: {', '.join(orphans)}"
+            )
 
     def _last_error(self) -> str:
         for name in LOGS:
@@ -208,7 +250,7 @@ class SystemdUnit(Launcher):
     def __init__(self, agent: Agent, proc: Proc, name: str, root: str = "/") -> None:
         self.agent = agent
         self.proc = proc
-        self.name = name
+        self.name = self.control_group = name
         self.root = root
         self.folder = os.path.join(root, f"run/systemd/system/{name}.d")
         self.drop_in = f"{self.folder}/50-asha.conf"
@@ -222,8 +264,16 @@ class SystemdUnit(Launcher):
             )
         return ""
 
-    def owns(self, process: Process) -> bool:
-        return process.is_in_unit(self.name)
+    def main(self) -> int | None:
+        try:
+            known = self._show("MainPID", "ActiveState")
+        except AgentError:
+            return None
+        number = known["MainPID"]
+        if number.isdecimal() and int(number):
+            return int(number)
+        # A start script of System V leaves none behind, and a unit that is active.
+        return 0 if known["ActiveState"] in AT_REST else None
 
     def is_reloading(self) -> bool:
         # Asterisk says RELOADING=1 and READY=1 to systemd (main/loader.c,
@@ -363,6 +413,20 @@ class SystemdUnit(Launcher):
         except AgentError:
             return ""
         return telling_line(done.out.splitlines())
+
+
+def account_number(name: str, deadline: Deadline) -> int:
+    """The number of a user; raises AgentError where that cannot be known."""
+    from pwd import getpwnam
+
+    def look_up() -> str:
+        try:
+            return str(getpwnam(name).pw_uid)
+        except KeyError:
+            return str(NO_ACCOUNT)
+
+    # In a child: a directory service (LDAP) may not answer.
+    return int(in_child(look_up, deadline.within(ACCOUNT_SECONDS), f"looking up user {name}"))
 
 
 def _check_accounts(user: str, group: str) -> str:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from asha.data.holders import entries, name_of, pids
+from asha.data.holders import entries, pids
 from asha.data.paths import is_inside
-from asha.ocf.child import in_child, stat_of
+from asha.ocf.child import in_child, name_of
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError
 from asha.trouble import Trouble
@@ -17,8 +17,15 @@ from asha.trouble import Trouble
 # A look at every process. One that hangs in the kernel can hang the look too.
 SEARCH_SECONDS = 30.0
 
-# Programs that write to the data without a file open all the time.
-DAEMONS = ("asterisk", "mariadbd", "mysqld", "apache2", "slapd")
+# Programs that write to the data without a file open all the time, and as whom. What
+# another user calls so is no matter of ours: anybody may choose his program's name.
+DAEMONS = {
+    "asterisk": "asterisk",
+    "mariadbd": "mysql",
+    "mysqld": "mysql",
+    "apache2": "www-data",
+    "slapd": "openldap",
+}
 ASTERISK = "/usr/sbin/asterisk"
 
 
@@ -48,18 +55,28 @@ def daemons() -> list[Writer]:
     from asha.asterisk.proc import Proc
 
     def work() -> list[Writer]:
-        asterisks = {one.pid for one in Proc().daemons(ASTERISK)}
-        found = []
-        for pid in pids():
-            name = name_of(pid)
-            about = stat_of(pid)
-            if name not in DAEMONS or about is None or about[0] in "ZX" or not _is_near(pid):
+        proc = Proc()
+        users = {name: {0, _number(account)} for name, account in DAEMONS.items()}
+        found = [Writer(one.pid, "asterisk", "") for one in proc.daemons(
+            ASTERISK, lambda one: not users["asterisk"].isdisjoint(one.users) and _is_near(one.pid)
+        )]
+        for one in proc.all():
+            if one.name == "asterisk" or one.name not in DAEMONS or one.gone:
                 continue
-            if name != "asterisk" or pid in asterisks:
-                found.append(Writer(pid, name, ""))
+            if not users[one.name].isdisjoint(one.users) and _is_near(one.pid):
+                found.append(Writer(one.pid, one.name, ""))
         return found
 
     return _in_child(work)
+
+
+def _number(account: str) -> int:
+    from pwd import getpwnam
+
+    try:
+        return getpwnam(account).pw_uid
+    except KeyError:
+        return 0  # root's alone
 
 
 def _in_child(work: Callable[[], list[Writer]]) -> list[Writer]:

@@ -11,7 +11,7 @@ import signal
 
 from asha.data import mountinfo
 from asha.data.paths import is_inside
-from asha.ocf.child import is_alive, stat_of
+from asha.ocf.child import is_alive, name_of, send, stat_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,18 +60,7 @@ class Holder:
 
     def send(self, number: signal.Signals) -> None:
         """Signal this very process; that it is gone is no error."""
-        try:
-            handle = os.pidfd_open(self.pid)
-        except OSError:
-            return
-        try:
-            # The handle is of some process with this pid; only now see of which.
-            if not self.is_gone:
-                signal.pidfd_send_signal(handle, number)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(handle)
+        send(self.pid, self.started, number)
 
 
 def find(points: Sequence[str], thorough: bool = False) -> list[Holder]:
@@ -173,15 +162,6 @@ def _family() -> set[int]:
 def pids() -> Iterator[int]:
     """Of all processes now."""
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
-
-
-def name_of(pid: int) -> str:
-    """Its comm on one line, "?" when it is gone."""
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return " ".join(file.read().split()) or "?"
-    except OSError:
-        return "?"
 
 
 def entries(directory: str) -> list[str]:

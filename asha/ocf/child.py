@@ -155,6 +155,43 @@ def is_alive(pid: int, started: str) -> bool:
     return about[0] not in "ZX" or int(about[17]) > 1
 
 
+def send(pid: int, started: str, number: int) -> None:
+    """Signal that very process (by its start time); that it is gone is no error.
+
+    Raises PermissionError.
+    """
+    import signal
+
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # The handle is of some process with this number; only now see of which.
+        if is_alive(pid, started):
+            signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def name_of(pid: int) -> str:
+    """What a process calls itself, printable; "?" when it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return printable(file.read().rstrip("\n")) or "?"
+    except OSError:
+        return "?"
+
+
+def printable(name: str) -> str:
+    """A name that somebody else has chosen, fit for a log and a terminal."""
+    return name if name.isprintable() else "".join(
+        one if one.isprintable() else "?" for one in name
+    )
+
+
 def start_time(pid: int) -> str:
     """When it began, in clock ticks since boot; "" when it is gone."""
     about = stat_of(pid)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from contextlib import suppress
 
+from asha.ocf.child import name_of, send, start_time
 from asha.ocf.results import Expired
 
 TYPE_CHECKING = False
@@ -66,15 +66,19 @@ def _wait(lock: int, deadline: Deadline, end_leftovers: bool, warn: Callable[[st
 
 def holders(lock: int) -> dict[int, str]:
     """All other processes that have this open file: pid and "name (pid)"."""
+    return {pid: who for pid, _, who in _holders(lock)}
+
+
+def _holders(lock: int) -> list[tuple[int, str, str]]:
+    """With each one's start time, which tells it from a later one with its number."""
     path = os.readlink(f"/proc/self/fd/{lock}")
-    found = {}
+    found = []
     for entry in os.listdir("/proc"):
-        if entry.isdecimal() and int(entry) != os.getpid() and _holds(entry, path):
-            try:
-                with open(f"/proc/{entry}/comm", errors="replace") as comm:
-                    found[int(entry)] = f"{comm.read().strip()} ({entry})"
-            except OSError:
-                continue  # has just ended
+        if not entry.isdecimal() or int(entry) == os.getpid():
+            continue
+        started = start_time(int(entry))  # before the look at what it holds
+        if started and _holds(entry, path):
+            found.append((int(entry), started, f"{name_of(int(entry))} ({entry})"))
     return found
 
 
@@ -84,11 +88,10 @@ def kill_holders(lock: int) -> list[str]:
     One in the kernel (state D) dies when it comes out, if ever: the caller looks
     whether the lock is free now.
     """
-    found = holders(lock)
-    for pid in found:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return list(found.values())
+    found = _holders(lock)
+    for pid, started, _ in found:
+        send(pid, started, signal.SIGKILL)
+    return [who for _, _, who in found]
 
 
 def _holds(pid: str, path: str) -> bool:

@@ -1456,6 +1456,75 @@ def test_every_other_asterisk_is_stopped_too(pbx: Pbx, tmp_path: Path) -> None:
     assert pbx.alive() == []
 
 
+ACCOUNT = 54321
+
+
+@pytest.fixture
+def strangers(pbx: Pbx, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Processes of Asterisk's program that somebody else than root runs."""
+    os.chmod(pbx.binary, 0o755)
+    for folder in (pbx.binary.parent, *pbx.binary.parent.parents):
+        if folder.stat().st_mode & 0o1:
+            break
+        folder.chmod(folder.stat().st_mode | 0o11)
+    made: list[subprocess.Popen[bytes]] = []
+
+    def make(uid: int, *, halted: bool = False) -> subprocess.Popen[bytes]:
+        argv = [str(pbx.binary), "-I", "-c", "import time; time.sleep(600)"]
+        made.append(subprocess.Popen(argv, user=uid, cwd="/"))
+        wait_for_exe(made[-1].pid, pbx.binary)
+        if halted:
+            os.kill(made[-1].pid, signal.SIGSTOP)
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
+        one.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("halted", [True, False])
+def test_a_strangers_process_is_neither_found_nor_ended(
+    pbx: Pbx, strangers: Callable[..., subprocess.Popen[bytes]], halted: bool
+) -> None:
+    stranger = strangers(65534, halted=halted)
+    (pbx.run / "asterisk.pid").write_text(f"{stranger.pid}\n")
+    assert pbx.probe().code == Exit.NOT_RUNNING
+    (pbx.run / "asterisk.pid").unlink()
+    pbx.start()
+    (pbx.run / "asterisk.pid").write_text(f"{stranger.pid}\n")
+    outcome = pbx.act("monitor", DEEP)
+    assert outcome.code == Exit.DEGRADED
+    assert "does not name the Asterisk that runs" in outcome.reason
+    assert pbx.act("stop").code == Exit.SUCCESS
+    assert stranger.poll() is None
+    assert pbx.alive() == [stranger.pid]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_the_accounts_strays_end_with_a_stop(
+    pbx: Pbx, strangers: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asha.asterisk.unit.account_number", lambda name, deadline: ACCOUNT)
+    pbx.start()
+    stray = strangers(ACCOUNT, halted=True)
+    assert pbx.act("stop").code == Exit.SUCCESS
+    assert stray.wait(timeout=10) == -signal.SIGKILL
+    assert pbx.alive() == []
+
+
+def test_who_keeps_asterisk_from_its_port_is_named(pbx: Pbx) -> None:
+    port = free_ports()[1]
+    with socket.socket(type=socket.SOCK_DGRAM) as holder:
+        holder.bind(("127.0.0.1", port))
+        outcome = pbx.act("start", given={"sip_port": str(port)})
+    assert outcome.code == Exit.ERR_GENERIC
+    assert f"({os.getpid()}) of user {os.getuid()} holds UDP 127.0.0.1 port {port}" in (
+        outcome.reason
+    )
+
+
 def test_children_end_with_it(pbx: Pbx, tmp_path: Path) -> None:
     process = pbx.start()
     child = Process("/proc", 0, ("", "", 0, 0, ""))
@@ -1632,7 +1701,7 @@ def test_zombie_alone_is_dead(scene: Scene) -> None:
 
 
 def test_crash_with_a_core_is_named(scene: Scene) -> None:
-    (scene.proc.root / "50" / "status").write_text("CoreDumping:\t1\n")
+    (scene.proc.root / "50" / "status").write_text("Uid:\t0\t0\t0\t0\nCoreDumping:\t1\n")
     (scene.run / "asterisk.ctl").unlink()
     outcome = scene.look()
     assert outcome.code == Exit.ERR_GENERIC
@@ -1694,6 +1763,20 @@ def test_stop_that_cannot_kill_is_shorter_where_a_fence_cures(
     assert "thread 51 (db_sync) in state D" in outcome.reason
     assert least <= scene.clock.now - begun <= most
     runner.done()
+
+
+def test_a_wrapper_of_a_strangers_is_left_alone(
+    scene: Scene, signals: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.proc.add(49, "safe_asterisk", uid=65534)
+
+    def die(process: Process, number: int) -> None:
+        signals.append((process.pid, number))
+        scene.proc.remove(process.pid)
+
+    monkeypatch.setattr(ending, "_send", die)
+    assert scene.act("stop", clock=scene.clock).code == Exit.SUCCESS
+    assert signals == [(50, signal.SIGTERM)]
 
 
 def test_wrapper_is_killed_before_asterisk_is_asked(

@@ -79,6 +79,19 @@ def test_one_that_somebody_has_started_meanwhile_is_left_alone(
     assert not list(serving.parent.glob("*.serving*"))
 
 
+@pytest.mark.parametrize("state", ["S", "T"])
+def test_a_strangers_is_no_reason_to_keep_quiet(
+    queue: CallQueue, serving: Path, tmp_path: Path, state: str
+) -> None:
+    proc = FakeProc(tmp_path / "proc")
+    argv = ("/usr/sbin/asterisk", "-f")
+    proc.add(60, "asterisk", state, exe=argv[0], argv=argv, uid=65534)
+    serving.write_text(f"{dead_pid()} 4711 crm1 asterisk.service root /usr/sbin/asterisk")
+    queue.expect(*MON, out=MANAGED)
+    queue.expect("crm_resource", "--fail", "--resource", "p_asterisk", "--node", "crm1")
+    assert main(["p_asterisk", str(serving)], queue, Proc(str(proc.root))) == 0
+
+
 def test_one_that_is_not_managed_is_not_told(queue: CallQueue, serving: Path) -> None:
     serving.write_text(f"{dead_pid()} 4711 crm1")
     queue.expect(*MON, out=MANAGED.replace('managed="true"', 'managed="false"'))

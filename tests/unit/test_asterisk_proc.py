@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ from asha.ocf import Failed
 from asha.ocf.child import NoAnswer
 
 BINARY = "/usr/sbin/asterisk"
+USERS = "user.slice/user-1000.slice/user@1000.service"
 
 
 @pytest.fixture
@@ -151,13 +153,50 @@ def test_name_with_brackets_and_spaces(fake: FakeProc) -> None:
 
 def test_unit_members(fake: FakeProc) -> None:
     fake.add(50, "asterisk", cgroup="/system.slice/asterisk.service")
-    fake.add(51, "astcanary", cgroup="/payload/system.slice/asterisk.service/sub")
+    fake.add(51, "astcanary", cgroup="/system.slice/asterisk.service/sub", space="pid:[2]")
     fake.add(52, "pacemaker-execd", cgroup="/system.slice/pacemaker.service")
     fake.add(53, "other", cgroup="/system.slice/not-asterisk.service")
-    (fake.root / "50" / "cgroup").write_text(
-        "9:name=systemd:/system.slice/asterisk.service\n4:memory:/\n0::/\n"
-    )
+    # Names that others give in groups of their own.
+    fake.add(54, "asterisk", cgroup=f"/{USERS}/app.slice/asterisk.service", uid=1000)
+    fake.add(55, "asterisk", cgroup="/system.slice/web.service/asterisk.service", uid=33)
+    fake.add(56, "asterisk", cgroup="/machine.slice/m.scope/system.slice/asterisk.service")
     assert pids(proc(fake).members("asterisk.service")) == [50, 51]
+
+
+def test_unit_members_in_control_groups_of_version_1(fake: FakeProc) -> None:
+    for pid, path in ((1, "/init.scope"), (50, "/system.slice/asterisk.service")):
+        fake.add(pid, "asterisk")
+        text = f"9:name=systemd:{path}\n4:memory:/\n0::/\n"
+        (fake.root / str(pid) / "cgroup").write_text(text)
+    assert pids(proc(fake).members("asterisk.service")) == [50]
+
+
+def test_unit_members_in_a_container_that_sees_its_hosts_groups(fake: FakeProc) -> None:
+    fake.add(1, "systemd", cgroup="/lxc/pbx/init.scope")
+    fake.add(50, "asterisk", cgroup="/lxc/pbx/system.slice/asterisk.service")
+    fake.add(51, "asterisk", cgroup="/lxc/other/system.slice/asterisk.service")
+    assert pids(proc(fake).members("asterisk.service")) == [50]
+
+
+def test_names_that_anybody_chooses_are_printable(fake: FakeProc) -> None:
+    fake.add(50, "a\x1b[2Jb\nc")
+    process = proc(fake).process(50)
+    assert process is not None
+    assert str(process) == "a?[2Jb?c (50)"
+    assert str(process.tasks()[0]) == "thread 50 (a?[2Jb?c)"
+
+
+def test_a_signal_never_reaches_the_next_with_its_number() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        process = Proc().process(child.pid)
+        assert process is not None
+        started, process.started = process.started, "1"
+        process.send(signal.SIGKILL)
+        assert child.poll() is None
+        process.started = started
+        process.send(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        process.send(signal.SIGKILL)  # gone is no error
 
 
 def test_descendants(fake: FakeProc) -> None:

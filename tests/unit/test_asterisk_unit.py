@@ -11,6 +11,7 @@ import pytest
 
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.asterisk.proc import Proc
+from asha.asterisk.testing import FakeProc
 from asha.asterisk.unit import Direct, SystemdUnit, has_unit, starts_at_boot, telling_line
 from asha.ocf import Context, Deadline, Expired, Failed, NotInstalled
 from asha.ocf.runner import Completed
@@ -269,6 +270,63 @@ def test_direct_start_gives_asterisk_nothing_of_ours(scene: Scene, tmp_path: Pat
     assert starter.environ is not None
     assert set(starter.environ) == {"PATH", "RES_OPTIONS"}
     assert not starter.shared
+
+
+def test_direct_start_under_systemd_is_in_a_slice_of_its_own(
+    scene: Scene, tmp_path: Path
+) -> None:
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    starter = Starter()
+    starter.expect(
+        *("systemd-run", "--quiet", "--scope", "--collect", "--slice=asha-p_asterisk.slice"),
+        *("--property=Before=pacemaker.service", "--"),
+        *("/usr/sbin/asterisk", "-g", "-U", "asterisk", "-G", "phones"),
+    )
+    launcher = direct(scene, tmp_path, starter)
+    launcher.launch()
+    starter.done()
+    assert launcher.control_group == "asha-p_asterisk.slice"
+    launcher.settle()
+    assert scene.err.getvalue() == ""
+
+
+def test_without_systemd_a_stop_names_what_it_cannot_tell(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asha.asterisk.unit.account_number", lambda name, deadline: 107)
+    (tmp_path / "proc").mkdir()
+    fake = FakeProc(tmp_path / "proc")
+    fake.add(50, "agi.php", uid=107)
+    fake.add(51, "cron", uid=0)
+    fake.add(52, "php", uid=107, parent=51)
+    launcher = direct(scene, tmp_path, Starter())
+    launcher.proc = Proc(str(fake.root))
+    launcher.settle()
+    assert "still run: agi.php (50)\n" in scene.err.getvalue()
+
+
+MAIN = "MainPID,ActiveState"
+
+
+@pytest.mark.parametrize(
+    ("pid", "active", "main"),
+    [
+        ("50", "active", 50),
+        ("50", "deactivating", 50),
+        ("0", "deactivating", 0),
+        ("0", "failed", 0),
+        ("0", "active", None),  # a start script of System V
+        ("", "", None),
+    ],
+)
+def test_main_process(scene: Scene, pid: str, active: str, main: int | None) -> None:
+    scene.show(MAIN, MainPID=pid, ActiveState=active)
+    assert scene.unit.main() == main
+
+
+def test_main_process_where_systemd_does_not_answer(scene: Scene) -> None:
+    scene.queue.expect(*SHOW, MAIN, UNIT, raises=Expired("no answer"))
+    assert scene.unit.main() is None
 
 
 def test_direct_start_that_fails_at_once(scene: Scene, tmp_path: Path) -> None:

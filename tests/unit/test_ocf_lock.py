@@ -141,7 +141,7 @@ def test_a_stop_gives_up_on_what_cannot_be_killed(
 ) -> None:
     child = leave_behind("sleep", "1000")
     with monkeypatch.context() as patched:
-        patched.setattr(os, "kill", lambda pid, number: None)
+        patched.setattr(module, "send", lambda pid, started, number: None)
         with pytest.raises(Expired, match=rf"still at work: sleep \({child.pid}\)"):
             take(0.3, end_leftovers=True)
 
