@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import os
 
-from asha.agents.asterisk_judge import SERVING, Judge, manager_of
+from asha.agents.asterisk_judge import SERVING, Judge
 from asha.agents.asterisk_parameters import AsteriskParameters
 from asha.agents.asterisk_sip import NotBound
-from asha.asterisk import control
 from asha.asterisk.ami import Credentials
+from asha.asterisk.control import Console
 from asha.asterisk.probes import (
     PROBES,
     QUESTIONS,
     CallSetup,
     ControlSocket,
+    Database,
     ManagerInterface,
     SipOptions,
 )
@@ -114,8 +115,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
     asha-asterisk says what, for as long as it is so (crm_mon -A).
 
     The call of depth 20 leaves no call record (CDR), no voicemail and no line in the log
-    below verbose. It runs through the context asha-heartbeat, which the agent makes by
-    AMI (pbx_config) and which a reload of the dialplan drops. Listeners to AMI's events
+    below verbose. It runs through the context asha-heartbeat, which the agent makes on the
+    console (pbx_config, res_clioriginate) and which a reload of the dialplan drops, and
+    leaves a word in the global variable ASHA_CALL. Listeners to AMI's events
     see two Local channels come and go; channel event logging (CEL), where it is on,
     records them.
 
@@ -161,11 +163,11 @@ class AsteriskHealth(AsteriskParameters, Agent):
         from asha.asterisk.table import render
         from asha.asterisk.threads import Runaway, States
 
-        rows = (States, ControlSocket, ManagerInterface, *QUESTIONS[:3], SipOptions,
+        rows = (States, ControlSocket, ManagerInterface, *QUESTIONS, Database, SipOptions,
                 CallSetup, Runaway)
         return (
-            "What monitor looks at, with the words of the parameter probes; channels, dialplan,\n"
-            f"astdb and call are asked through AMI:\n\n{render(rows)}"
+            "What monitor looks at, with the words of the parameter probes; channels and dialplan\n"
+            f"are asked through AMI:\n\n{render(rows)}"
         )
 
     # Watching
@@ -191,7 +193,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
             raise
         self.forget("hung")
         if self.check_level >= 10 and self.read_state("records") == process.identity:
-            self._connect_records()
+            self._connect_records(process)
         self._tell(found, self.check_level)
         if found:
             raise Degraded("; ".join(reason for _, reason in found))
@@ -225,14 +227,15 @@ class AsteriskHealth(AsteriskParameters, Agent):
         if self.clear_node_attribute(ATTRIBUTE, ATTRIBUTE_SECONDS):
             self.forget("degraded")
 
-    def _connect_records(self) -> None:
+    def _connect_records(self, process: Process) -> None:
         """Let the back ends of call records see a database that came after them."""
         from asha.asterisk import records
 
         try:
             if not records.database_is_up(self.database_socket, self.deadline):
                 return
-            said = records.reload_modules(self.run_directory, self._cdr_modules(), self.deadline)
+            console = Console(self.run_directory, process)
+            said = records.reload_modules(console, self._cdr_modules(), self.deadline)
         except (Silent, OSError, records.NotYet) as problem:
             # Tried again by the next monitor; calls do not depend on it.
             self.warn(f"call records do not reach the database yet: {problem}")
@@ -352,7 +355,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
         """Until all modules are loaded. Raises Failed with the reason of an early death."""
-        path = f"{self.run_directory}/{control.SOCKET_NAME}"
         while True:
             process = self._present()
             if process is None:
@@ -361,7 +363,8 @@ class AsteriskHealth(AsteriskParameters, Agent):
                     raise death
             else:
                 try:
-                    hold(control.wait_fully_booted(path, deadline.within(LOADING_LOOK)))
+                    console = Console(self.run_directory, process)
+                    hold(console.wait_fully_booted(deadline.within(LOADING_LOOK)))
                     return process
                 except (Silent, OSError):
                     pass  # not that far yet
@@ -370,7 +373,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _with_strangers(self, problem: Failed, process: Process) -> Failed:
         """Who keeps Asterisk from its ports is not ours to kill, but to name."""
-        from asha.asterisk.ours import strangers_at
+        from asha.asterisk.squatter import strangers_at
 
         learned = [int(line.split()[1]) for line in self.read_state("sip").splitlines()[1:]]
         ports = self.sip_port or learned or [SIP_PORT]
@@ -394,8 +397,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
         if self.sip_port is None:
             judge.sip.learn(self.deadline)
         probes, remarks = judge.deep_probes()
-        if self.ami_port and not manager_of(probes):
-            remarks.append(f"AMI is not watched: nothing listens on TCP port {self.ami_port}")
         remarks += [reason for _, reason in judge.ask_all(probes, {})]
         self.forget("hung")
         if self._cdr_modules():
@@ -471,9 +472,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
             return 0.0  # it will not even see the signal
         if self.read_state("hung") == process.identity:
             return HUNG_GRACE
-        path = f"{self.run_directory}/{control.SOCKET_NAME}"
+        console = Console(self.run_directory, process)
         try:
-            hold(control.greet(path, self.deadline.within(GREETING_SECONDS)))
+            hold(console.greet(self.deadline.within(GREETING_SECONDS)))
         except Silent:
             return HUNG_GRACE  # or only busy
         except OSError:

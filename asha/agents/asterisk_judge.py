@@ -11,6 +11,7 @@ from __future__ import annotations
 from asha.agents.asterisk_sip import SipSockets
 from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
+    CONSOLE_QUESTIONS,
     FAULTY,
     HUNG,
     QUESTIONS,
@@ -19,7 +20,6 @@ from asha.asterisk.probes import (
     ControlSocket,
     Database,
     ManagerInterface,
-    ManagerQuestion,
     SipOptions,
     ask,
 )
@@ -56,11 +56,12 @@ class Judge:
         self.process = process
         self.deadline = agent.deadline
         self.sip = SipSockets(agent, process)
+        self.control_socket = ControlSocket(agent.run_directory, process)
 
     def watch(self) -> list[Remark]:
         """What somebody should look at. Raises Failed for what Pacemaker has to cure."""
         blocked = self._look_at_tasks()
-        probes: list[Probe] = [ControlSocket(self.agent.run_directory, self.process)]
+        probes: list[Probe] = [self.control_socket]
         found: list[Remark] = []
         if self.agent.check_level >= 10:
             more, lost = self.deep_probes()
@@ -69,7 +70,7 @@ class Judge:
         found += self.ask_all(probes, blocked)
         found += [(0, reason) for reason in self._stuck(blocked)]
         if self.agent.check_level >= 20:
-            found += [(20, reason) for reason in self._runaways(probes)]
+            found += [(20, reason) for reason in self._runaways()]
         return found
 
     def _look_at_tasks(self) -> dict[int, str]:
@@ -102,11 +103,12 @@ class Judge:
         )
         return stuck(self.process, blocked, CONFIRM)
 
-    def _runaways(self, probes: list[Probe]) -> list[str]:
+    def _runaways(self) -> list[str]:
         from asha.asterisk.threads import Runaway, runaways
 
         look = Runaway(self.process, self.agent.context.clock())
-        found = runaways(look, self.agent.read_state("cpu"), manager_of(probes), self.deadline)
+        console = self.control_socket.console
+        found = runaways(look, self.agent.read_state("cpu"), console, self.deadline)
         self.agent.write_state("cpu", look.remember())
         return found
 
@@ -125,19 +127,21 @@ class Judge:
         remarks: list[str] = []
         wanted = self.agent.probes.split()
         depth = max(10, self.agent.check_level)
-        questions = [one for one in QUESTIONS if one.word in wanted and one.depth <= depth]
+        questions = [one for one in QUESTIONS if one.word in wanted]
         sip: list[Probe] = []
         # First, as it waits for one that loads its modules, AMI's among them.
         if self.agent.sip_port != [] and SipOptions.word in wanted:
             sip += self._sip_probes()
             remarks += self.sip.elsewhere() + [self._lost(reason) for reason in self.sip.lost()]
         if self.agent.ami_port and (questions or "ami" in wanted):
-            who = None
+            is_configured, who = True, None
             try:
                 who = Credentials.read(self.agent.ami_secret_file)
+                is_configured = who is not None
             except BadHere as problem:
                 remarks.append(problem.reason)
-            listening = self.process.listening(self.agent.ami_port, ("tcp",))
+            # Only a socket of its own: whoever else has the port is told nothing.
+            listening = self.process.listening_still(self.agent.ami_port)
             known = self.agent.read_state("ami") == self.process.identity
             if listening:
                 manager = ManagerInterface(listening[0], self.process, who)
@@ -145,11 +149,28 @@ class Judge:
                 probes += [one(manager) for one in questions] if who and questions else [manager]
                 if not known:
                     self.agent.write_state("ami", self.process.identity)
-            elif known:
-                reason = f"AMI no longer listens on TCP port {self.agent.ami_port}"
-                remarks.append(self._lost(f"{reason}: see manager.conf"))
+            elif is_configured or known:
+                remarks.append(self._no_ami(known))
+        probes += [
+            one(self.control_socket)
+            for one in CONSOLE_QUESTIONS
+            if one.word in wanted and one.depth <= depth
+        ]
         # Last: a held lock silences SIP too, and the reason begins with the lock.
         return probes + sip, remarks
+
+    def _no_ami(self, known: bool) -> str:
+        """Why nobody is there to be asked; ``known``: this Asterisk has had it."""
+        from asha.asterisk.squatter import AGAIN, holder
+
+        port = self.agent.ami_port
+        squatter = holder(self.agent.proc, self.process, port)
+        if squatter:
+            # No failure whatever when_lost says: anybody could have all calls ended.
+            return f"{squatter} has AMI's port {port}: end it, touch manager.conf, {AGAIN}"
+        if known:
+            return self._lost(f"AMI no longer listens on TCP port {port}: see manager.conf")
+        return f"AMI is not watched: no port {port}: set enabled=yes in manager.conf, then: {AGAIN}"
 
     def _sip_probes(self) -> list[SipOptions]:
         return [SipOptions(one, self.process) for one in self.sip.endpoints(self.reconsider)]
@@ -177,7 +198,7 @@ class Judge:
             else:
                 refused = [one.probe for one in bad.values()
                            if one.finding == REFUSED and one.probe.vital]
-                excuse, by_then = self._excuse(probes, hung, refused)
+                excuse, by_then = self._excuse(hung, refused)
                 if excuse:
                     found.append((min(probe.depth for probe in hung), excuse))
             excused = bool(excuse)
@@ -215,9 +236,7 @@ class Judge:
             for one in bad.values()
         ]
 
-    def _excuse(
-        self, probes: list[Probe], silent: list[Probe], refused: list[Probe]
-    ) -> tuple[str, list[Verdict]]:
+    def _excuse(self, silent: list[Probe], refused: list[Probe]) -> tuple[str, list[Verdict]]:
         """What explains the silence without a hang, or "", and what those that were asked
         again have answered by then. Raises Failed as asked to."""
         if self.agent.launcher().is_reloading():
@@ -235,23 +254,22 @@ class Judge:
             and all(isinstance(probe, Database | CallSetup | SipOptions) for probe in silent)
             and self.process.tasks_in(BLOCKED)
         ):
-            return self._excuse_disk(manager_of(probes), silent)
-        return self._excuse_load(manager_of(probes), silent), []
+            return self._excuse_disk(silent)
+        return self._excuse_load(silent), []
 
-    def _excuse_load(self, manager: ManagerInterface | None, silent: list[Probe]) -> str:
+    def _excuse_load(self, silent: list[Probe]) -> str:
         from asha.asterisk.load import overloaded, records_waiting
 
-        if manager is None or manager.who is None:
-            return ""
+        console = self.control_socket.console
         calls = [probe for probe in silent if isinstance(probe, CallSetup)]
         sip = [probe for probe in silent if isinstance(probe, SipOptions)]
         if len(calls) + len(sip) < len(silent):
             return ""
         if not sip:
-            waiting = records_waiting(manager.endpoint, manager.who, self.deadline)
+            waiting = records_waiting(console, self.deadline)
             if waiting:
                 return f"a call is held up by its record ({waiting}): see their database"
-        busy = overloaded(manager.endpoint, manager.who, self.deadline)
+        busy = overloaded(console, self.deadline)
         if not busy:
             return ""
         what = " and drops SIP requests" if sip else ""
@@ -269,9 +287,7 @@ class Judge:
             told = ask(self._sip_probes(), self.deadline, self.agent.probe_timeout)
         return not told or any(one.healthy for one in told)
 
-    def _excuse_disk(
-        self, manager: ManagerInterface | None, silent: list[Probe]
-    ) -> tuple[str, list[Verdict]]:
+    def _excuse_disk(self, silent: list[Probe]) -> tuple[str, list[Verdict]]:
         """AstDB is silent, and a thread is in the kernel: its disk is slow, or stalls.
 
         Only another node cures a disk that stalls. Without one a restart would end the
@@ -289,7 +305,7 @@ class Judge:
         others = [probe.name for probe in hung if not isinstance(probe, Database)]
         if len(others) == len(hung):
             # The disk is back, and what it has held up may be too much at once.
-            excuse = self._excuse_load(manager, hung)
+            excuse = self._excuse_load(hung)
             return excuse, [one for one in again if not (excuse and one.finding == HUNG)]
         # SIP and calls may hang for another reason while a thread writes: not for one
         # that has not moved at all.
@@ -339,23 +355,15 @@ class Judge:
     def _keep_evidence(self, reason: str) -> None:
         from asha.asterisk.evidence import Collector, prune
 
-        manager = None
-        try:
-            who = Credentials.read(self.agent.ami_secret_file)
-        except BadHere:
-            who = None
         port = self.agent.ami_port
-        listening = self.process.listening(port, ("tcp",)) if port else []
-        if listening and who:
-            manager = (listening[0], who)
-        sockets = list(listening)
+        sockets = self.process.listening(port, ("tcp",)) if port else []
         for protocols, number in self.sip.known():
             sockets += self.process.listening(number, protocols)
         logs = [path for path in self.agent.log_files.split() if path.startswith("/")]
         directory = self.agent.evidence_directory
         patience = self.deadline.within(self.agent.evidence_seconds)
         place = Collector(self.process, patience, self.agent.run, directory).collect(
-            reason, sockets, manager, logs
+            reason, sockets, self.control_socket.console, logs
         )
         if place:
             self.agent.info(f"evidence of the hang is kept in {place}")
@@ -374,13 +382,3 @@ def _waits_to_be_let_in(probe: Probe) -> bool:
     return isinstance(probe, ControlSocket | ManagerInterface) or (
         isinstance(probe, SipOptions) and probe.endpoint.protocol == "tcp"
     )
-
-
-def manager_of(probes: list[Probe]) -> ManagerInterface | None:
-    """The AMI that is asked, by itself or through questions."""
-    for probe in probes:
-        if isinstance(probe, ManagerInterface):
-            return probe
-        if isinstance(probe, ManagerQuestion):
-            return probe.manager
-    return None

@@ -93,23 +93,24 @@ class AsteriskParameters:
     )
     ami_port = Integer(
         "AMI port",
-        "TCP port of the Asterisk Manager Interface; 0 to leave it alone. One that is switched "
-        "off in manager.conf is noticed at start and not missed. Catches hung manager threads.",
+        "TCP port of the Asterisk Manager Interface; 0 to leave it alone. Asked only where "
+        "Asterisk itself listens there. Where ami_secret_file is and AMI is not, or another "
+        "process has its port, that is degraded. Catches hung manager threads.",
         default=5038,
         most=65535,
     )
     ami_secret_file = Path(
         "AMI user and secret",
-        "File with the lines user=NAME and secret=WORD, which only root can read. Without the "
-        "file AMI is asked for its greeting only, without a login.",
+        "File with the lines user=NAME and secret=WORD, which only root can read. The login is "
+        "by challenge: the secret itself is never sent. Without the "
+        "file AMI is asked for its greeting only, without a login, and not missed.",
         default="/etc/asha/ami.secret",
     )
     probes = String(
         "Questions at depth 10 and 20",
-        "Words separated by blanks; the table above tells what each catches. Those that go "
-        "through AMI need the AMI user, with read=system,reporting and "
-        "write=system,reporting,command,originate (originate for call, command to tell "
-        "overload from a hang).",
+        "Words separated by blanks; the table above tells what each catches. channels and "
+        "dialplan go through AMI and need the AMI user, with write=reporting and no other "
+        "right: it may look, and neither run a program nor make a call nor change anything.",
         default=" ".join(PROBES),
     )
     probe_timeout = Duration(

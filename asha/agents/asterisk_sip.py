@@ -6,7 +6,8 @@ lines of asha/asterisk/stacks.py.
 
 from __future__ import annotations
 
-from asha.asterisk import control, stacks
+from asha.asterisk import stacks
+from asha.asterisk.control import Console
 from asha.asterisk.proc import WILDCARD, Endpoint
 from asha.asterisk.wire import Silent, hold
 from asha.ocf import Failed
@@ -39,6 +40,7 @@ class SipSockets:
         self.agent = agent
         self.process = process
         self.deadline = agent.deadline
+        self.console = Console(agent.run_directory, process)
 
     def endpoints(self, reconsider: Callable[[], None]) -> list[Endpoint]:
         """Where to send OPTIONS. Raises NotBound when it is not taken where it must be,
@@ -84,9 +86,8 @@ class SipSockets:
 
     def still_loads(self) -> bool:
         """Whether Asterisk is at its modules: it holds that answer back until then."""
-        path = f"{self.agent.run_directory}/{control.SOCKET_NAME}"
         try:
-            hold(control.wait_fully_booted(path, self.deadline.within(LOADED_SECONDS)))
+            hold(self.console.wait_fully_booted(self.deadline.within(LOADED_SECONDS)))
         except Silent:
             return True
         except OSError:
@@ -118,7 +119,7 @@ class SipSockets:
     def learn(self, deadline: Deadline) -> list[stacks.Socket]:
         """Ask Asterisk, for this and the next actions."""
         known = self._entries()
-        told = stacks.ask(self.agent.run_directory, deadline)
+        told = stacks.ask(self.console, deadline)
         entries, idle = stacks.merged(known, told, self._is_there)
         if idle:
             ports = stacks.words([one.socket for one in idle])

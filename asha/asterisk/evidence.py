@@ -14,7 +14,6 @@ import stat
 import time
 from functools import partial
 
-from asha.asterisk.ami import console
 from asha.asterisk.proc import BLOCKED, STOPPED
 from asha.asterisk.wire import Silent, side_by_side
 from asha.ocf.child import in_child
@@ -24,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asha.asterisk.ami import Credentials
+    from asha.asterisk.control import Console
     from asha.asterisk.proc import Endpoint, Process
     from asha.asterisk.wire import Conversation
     from asha.ocf.deadline import Deadline
@@ -33,9 +32,9 @@ if TYPE_CHECKING:
 DIRECTORY = "/var/lib/asha/evidence"
 SUMMARY = "summary.txt"
 
-# Seconds for what is read from /proc and written, and for one command of AMI.
+# Seconds for what is read from /proc and written, and for the console's commands.
 LOOK_SECONDS = 1.0
-AMI_SECONDS = 0.5
+CONSOLE_SECONDS = 0.5
 # Kept back for the backtraces and the summary to be written.
 WRITE_SECONDS = 0.5
 
@@ -50,7 +49,7 @@ LOG_TAIL = 64 << 10
 # Of what the threads do, in the summary.
 PLACES_MOST = 8
 
-# AMI's Command of these is safe on a sick Asterisk: they walk caches, and take none
+# To have the console do these is safe on a sick Asterisk: they walk caches, and take none
 # of the locks that the probes found held.
 # The last is in builds with DEBUG_THREADS only, and then all that a developer wants.
 COMMANDS = {
@@ -83,7 +82,7 @@ class Collector:
         self,
         reason: str,
         sockets: Sequence[Endpoint],
-        manager: tuple[Endpoint, Credentials] | None,
+        console: Console | None,
         logs: Sequence[str],
     ) -> str:
         """Returns the event's directory, "" when none could be made. Raises nothing."""
@@ -100,8 +99,8 @@ class Collector:
         blocked = {task.tid: task.switches for task in self.process.tasks_in(BLOCKED)}
         if halted:
             self.notes.append("no backtraces, nothing of Asterisk's own: it is halted from outside")
-        elif manager:
-            self._ask(*manager)
+        elif console:
+            self._ask(console)
         for log in logs:
             self._keep(f"log-{os.path.basename(log)}.txt", partial(_tail, log))
         if not halted:
@@ -135,12 +134,11 @@ class Collector:
             return False
         return True
 
-    def _ask(self, endpoint: Endpoint, who: Credentials) -> None:
-        """All at once, each in a session of its own: one that hangs delays no other."""
-        address = (endpoint.address, endpoint.port)
-        deadline = self.deadline.within(AMI_SECONDS)
+    def _ask(self, console: Console) -> None:
+        """All at once, each on a connection of its own: one that hangs delays no other."""
+        deadline = self.deadline.within(CONSOLE_SECONDS)
         answers = side_by_side(
-            [_answer(console(address, who, command, deadline)) for command in COMMANDS.values()]
+            [_answer(console.answer(deadline, command)) for command in COMMANDS.values()]
         )
         for (file, command), answer in zip(COMMANDS.items(), answers, strict=True):
             if isinstance(answer, Exception):

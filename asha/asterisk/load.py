@@ -9,13 +9,12 @@ inside: an overloaded queue is long and moves, a stuck one does not move.
 
 from __future__ import annotations
 
-from asha.asterisk.ami import console
 from asha.asterisk.wire import Silent, hold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.ami import Credentials
-    from asha.asterisk.proc import Endpoint, Process
+    from asha.asterisk.control import Console
+    from asha.asterisk.proc import Process
     from asha.ocf.deadline import Deadline
 
 COMMAND = "core show taskprocessors"
@@ -54,20 +53,20 @@ class Queue:
         return self.waiting >= self.high or (self.waiting > self.low and self.most >= self.high)
 
 
-def overloaded(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> str:
+def overloaded(console: Console, deadline: Deadline) -> str:
     """The queue that is beyond its mark and moves, in words; "" if there is none."""
-    before = {queue.name: queue for queue in _beyond(endpoint, who, deadline)}
+    before = {queue.name: queue for queue in _queues(console, deadline) if queue.may_alarm}
     if not before:
         return ""
     deadline.pause(BETWEEN)
-    for queue in _queues(endpoint, who, deadline):
+    for queue in _queues(console, deadline):
         earlier = before.get(queue.name)
         if earlier is not None and queue.processed > earlier.processed:
             return f"{queue.name} has {queue.waiting} tasks waiting and works on them"
     return ""
 
 
-def records_waiting(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> str:
+def records_waiting(console: Console, deadline: Deadline) -> str:
     """The queue of the CDR engine if it holds calls up, in words; "" if it does not.
 
     Back ends of call records write in that queue's thread (main/cdr.c, without batch
@@ -75,12 +74,12 @@ def records_waiting(endpoint: Endpoint, who: Credentials, deadline: Deadline) ->
     something of its record: the call of our own does. A queue that has soon done all
     that was waiting holds nobody up.
     """
-    before = {queue.name: queue for queue in _queues(endpoint, who, deadline)
+    before = {queue.name: queue for queue in _queues(console, deadline)
               if CDR_ENGINE in queue.name and queue.waiting}
     if not before:
         return ""
     deadline.pause(BETWEEN)
-    for queue in _queues(endpoint, who, deadline):
+    for queue in _queues(console, deadline):
         earlier = before.get(queue.name)
         if earlier is not None and queue.processed - earlier.processed < earlier.waiting:
             return f"{queue.name} has {queue.waiting} tasks waiting"
@@ -100,14 +99,9 @@ def out_of_files(process: Process) -> str:
             "(LimitNOFILE= in its systemd unit)")
 
 
-def _beyond(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> list[Queue]:
-    return [queue for queue in _queues(endpoint, who, deadline) if queue.may_alarm]
-
-
-def _queues(endpoint: Endpoint, who: Credentials, deadline: Deadline) -> list[Queue]:
+def _queues(console: Console, deadline: Deadline) -> list[Queue]:
     try:
-        address = (endpoint.address, endpoint.port)
-        return parse(hold(console(address, who, COMMAND, deadline.within(LISTING_SECONDS))))
+        return parse(hold(console.answer(deadline.within(LISTING_SECONDS), COMMAND)))
     except (OSError, Silent):
         return []
 

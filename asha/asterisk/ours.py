@@ -22,9 +22,9 @@ from asha.asterisk.proc import units_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from asha.asterisk.proc import Endpoint, Proc, Process
+    from asha.asterisk.proc import Proc, Process
 
 # What the cluster itself starts is there, without a unit of its own.
 CLUSTER = "pacemaker.service"
@@ -146,18 +146,3 @@ def is_roots(process: Process) -> bool:
 
 def _age(process: Process) -> tuple[int, int]:
     return int(process.started), process.pid
-
-
-def strangers_at(proc: Proc, process: Process, ports: Iterable[int]) -> list[str]:
-    """Who holds these ports, by UDP or TCP, where this one should: in words."""
-    bound: dict[str, Endpoint] = {}
-    for port in ports:
-        bound.update(process.bound(port, ("udp", "tcp")))
-    wanted = set(bound)
-    found = []
-    for one in proc.all(everywhere=True) if wanted else ():
-        if one.pid != process.pid:
-            held = one.sockets(wanted)
-            user = one.users[:1] or ("unknown",)
-            found += [f"{one} of user {user[0]} holds {bound[inode]}" for inode in sorted(held)]
-    return found

@@ -7,10 +7,13 @@ manual's table is made of their attributes (asha/asterisk/table.py).
 
 from __future__ import annotations
 
+from _socket import AF_UNIX, SOCK_STREAM
+
 from asha.asterisk import control, sip
 from asha.asterisk.ami import Ami
+from asha.asterisk.control import Console
 from asha.asterisk.proc import WILDCARD
-from asha.asterisk.wire import NotConnected, Silent, Talks, Wait, side_by_side
+from asha.asterisk.wire import Endless, Line, NotConnected, Silent, Talks, Wait, side_by_side
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +43,19 @@ SECOND_TRY_AFTER = 1.0
 # How often the context of a call is made anew within one look: a reload may drop it
 # just then.
 REMADE_MOST = 3
+
+# The console's words for a command that it has not, or does not let root give, and what to
+# do (main/cli.c).
+CONSOLE_REFUSES = {
+    "No such command": "load pbx_config.so and res_clioriginate.so (modules.conf)",
+    "You don't have permissions to run": "let root have it in cli_permissions.conf",
+}
+
+# What "dialplan show" prints of the context of the call when it is whole.
+LAST_STEP = "'_k.' =>"
+
+# What a call that hangs owes.
+END_OF_CALL = "end of the call"
 
 # Seconds between two looks at a call that is to end.
 LOOK_AGAIN = 0.1
@@ -102,8 +118,13 @@ class Probe:
         """What comes of it, or what it means that nothing does. Raises nothing."""
         try:
             return (yield from conversation)
+        except Endless as what:
+            # Whoever can have it do that must not have all calls ended.
+            said = f"sends without end: no {what} in {what.sent} bytes"
+            return Verdict(self, UNKNOWN, f"{self.name} at {self.where()} {said}")
         except Silent as what:
-            reason = f"{self.name} at {self.where()} is silent: no {what} within {patience:.1f} s"
+            does = f"sent {what.sent} bytes and" if what.sent else "is silent:"
+            reason = f"{self.name} at {self.where()} {does} no {what} within {patience:.1f} s"
             return self.silence(what, reason)
         except (ConnectionError, FileNotFoundError) as problem:
             finding = self.meaning_of(problem)
@@ -134,32 +155,48 @@ class ControlSocket(Probe):
     vital = False
 
     def __init__(self, run_directory: str, process: Process) -> None:
-        self.path = f"{run_directory}/{control.SOCKET_NAME}"
+        self.console = Console(run_directory, process)
         self.process = process
 
     def where(self) -> str:
-        return self.path
+        return self.console.path
 
-    def converse(self, deadline: Deadline) -> Conversation[Verdict]:
-        greeting = yield from control.greet(self.path, deadline)
+    def visit(self, deadline: Deadline) -> Line:
+        return Line(AF_UNIX, SOCK_STREAM, deadline)
+
+    def enter(self, line: Line) -> Conversation[Verdict]:
+        """The greeting of a visit."""
+        yield from self.console.connect(line)
+        greeting = yield from control.greeting(line)
         # Not from the end: a version may be "certified/18.9-cert3".
         pid = [*greeting.split("/", 2), ""][1]
         if not pid.isdecimal():
             # Out of open files, for one: it says so and hangs up.
-            reason = f'control socket {self.path} says "{greeting}" instead of its greeting'
+            reason = f'control socket {self.where()} says "{greeting}" instead of its greeting'
             return Verdict(self, UNKNOWN, reason)
         if pid != str(self.process.pid):
             reason = (
-                f"control socket {self.path} belongs to process {pid}, "
+                f"control socket {self.where()} belongs to process {pid}, "
                 f"but Asterisk is process {self.process.pid}"
             )
             return Verdict(self, UNKNOWN, reason)
         return Verdict(self, HEALTHY)
 
+    def converse(self, deadline: Deadline) -> Conversation[Verdict]:
+        with self.visit(deadline) as line:
+            return (yield from self.enter(line))
+
     def refusal(self, problem: OSError, finding: str) -> str:
-        if isinstance(problem, FileNotFoundError):
-            return f"{self.path} is gone, somebody has removed it"
-        return f"nobody listens at {self.path}"
+        return console_is_gone(self.where(), problem)
+
+
+def console_is_gone(path: str, problem: OSError) -> str:
+    """Why nobody takes a connection at the control socket."""
+    if isinstance(problem, FileNotFoundError):
+        return f"{path} is gone, somebody has removed it"
+    if isinstance(problem, ConnectionResetError):
+        return f"{path} closed the connection without an answer"
+    return f"nobody listens at {path}"
 
 
 class PortProbe(Probe):
@@ -236,6 +273,10 @@ class ManagerInterface(PortProbe):
     def enter(self, ami: Ami) -> Conversation[Verdict]:
         """The greeting and the login of a visit."""
         yield from ami.greet()
+        if not self.endpoint.is_held:
+            # It was there all the time, or the greeting may be somebody else's.
+            reason = f"{self.where()} is not Asterisk's any more: nothing was said to it"
+            return Verdict(self, UNKNOWN, f"{self.name}: {reason}")
         if self.who is not None and not (yield from ami.login(self.who)):
             reason = (
                 f"AMI does not accept user {self.who.user}: "
@@ -261,7 +302,7 @@ class ManagerQuestion(PortProbe):
     # (authlimit in manager.conf) or its reload, of which no call knows.
     vital = False
     # What the account must be allowed, as in manager.conf.
-    needs = "read=system,reporting and write=system,reporting"
+    needs = "write=reporting"
 
     def __init__(self, manager: ManagerInterface) -> None:
         super().__init__(manager.endpoint, manager.process)
@@ -329,123 +370,201 @@ class DialplanLock(ManagerQuestion):
         return ""
 
 
-class Database(ManagerQuestion):
+class Asking:
+    """The console questions of one attempt, until ``deadline``."""
+
+    __slots__ = ("control_socket", "deadline", "was_let_in")
+
+    def __init__(self, control_socket: ControlSocket, deadline: Deadline) -> None:
+        self.control_socket = control_socket
+        self.deadline = deadline
+        self.was_let_in = False
+
+    def put(self, *commands: str) -> Conversation[str]:
+        """What these commands print. Raises NotAsked, NotLetIn; Silent and OSError too."""
+        with self.control_socket.visit(self.deadline) as line:
+            entering = self.control_socket.enter(line)
+            if self.was_let_in:
+                # Not judged again: the patience of this one is what the others have left.
+                entry = yield from entering
+            else:
+                entry = yield from self.control_socket.judge(entering, self.deadline.remaining())
+            if not entry.healthy:
+                raise NotLetIn(entry)
+            self.was_let_in = True
+            answer = yield from control.last_answer(line, *commands)
+        for refusal, mend in CONSOLE_REFUSES.items():
+            if refusal in answer:
+                raise NotAsked(f"{answer.strip().splitlines()[0]}: {mend}")
+        return answer
+
+
+class NotLetIn(Exception):
+    """The control socket's verdict, before the question could be put."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+class ConsoleQuestion(Probe):
+    """Base of those that have the console do something, which root may ask.
+
+    AMI's user would need rights for it with which whoever has its secret can run programs
+    as Asterisk's user: DBPut is of the class "system", as is ModuleLoad, which runs a
+    file of any directory (seen with 16.28); "command" and "originate" lead to System(). Each
+    command is served by a thread of its own (main/asterisk.c, netconsole()): one that
+    waits for a lock stops no other. What goes wrong before the question is the control
+    socket's verdict.
+    """
+
+    depth = 10
+    vital = False
+
+    def __init__(self, control_socket: ControlSocket) -> None:
+        self.control_socket = control_socket
+
+    def where(self) -> str:
+        return self.control_socket.where()
+
+    def refusal(self, problem: OSError, finding: str) -> str:
+        return console_is_gone(self.where(), problem)
+
+    def attempt(self, deadline: Deadline) -> Conversation[Verdict]:
+        patience = deadline.remaining()
+        try:
+            return (yield from self.judge(self.converse(deadline), patience))
+        except NotLetIn as problem:
+            return problem.verdict
+
+    def converse(self, deadline: Deadline) -> Conversation[Verdict]:
+        try:
+            problem = yield from self.question(Asking(self.control_socket, deadline))
+        except NotAsked as why:
+            return Verdict(self, UNKNOWN, f"{self.name} not looked at: {why}")
+        return Verdict(self, FAULTY, problem) if problem else Verdict(self, HEALTHY)
+
+    def question(self, asking: Asking) -> Conversation[str]:
+        """Ask; "" or what Asterisk complains of. Raises NotAsked."""
+        raise NotImplementedError
+
+
+class Database(ConsoleQuestion):
     name = "AstDB"
     word = "astdb"
-    asked = "DBPut and DBGet of asha/heartbeat"
+    asked = "database put and get of asha/heartbeat, on the console"
     exercises = "the database of registrations: its lock, its file and the disk below"
     means = "hung (see disk_patience): telephones cannot register; an error: degraded "\
         "(when_faulty)"
-    costs = "a session, a key written"
+    costs = "a connection, a key written"
 
-    def question(self, ami: Ami) -> Conversation[str]:
-        key = {"Family": "asha", "Key": "heartbeat"}
-        put = yield from self.allowed(ami, "DBPut", **key, Val=self.process.started)
-        if put.get("Response") != "Success":
-            said = put.get("Message", "no reason given")
-            return f"AstDB does not take a key ({said})"
-        got = yield from self.allowed(ami, "DBGet", **key)
-        if got.get("Response") != "Success":
-            return f"AstDB does not give a key back ({got.get('Message', 'no reason given')})"
+    def question(self, asking: Asking) -> Conversation[str]:
+        said = yield from asking.put(
+            f"database put asha heartbeat {self.control_socket.process.started}",
+            "database get asha heartbeat",
+        )
+        lines = said.strip().splitlines() or ["no reason given"]
+        if "Updated database successfully" not in said:
+            return f"AstDB does not take a key ({lines[0]})"
+        if "Value: " not in said:
+            return f"AstDB does not give a key back ({lines[-1]})"
         return ""
 
 
-class CallSetup(ManagerQuestion):
+class CallSetup(ConsoleQuestion):
     name = "call setup"
     word = "call"
     depth = 20
-    asked = "Originate of a Local channel through a context of our own"
+    asked = "a Local channel through a context of our own, by the console"
     exercises = "a whole call: channels, a thread, the dialplan, an answer, the end"
     means = "hung; refused: degraded (when_faulty)"
     costs = "two channels for milliseconds"
-    needs = "read=system,reporting and write=system,reporting,originate"
 
-    # The context is made by AMI when it is not there: a reload of the dialplan drops it,
-    # and nobody's extensions.conf is touched. Both halves run it, and the first to come to
-    # its end hangs up the other: a call of some milliseconds, so that hardly a reload
-    # meets it. NoCDR is gone in Asterisk 21, CDR_PROP is in all since 12 (funcs/func_cdr.c).
+    # The context is made by the console when it is not there: a reload of the dialplan
+    # drops it, and nobody's extensions.conf is touched. One half answers and waits; the
+    # other then runs the extension of this one call, which leaves the sign that it came so
+    # far, and hangs up both: a call of some milliseconds, so that hardly a reload meets
+    # it. NoCDR is gone in Asterisk 21, CDR_PROP is in all since 12 (funcs/func_cdr.c).
     CONTEXT = "asha-heartbeat"
-    NO_RECORD = ("Set", "CDR_PROP(disable)=1")
-    STEPS = (NO_RECORD, ("Answer", ""))
-    # By these names an earlier one is found that has not ended.
-    HALVES = ("asha-heartbeat-1", "asha-heartbeat-2")
+    NO_RECORD = "Set(CDR_PROP(disable)=1)"
+    SIGN = "ASHA_CALL"
+    # Seconds for the waiting half to end by itself: more than any patience.
+    STEPS = (
+        ("s", (NO_RECORD, "Answer()", "Wait(60)")),
+        ("_k.", (NO_RECORD, f"Set(GLOBAL({SIGN})=${{EXTEN}})")),
+    )
+    # As "local show channels" names one that has not ended.
+    HALF = f"s@{CONTEXT}"
 
-    def __init__(self, manager: ManagerInterface) -> None:
-        super().__init__(manager)
-        self._called = False
+    def __init__(self, control_socket: ControlSocket) -> None:
+        super().__init__(control_socket)
+        # Of the calls asked for in this look.
+        self._signs: list[str] = []
 
-    def question(self, ami: Ami) -> Conversation[str]:
-        yield from self._end_of_the_last(ami)
-        self._called = True
-        answer = yield from self._originate(ami)
-        for _ in range(REMADE_MOST):
-            if answer.get("Response") == "Success":
-                break
-            # Refused at once and without a word in the log where the context is not there.
-            yield from self._make_context(ami)
-            answer = yield from self._originate(ami)
-        if answer.get("Response") == "Success":
-            return ""
-        said = answer.get("Message", "no reason given")
+    def question(self, asking: Asking) -> Conversation[str]:
+        yield from self._end_of_the_last(asking)
+        for again in range(REMADE_MOST + 1):
+            # A call without it is refused, and Asterisk logs a warning.
+            if again or LAST_STEP not in (yield from asking.put(f"dialplan show {self.CONTEXT}")):
+                yield from self._make_context(asking)
+            if (yield from self._call(asking)):
+                return ""
         return (
-            f"Asterisk sets up no call ({said}): is it at its maxcalls or maxload "
-            "(asterisk.conf), or being stopped when it is idle?"
+            "Asterisk sets up no call: is it at its maxcalls or maxload (asterisk.conf), or "
+            "being stopped when it is idle?"
         )
 
-    def _end_of_the_last(self, ami: Ami) -> Conversation[None]:
+    def _end_of_the_last(self, asking: Asking) -> Conversation[None]:
         """Never two of them: what holds one up would keep each for ever."""
-        patience = ami.deadline.within(ami.deadline.remaining() / (1 if self._called else 2))
-        for half in self.HALVES:
-            while True:
-                found = yield from self.allowed(ami, "Getvar", Channel=half, Variable="ASHA")
-                if found.get("Response") != "Success":
-                    break
-                if patience.expired:
-                    if self._called:
-                        raise Silent("end of the call that was asked for first")
-                    raise NotAsked(
-                        f"the call of the monitor before ({half}) has not ended: does the "
-                        "database for call records answer?"
-                    )
-                yield Wait(-1, 0, patience.within(LOOK_AGAIN))
+        ours = bool(self._signs)
+        patience = asking.deadline.within(asking.deadline.remaining() / (1 if ours else 2))
+        while (yield from self._is_there(asking)):
+            if patience.expired:
+                if ours:
+                    raise Silent(END_OF_CALL)
+                raise NotAsked(
+                    f"the call of the monitor before ({self.HALF}) has not ended: does the "
+                    "database for call records answer?"
+                )
+            yield Wait(-1, 0, patience.within(LOOK_AGAIN))
 
-    def _originate(self, ami: Ami) -> Conversation[dict[str, str]]:
-        # Asterisk gives up by itself, also when nobody listens any more: not before us,
-        # or its refusal would be taken for an answer.
-        patience = int(2000 * ami.deadline.remaining()) + 1
-        return (
-            yield from self.allowed(
-                ami,
-                "Originate",
-                Channel=f"Local/s@{self.CONTEXT}/n",
-                Context=self.CONTEXT,
-                Exten="s",
-                Priority="1",
-                Timeout=str(patience),
-                ChannelId=self.HALVES[0],
-                OtherChannelId=self.HALVES[1],
-            )
+    def _call(self, asking: Asking) -> Conversation[bool]:
+        """Whether it came through to its end; not: it was refused."""
+        import os
+
+        extension = f"k{os.urandom(4).hex()}"
+        self._signs.append(f"{self.SIGN}={extension}")
+        # Asterisk makes both channels before it answers, or none; and gives up by itself
+        # after 30 s (res/res_clioriginate.c), also when nobody listens any more.
+        yield from asking.put(
+            f"channel originate Local/{self.HALF}/n extension {extension}@{self.CONTEXT}"
         )
+        while (yield from self._is_there(asking)):
+            yield Wait(-1, 0, asking.deadline.within(LOOK_AGAIN))
+        said = yield from asking.put("dialplan show globals")
+        return any(sign in said for sign in self._signs)
 
-    def _make_context(self, ami: Ami) -> Conversation[None]:
-        steps = list(self.STEPS)
-        engine = yield from self.allowed(ami, "ModuleCheck", Module="func_cdr")
-        if engine.get("Response") != "Success":
-            steps.remove(self.NO_RECORD)  # nobody keeps records, and it would be logged
-        for priority, (application, data) in enumerate(steps, 1):
-            made = yield from self.allowed(
-                ami,
-                "DialplanExtensionAdd",
-                Context=self.CONTEXT,
-                Extension="s",
-                Priority=str(priority),
-                Application=application,
-                ApplicationData=data,
-                Replace="yes",
-            )
-            if made.get("Response") != "Success":
-                said = made.get("Message", "no reason given")
-                raise NotAsked(f"its context {self.CONTEXT} cannot be made ({said})")
+    def _is_there(self, asking: Asking) -> Conversation[bool]:
+        """Whether one of ours has not ended. Raises Silent when that is asked too late."""
+        if self._signs and asking.deadline.expired:
+            raise Silent(END_OF_CALL)
+        try:
+            return self.HALF in (yield from asking.put("local show channels"))
+        except Endless:
+            raise
+        except Silent:
+            raise Silent(END_OF_CALL if self._signs else "list of Local channels") from None
+
+    def _make_context(self, asking: Asking) -> Conversation[None]:
+        engine = yield from asking.put("module show like func_cdr.so")
+        # Without it nobody keeps records, and the step would be logged.
+        off = "\n0 modules loaded" in f"\n{engine}"
+        commands = [
+            f"dialplan add extension {extension},{priority},{step} into {self.CONTEXT} replace"
+            for extension, steps in self.STEPS
+            for priority, step in enumerate(steps[1:] if off else steps, 1)
+        ]
+        yield from asking.put(*commands)
 
 
 class SipOptions(PortProbe):
@@ -465,9 +584,13 @@ class SipOptions(PortProbe):
         return Verdict(self, HEALTHY)
 
 
-# What is asked through AMI; their words, and the other two's, are for the parameter probes.
-QUESTIONS = (ChannelLocks, DialplanLock, Database, CallSetup)
-PROBES = tuple(probe.word for probe in (ManagerInterface, *QUESTIONS, SipOptions))
+# What is asked through AMI, and on the console; their words, and the other two's, are for
+# the parameter probes.
+QUESTIONS = (ChannelLocks, DialplanLock)
+CONSOLE_QUESTIONS = (Database, CallSetup)
+PROBES = tuple(
+    probe.word for probe in (ManagerInterface, *QUESTIONS, *CONSOLE_QUESTIONS, SipOptions)
+)
 
 
 def ask(probes: Sequence[Probe], deadline: Deadline, patience: float) -> list[Verdict]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from _socket import AF_UNIX, SOCK_STREAM
 
-from asha.asterisk import control
 from asha.asterisk.wire import Line, Silent, hold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asha.asterisk.control import Console
     from asha.asterisk.wire import Conversation
     from asha.ocf.deadline import Deadline
 
@@ -47,7 +47,7 @@ def database_is_up(path: str, deadline: Deadline) -> bool:
     return True
 
 
-def reload_modules(run_directory: str, modules: Sequence[str], deadline: Deadline) -> list[str]:
+def reload_modules(console: Console, modules: Sequence[str], deadline: Deadline) -> list[str]:
     """Reload each; what Asterisk said, an unknown module left out.
 
     Raises NotYet when it is not done now, Silent when a reload takes longer than
@@ -56,11 +56,7 @@ def reload_modules(run_directory: str, modules: Sequence[str], deadline: Deadlin
     said = []
     for module in modules:
         answer = hold(
-            control.command(
-                f"{run_directory}/{control.SOCKET_NAME}",
-                f"module reload {module}",
-                deadline.within(RELOAD_SECONDS),
-            )
+            console.first_line(f"module reload {module}", deadline.within(RELOAD_SECONDS))
         )
         if any(words in answer for words in NOT_YET):
             raise NotYet(answer)

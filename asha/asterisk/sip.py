@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from _socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 
-from asha.asterisk.wire import Line, Silent
+from asha.asterisk.wire import Endless, Line, Silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def options(endpoint: Endpoint, deadline: Deadline) -> Conversation[str]:
 
 
 def _ask_by_datagram(line: Line, request: bytes, branch: str) -> Conversation[str]:
+    # The line is connected: the kernel drops what comes from any other address or port.
     patience = T1
     while not line.deadline.expired:
         yield from line.send(request)
@@ -49,8 +50,10 @@ def _ask_by_datagram(line: Line, request: bytes, branch: str) -> Conversation[st
             answer = yield from line.receive(pause)
             if answer is not None and _answers(answer, branch):
                 return _status(answer)
+            if line.taken > line.most:
+                raise Endless("response to OPTIONS", line.taken)
         patience *= 2
-    raise Silent("response to OPTIONS")
+    raise Silent("response to OPTIONS", line.taken)
 
 
 def _request(endpoint: Endpoint, host: str, port: int, branch: str) -> bytes:

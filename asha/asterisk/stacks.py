@@ -8,13 +8,13 @@ channels/chan_sip.c, sip_show_settings(). A stack that is not loaded has no such
 
 from __future__ import annotations
 
-from asha.asterisk import control
 from asha.asterisk.wire import Silent, side_by_side
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from asha.asterisk.control import Console
     from asha.asterisk.wire import Conversation
     from asha.ocf.deadline import Deadline
 
@@ -64,14 +64,13 @@ class Entry:
         return self.protocol in PROTOCOLS
 
 
-def ask(run_directory: str, deadline: Deadline) -> dict[str, list[Entry] | None]:
+def ask(console: Console, deadline: Deadline) -> dict[str, list[Entry] | None]:
     """What each stack is bound to, None for one that is not loaded.
 
     One that does not answer is left out. Raises nothing.
     """
-    path = f"{run_directory}/{control.SOCKET_NAME}"
     patience = deadline.within(ASK_SECONDS)
-    answers = side_by_side([_answer(path, command, patience) for command in COMMANDS.values()])
+    answers = side_by_side([_answer(console, command, patience) for command in COMMANDS.values()])
     return {
         stack: None if UNKNOWN_COMMAND in text else _entries(stack, text)
         for stack, text in zip(COMMANDS, answers, strict=True)
@@ -79,9 +78,9 @@ def ask(run_directory: str, deadline: Deadline) -> dict[str, list[Entry] | None]
     }
 
 
-def _answer(path: str, command: str, deadline: Deadline) -> Conversation[str]:
+def _answer(console: Console, command: str, deadline: Deadline) -> Conversation[str]:
     try:
-        return (yield from control.whole_answer(path, command, deadline))
+        return (yield from console.answer(deadline, command))
     except (OSError, Silent):
         return ""
 

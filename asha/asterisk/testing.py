@@ -8,6 +8,7 @@ Python interpreter under the name of the binary that the agent looks for.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import random
@@ -34,14 +35,12 @@ AMI = "ami"
 SIP = "sip"
 LOADING = "loading"
 TERM = "term"
-# What AMI does not answer while the lock is held: its action, and the part's name.
-LOCKS = {
-    "Getvar": "channels",
-    "ShowDialPlan": "dialplan",
-    "DBPut": "astdb",
-    "DBGet": "astdb",
-    "Originate": "call",
-}
+# What AMI does not answer while the lock is held: its action, and the part's name; and the
+# console.
+LOCKS = {"Getvar": "channels", "ShowDialPlan": "dialplan"}
+CONSOLE_LOCKS = {"database put": "astdb"}
+# silent-call: a call that is asked for does not end.
+CALL = "call"
 # silent-astdb-locked: AstDB answers with an error.
 ASTDB_LOCKED = "astdb-locked"
 # AMI hangs up on such a question, or does not let this user ask it.
@@ -55,16 +54,17 @@ OVERLOAD = "overload"
 STUCK = "stuck"
 DRAINING = "draining"
 # A call is refused; one has not ended; call records wait, and are written; nobody keeps
-# them; this user may originate none.
+# them; the console has no command to make one.
 REFUSES = "refuses"
 CALL_LEFT = "call-left"
 RECORDS_WAIT = "records-wait"
 RECORDS_MOVE = "records-move"
 NO_RECORDS = "no-records"
 NO_CALLS = "no-calls"
-# Files of the folder: the steps of the context that was made, and each call's fields.
+# Files of the folder: the steps of the context that was made, each call, and what it left.
 CONTEXT = "context"
 CALLS = "calls"
+SIGN = "sign"
 # And what a console command prints, by its words joined by "-".
 SAYS = "says-"
 
@@ -109,6 +109,7 @@ class FakeAsterisk:
         (folder / "asterisk.pid").write_text(f"{self.pid}\n")
         self._parts = {self._control: CONTROL, self._ami: AMI, self._sip: SIP, self._sip_tcp: SIP}
         self._callers: dict[socket.socket, tuple[str, bytes]] = {}
+        self._challenges: dict[socket.socket, str] = {}
         self._processed = 1000
         self._written = 25
         self._ending = threading.Event()
@@ -197,14 +198,19 @@ class FakeAsterisk:
             return
         heard += data
         if part == CONTROL and heard.startswith(LAST_COMMAND):
-            caller.sendall(self._console(heard[len(LAST_COMMAND) : -1].decode()))
+            commands = heard[len(LAST_COMMAND) : -1].decode().split("\0")
+            said = [self._console(command) for command in commands]
+            if None in said:
+                self._callers[caller] = (part, b"held")
+                return
+            caller.sendall(b"".join(one for one in said if one is not None))
             del self._callers[caller]
             caller.close()
             return
         if part == AMI:
             while b"\r\n\r\n" in heard:
                 block, _, heard = heard.partition(b"\r\n\r\n")
-                answer = self._ami_answer(block.decode())
+                answer = self._greeted_answer(caller, block.decode())
                 if answer is None:
                     del self._callers[caller]
                     caller.close()
@@ -215,12 +221,68 @@ class FakeAsterisk:
             heard = b""
         self._callers[caller] = (part, heard)
 
-    def _console(self, command: str) -> bytes:
-        """As Asterisk 16.28 words it where no such module is loaded."""
+    def _console(self, command: str) -> bytes | None:
+        """As Asterisk 16.28 words it; None while a lock is held."""
         file = self.folder / f"{SAYS}{'-'.join(command.split())}"
         if file.exists():
             return file.read_bytes()
+        words = command.split()
+        name = " ".join(words[:2])
+        if name in CONSOLE_LOCKS and self._silent(CONSOLE_LOCKS[name]):
+            return None
+        if name == "database put":
+            done = not self._silent(ASTDB_LOCKED)
+            return b"Updated database successfully\n" if done else b"Failed to update entry\n"
+        if name == "database get":
+            return b"Value: 1\n"
+        if command == "core show taskprocessors":
+            return self._listing()
+        if not self._silent(NO_CALLS):
+            said = self._call(name, words)
+            if said is not None:
+                return said.encode()
         return f"No such command '{command}' (type 'core show help {command}' ...)\n".encode()
+
+    def _call(self, name: str, words: list[str]) -> str | None:
+        """What the call of depth 20 asks for; None for anything else."""
+        context, calls, sign = (self.folder / one for one in (CONTEXT, CALLS, SIGN))
+        if name == "module show":
+            return f"Module ...\n{0 if self._silent(NO_RECORDS) else 1} modules loaded\n"
+        if name == "dialplan add":
+            with context.open("a", encoding="utf-8") as file:
+                file.write(f"{words[3]}\n")
+            return f"Extension {words[3]} replace by\n"
+        if name == "channel originate":
+            if context.exists() and not self._silent(REFUSES):
+                with calls.open("a", encoding="utf-8") as file:
+                    file.write(f"{' '.join(words[2:])}\n")
+                if not self._silent(CALL):
+                    sign.write_text(words[4].partition("@")[0], encoding="utf-8")
+            return ""
+        if name == "local show":
+            asked = self._silent(CALL) and calls.exists()
+            left = self._silent(CALL_LEFT) or asked
+            return "Local/s@asha-heartbeat-00000001;1 -- s@asha-heartbeat\n" if left else (
+                "No local channels in use\n")
+        if words[2:] == ["asha-heartbeat"]:
+            return "  '_k.' =>          1. Set(...)\n" if context.exists() \
+                else "There is no existence of 'asha-heartbeat' context\n"
+        if name == "dialplan show":
+            kept = f"   ASHA_CALL={sign.read_text(encoding='utf-8')}\n" if sign.exists() else ""
+            return f"   CONSOLE=Console/dsp\n{kept}\n    -- 2 variable(s)\n"
+        return None
+
+    def _greeted_answer(self, caller: socket.socket, block: str) -> bytes | None:
+        """A challenge is one session's; the rest is as for any."""
+        fields = dict(line.split(": ", 1) for line in block.split("\r\n") if ": " in line)
+        if fields.get("Action") == "Challenge":
+            self._challenges[caller] = str(random.randrange(10**9))
+            identity = fields.get("ActionID", "")
+            return (f"Response: Success\r\nActionID: {identity}\r\n"
+                    f"Challenge: {self._challenges[caller]}\r\n\r\n").encode()
+        if fields.get("Action") == "Login":
+            return _login(fields, self._challenges.pop(caller, ""))
+        return self._ami_answer(block)
 
     def _ami_answer(self, block: str) -> bytes | None:
         """None to hang up."""
@@ -230,43 +292,13 @@ class FakeAsterisk:
             return b""
         if name in LOCKS and self._silent(HUNG_UP):
             return None
-        if name in LOCKS and (
-            self._silent(FORBIDDEN) or (name == "Originate" and self._silent(NO_CALLS))
-        ):
+        # What AMI's account may not have, whatever it asks.
+        if name not in LOCKS or self._silent(FORBIDDEN):
             return _answer(fields, "Error", "Permission denied")
-        if name == "Command":
-            return self._listing(fields)
-        if name == "Getvar" and self._silent(CALL_LEFT) and "heartbeat-2" in fields["Channel"]:
-            return _answer(fields, "Success", "")
-        if name in ("ModuleCheck", "DialplanExtensionAdd", "Originate"):
-            return _answer(fields, *self._call(name, fields))
-        return _ami_response(fields, self._silent(ASTDB_LOCKED))
+        return _ami_response(fields)
 
-    def _call(self, name: str, fields: dict[str, str]) -> tuple[str, str]:
-        """As Asterisk 16.28 words it."""
-        context, calls = self.folder / CONTEXT, self.folder / CALLS
-        if name == "ModuleCheck":
-            loaded = not self._silent(NO_RECORDS)
-            return ("Success", "") if loaded else ("Error", "Module not loaded")
-        if name == "DialplanExtensionAdd":
-            step = f"{fields['Priority']} {fields['Application']}({fields['ApplicationData']})\n"
-            with context.open("a", encoding="utf-8") as file:
-                file.write(step)
-            return "Success", "Added requested extension"
-        if not context.exists():
-            return "Error", "Extension does not exist."
-        if self._silent(REFUSES):
-            return "Error", "Originate failed"
-        with calls.open("a", encoding="utf-8") as file:
-            file.write(f"{fields['Channel']} {fields['ChannelId']} {fields['Timeout']}\n")
-        return "Success", "Originate successfully queued"
-
-    def _listing(self, fields: dict[str, str]) -> bytes:
+    def _listing(self) -> bytes:
         """core show taskprocessors, with a long queue where the folder has one of these."""
-        if fields["Command"] == "core show locks":
-            return _answer(fields, "Success", "Command output follows")[:-2] + (
-                b"Output: No such command 'core show locks'\r\n\r\n"
-            )
         waiting, moves = 0, 0
         if self._silent(OVERLOAD):
             waiting, moves = 600, 10
@@ -283,11 +315,7 @@ class FakeAsterisk:
             f"stasis/m:cdr:aggregator-00000005 {self._written} {records} 9 4500 5000",
             "1 taskprocessor",
         )
-        said = "".join(f"Output: {row}\r\n" for row in rows)
-        return (
-            f"Response: Success\r\nActionID: {fields.get('ActionID', '')}\r\n"
-            f"Message: Command output follows\r\n{said}\r\n"
-        ).encode()
+        return "".join(f"{row}\n" for row in rows).encode()
 
     def _let_go_loaded(self) -> None:
         if self._silent(LOADING):
@@ -353,23 +381,28 @@ def _bound(kind: int, port: int) -> socket.socket:
     return one
 
 
-def _ami_response(fields: dict[str, str], locked: bool) -> bytes:
-    """As Asterisk 16 words it."""
+def _login(fields: dict[str, str], challenge: str) -> bytes:
+    """As main/manager.c: MD5 of the challenge and the secret, or the secret itself."""
+    key = hashlib.md5((challenge + SECRET).encode(), usedforsecurity=False).hexdigest()
+    accepted = fields.get("Username") == USER and (
+        fields.get("Secret") == SECRET
+        or (fields.get("AuthType") == "MD5" and bool(challenge) and fields.get("Key") == key)
+    )
+    word = "Success" if accepted else "Error"
+    said = "Authentication accepted" if accepted else "Authentication failed"
     event = "Event: SuccessfulAuth\r\nActionID: none\r\n\r\n"
+    return event.encode() + _answer(fields, word, said)
+
+
+def _ami_response(fields: dict[str, str]) -> bytes:
+    """As Asterisk 16 words it."""
     name = fields.get("Action", "")
-    word, said = "Error", f"Invalid/unknown command: {name}"
-    if name == "Login":
-        accepted = (fields.get("Username"), fields.get("Secret")) == (USER, SECRET)
-        word = "Success" if accepted else "Error"
-        said = "Authentication accepted" if accepted else "Authentication failed"
-    elif name == "Getvar":
+    said = f"Invalid/unknown command: {name}"
+    if name == "Getvar":
         said = "No such channel"
     elif name == "ShowDialPlan":
         said = f"Did not find context {fields['Context']}"
-    elif name in ("DBPut", "DBGet"):
-        word = "Error" if locked else "Success"
-        said = "Failed to update entry" if locked else "Result will follow"
-    return (event.encode() if name == "Login" else b"") + _answer(fields, word, said)
+    return _answer(fields, "Error", said)
 
 
 def _answer(fields: dict[str, str], word: str, said: str) -> bytes:

@@ -5,12 +5,11 @@ Imported only when one of them looks odd, and at depth 20.
 
 from __future__ import annotations
 
-from asha.asterisk.ami import console
 from asha.asterisk.wire import Silent, hold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.probes import ManagerInterface
+    from asha.asterisk.control import Console
     from asha.asterisk.proc import Process, Task
     from asha.ocf.deadline import Deadline
 
@@ -31,7 +30,7 @@ HOLDS_UP = (
 # Not more of them are named.
 NAMED_MOST = 3
 
-# Seconds for AMI's list of threads.
+# Seconds for the console's list of threads.
 LISTING_SECONDS = 1.0
 
 
@@ -97,32 +96,27 @@ class Runaway:
 
 
 def runaways(
-    look: Runaway, remembered: str, manager: ManagerInterface | None, deadline: Deadline
+    look: Runaway, remembered: str, console: Console, deadline: Deadline
 ) -> list[str]:
-    """In words, with what Asterisk calls the thread's work where AMI tells."""
+    """In words, with what Asterisk calls the thread's work where its console tells."""
     found = look.since(remembered)
     if not found:
         return []
-    work = _work(manager, deadline)
+    work = _work(console, deadline)
     return [
         f"{task} {said}{': ' + work[task.tid] if task.tid in work else ''}"
         for task, said in found[:NAMED_MOST]
     ]
 
 
-def _work(manager: ManagerInterface | None, deadline: Deadline) -> dict[int, str]:
+def _work(console: Console, deadline: Deadline) -> dict[int, str]:
     """By thread, the function that it began with and where.
 
     Asterisk's lines (main/asterisk.c, handle_show_threads()): an address, the thread's
     number, the function, "started at [ line]", the file and the function that began it.
     """
-    if manager is None or manager.who is None:
-        return {}
-    address = (manager.endpoint.address, manager.endpoint.port)
     try:
-        said = hold(
-            console(address, manager.who, "core show threads", deadline.within(LISTING_SECONDS))
-        )
+        said = hold(console.answer(deadline.within(LISTING_SECONDS), "core show threads"))
     except (OSError, Silent):
         return {}
     work = {}

@@ -235,7 +235,8 @@ class Direct(Launcher):
                     if not stat.S_ISREG(about.st_mode) or about.st_mtime < self._began:
                         continue
                     log.seek(max(0, about.st_size - TAIL_BYTES))
-                    text = log.read().decode("utf-8", "replace")
+                    # No more, also when somebody goes on writing.
+                    text = log.read(TAIL_BYTES).decode("utf-8", "replace")
             except OSError:
                 continue
             line = telling_line(text.splitlines())

@@ -46,13 +46,25 @@ POLLOUT = select.POLLOUT
 # which the kernel cannot make us wait.
 QUEUE_RETRY = 0.05
 
-# The longest answer that is read; what comes is a banner, a few headers or a
-# small listing.
+# Bytes of the longest answer that is read; what comes is a banner, a few headers or a
+# listing.
 ANSWER_MOST = 1 << 20
+
+# What came in time and is only read late, as we had no processor, still counts; this
+# many reads of it, so that who goes on sending does not keep us.
+LATE_READS = 16
 
 
 class Silent(Exception):
-    """No answer in time. The message says which."""
+    """No answer in time. The message says which; ``sent``: bytes that were none."""
+
+    def __init__(self, what: str, sent: int = 0) -> None:
+        super().__init__(what)
+        self.sent = sent
+
+
+class Endless(Silent):
+    """More than an answer may have, and no end of it."""
 
 
 class NotConnected(Silent):
@@ -73,14 +85,22 @@ class Wait:
 class Line:
     """One connection of its own, all of whose waits end at ``deadline``.
 
-    OSError where the kernel says no, Silent where nothing comes.
+    OSError where the kernel says no, Silent where nothing comes, Endless where more
+    than ``most`` bytes come for one question.
     """
+
+    most = ANSWER_MOST
 
     def __init__(self, family: int, kind: int, deadline: Deadline) -> None:
         self.socket = Socket(family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC)
         self.stream = kind != SOCK_DGRAM
         self.deadline = deadline
+        # What has come and is not read from ``_next`` on, and all that has come since the
+        # question.
         self.received = b""
+        self._next = 0
+        self.taken = 0
+        self._late = 0
 
     def __enter__(self) -> Self:
         return self
@@ -121,41 +141,51 @@ class Line:
     def receive(self, deadline: Deadline | None = None) -> Conversation[bytes | None]:
         """What came next, or None if nothing came until ``deadline``.
 
-        ConnectionResetError when the other side has closed a stream.
+        ConnectionResetError when the other side has closed a stream. Waits each time: so
+        one that sends without a pause keeps neither us nor the other conversations.
         """
+        until = deadline or self.deadline
         while True:
+            if not (yield Wait(self.socket.fileno(), POLLIN, until)):
+                return None
+            if self.deadline.expired:
+                self._late += 1
+                if self._late > LATE_READS:
+                    return None
             try:
                 data = self.socket.recv(65536)
             except BlockingIOError:
-                if not (yield Wait(self.socket.fileno(), POLLIN, deadline or self.deadline)):
-                    return None
                 continue
             if not data and self.stream:
                 raise ConnectionResetError("closed the connection without an answer")
+            self.taken += len(data)
             return data
 
     def read_until(self, mark: bytes, what: str) -> Conversation[bytes]:
         """A stream's text up to and with ``mark``; Silent(``what``) without one."""
-        while mark not in self.received:
-            data = yield from self.receive()
-            if data is None or len(self.received) > ANSWER_MOST:
-                raise Silent(what)
-            self.received += data
-        text, mark, self.received = self.received.partition(mark)
-        return text + mark
-
+        while True:
+            found = self.received.find(mark, self._next)
+            if found >= 0:
+                begin, self._next = self._next, found + len(mark)
+                return self.received[begin : self._next]
+            yield from self._more(what)
 
     def read_to_end(self, what: str) -> Conversation[bytes]:
         """All of a stream until the other side closes it; Silent(``what``) if it does not."""
-        while len(self.received) <= ANSWER_MOST:
-            try:
-                data = yield from self.receive()
-            except ConnectionResetError:
-                return self.received
-            if data is None:
-                break
-            self.received += data
-        raise Silent(what)
+        try:
+            while True:
+                yield from self._more(what)
+        except ConnectionResetError:
+            return self.received[self._next :]
+
+    def _more(self, what: str) -> Conversation[None]:
+        if self.taken > self.most:
+            raise Endless(what, self.taken)
+        data = yield from self.receive()
+        if data is None:
+            raise Silent(what, self.taken)
+        self.received = self.received[self._next :] + data
+        self._next = 0
 
 
 class Talks:

@@ -28,15 +28,16 @@ ACCOUNT = "asterisk"
 
 HEADER = "; Written by asha install, for the cluster's monitor. See asha(8).\n"
 
-# What the README's account may: asks for state, runs "core show ..." commands, makes the
-# monitor's own call.
+# It may look and nothing else: class "reporting" is what Getvar, ShowDialPlan, CoreStatus
+# and the lists of asha status need. "system" could load a module from any directory,
+# "command" and "originate" run programs as Asterisk's user.
 ACCOUNT_TEXT = """
 [{user}]
 secret = {secret}
 deny = 0.0.0.0/0.0.0.0
 permit = 127.0.0.1/255.255.255.255
-read = system,reporting
-write = system,reporting,command,originate
+read = none
+write = reporting
 """
 
 # The last value counts. Only where the manager is off: then nobody else needs it, and

@@ -14,22 +14,36 @@ import asyncio
 import importlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from asha.asterisk.ami import Credentials
+from asha.asterisk.ami import Credentials, answer_to
+from asha.asterisk.control import Console
+from asha.asterisk.ours import Ours
+from asha.asterisk.proc import Endpoint, Proc, Process
+from asha.asterisk.squatter import AGAIN, RELOAD, holder
+from asha.asterisk.unit import account_number
+from asha.asterisk.wire import Silent, hold
+from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError
 
 SECRET = "/etc/asha/ami.secret"
-ADDRESS = ("127.0.0.1", 5038)
+PORT = 5038
+BINARY = "/usr/sbin/asterisk"
+RUN_DIRECTORY = "/run/asterisk"
+# As the resource has them by default (asterisk-health's parameters user and unit).
+ACCOUNT, UNIT = "asterisk", "asterisk.service"
 SECONDS = 3.0
 
+# Bytes that are taken of all answers together: a thousand calls are one million.
+VISIT_MOST = 16 << 20
+
 # Each where its channel driver is loaded; the others answer "Invalid/unknown command".
+# Of the class "reporting" all: the account has no other.
 ACTIONS = (
     "CoreStatus",
     "CoreShowChannels",
-    "PJSIPShowContacts",
     "SIPpeers",
     "PJSIPShowRegistrationsOutbound",
     "SIPshowregistry",
@@ -64,9 +78,14 @@ class Unanswered(Exception):
 Answers = dict[str, list[Any]]
 
 
-def ask(secret: str = SECRET, address: tuple[str, int] = ADDRESS,
-        seconds: float = SECONDS) -> Calls:
-    """Ask everything within ``seconds`` in all. Never raises and never hangs."""
+def ask(secret: str = SECRET, port: int = PORT, seconds: float = SECONDS,
+        run_directory: str = RUN_DIRECTORY, process: Process | None = None) -> Calls:
+    """Ask everything within ``seconds`` in all. Never raises and never hangs.
+
+    Only ``process`` (by default the Asterisk that runs) is asked, and nobody else is
+    told anything.
+    """
+    deadline = Deadline(seconds)
     try:
         library = importlib.import_module("panoramisk")
     except ImportError:
@@ -78,46 +97,117 @@ def ask(secret: str = SECRET, address: tuple[str, int] = ADDRESS,
         return Calls(trouble=problem.reason)
     if who is None:
         return Calls(trouble=f"there is no {secret}: asha install writes it")
+    proc = Proc()
+    try:
+        process = process or _asterisk(proc, run_directory)
+        if process is None:
+            return Calls(trouble="Asterisk does not run on this node")
+        listening = process.listening(port, ("tcp",))
+        if not listening:
+            return Calls(trouble=_nobody(proc, process, port))
+    except AgentError as problem:
+        return Calls(trouble=problem.reason)
+    contacts = _contacts(Console(run_directory, process), deadline)
     # Its complaints, and asyncio's about its forgotten futures, are of no use to anyone.
     for name in ("panoramisk", "asyncio"):
         logger = logging.getLogger(name)
         logger.propagate = False
         if not logger.handlers:
             logger.addHandler(logging.NullHandler())
-    return asyncio.run(_visit(library, who, address, seconds))
+    return asyncio.run(_visit(library, who, listening[0], contacts, deadline))
 
 
-async def _visit(library: Any, who: Credentials, address: tuple[str, int],
-                 seconds: float) -> Calls:
+def _asterisk(proc: Proc, run_directory: str) -> Process | None:
+    def account() -> int:
+        return account_number(ACCOUNT, Deadline(SECONDS))
+
+    ours = Ours(proc, BINARY, f"{run_directory}/asterisk.pid", UNIT, account)
+    return next(iter(ours.running()), None)
+
+
+def _nobody(proc: Proc, process: Process, port: int) -> str:
+    squatter = holder(proc, process, port)
+    if squatter:
+        return (f"{squatter} has Asterisk's manager port {port}, so nothing is said to it: "
+                f"end that process, then: {RELOAD}")
+    return (f"Asterisk does not listen on manager port {port}: set enabled=yes in "
+            f"manager.conf, then: {AGAIN}")
+
+
+# Seconds of the whole for PJSIP's telephones, which AMI tells only to users who may do all.
+CONTACTS_SECONDS = 1.0
+
+
+def _contacts(console: Console, deadline: Deadline) -> list[bool] | None:
+    """Of each telephone that PJSIP knows, whether it is silent; None when nobody tells.
+
+    Source: Asterisk res/res_pjsip/location.c, cli_contact_print_body().
+    """
+    patience = deadline.within(min(CONTACTS_SECONDS, deadline.remaining() / 2))
+    try:
+        said = hold(console.answer(patience, "pjsip show contacts"))
+    except (OSError, Silent):
+        return None
+    rows = [line.split() for line in said.splitlines()]
+    return [row[-2] == "Unavail" for row in rows
+            if len(row) >= 4 and row[0] == "Contact:" and not row[1].startswith("<")]
+
+
+def _bounded(library: Any, end: Callable[[], None]) -> type:
+    """panoramisk's protocol, which calls ``end`` when more comes than answers can be."""
+
+    class Bounded(library.ami_protocol.AMIProtocol):  # type: ignore[misc]
+        taken = 0
+
+        def data_received(self, data: bytes) -> None:
+            self.taken += len(data)
+            if self.taken > VISIT_MOST:
+                self.transport.abort()
+                end()
+                return
+            super().data_received(data)
+
+    return Bounded
+
+
+async def _visit(library: Any, who: Credentials, endpoint: Endpoint,
+                 contacts: list[bool] | None, deadline: Deadline) -> Calls:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: None)
-    end = loop.time() + seconds
+    end = loop.time() + deadline.remaining()
     gone: asyncio.Future[None] = loop.create_future()
 
-    def lost(manager: Any, problem: Any) -> None:
+    def over() -> None:
         if not gone.done():
             gone.set_result(None)
 
+    def lost(manager: Any, problem: Any) -> None:
+        over()
+
     manager = library.Manager(
-        host=address[0],
-        port=address[1],
+        host=endpoint.address,
+        port=endpoint.port,
         loop=loop,
         on_disconnect=lost,
+        protocol_factory=_bounded(library, over),
     )
     try:
-        await _connect(manager, who, gone, end)
+        await _connect(manager, gone, end)
+        if not endpoint.is_held:
+            raise Unanswered(f"manager port {endpoint.port} is not Asterisk's any more: nothing "
+                             "was said to it")
+        await _login(manager, who, gone, end)
         asked = {name: manager.send_action({"Action": name}) for name in ACTIONS}
         await _answered(asked.values(), gone, end)
         return summary({name: _messages(future) for name, future in asked.items()
-                        if _is_answered(future)})
+                        if _is_answered(future)}, contacts)
     except Unanswered as reason:
         return Calls(trouble=str(reason))
     finally:
         manager.close()
 
 
-async def _connect(manager: Any, who: Credentials, gone: asyncio.Future[None],
-                   end: float) -> None:
+async def _connect(manager: Any, gone: asyncio.Future[None], end: float) -> None:
     where = f"{manager.config['host']}:{manager.config['port']}"
     connecting = manager.connect()
     await _answered([connecting], gone, end)
@@ -126,9 +216,18 @@ async def _connect(manager: Any, who: Credentials, gone: asyncio.Future[None],
         number = problem.errno if isinstance(problem, OSError) else None
         why = os.strerror(number) if number else "no answer"
         raise Unanswered(f"Asterisk's manager port {where} cannot be reached: {why}")
-    # Not by the manager's own means, which keep the secret in its configuration.
-    login = manager.send_action({"Action": "Login", "Username": who.user, "Secret": who.secret,
-                                 "Events": "off"})
+
+
+async def _login(manager: Any, who: Credentials, gone: asyncio.Future[None], end: float) -> None:
+    # Not by the manager's own means, which send the secret itself.
+    where = f"{manager.config['host']}:{manager.config['port']}"
+    challenge = manager.send_action({"Action": "Challenge", "AuthType": "MD5"})
+    await _answered([challenge], gone, end)
+    if not _is_answered(challenge):
+        raise Unanswered(f"Asterisk does not answer at its manager port {where}")
+    key = answer_to(str(_messages(challenge)[0].challenge), who)
+    login = manager.send_action({"Action": "Login", "AuthType": "MD5", "Username": who.user,
+                                 "Key": key, "Events": "off"})
     await _answered([login], gone, end)
     if not _is_answered(login):
         raise Unanswered(f"Asterisk does not answer at its manager port {where}")
@@ -159,32 +258,36 @@ def _messages(future: asyncio.Future[Any]) -> list[Any]:
     return answer if isinstance(answer, list) else [answer]
 
 
-def summary(answers: Answers) -> Calls:
-    """The counts in these answers; an action that is not in them was not answered."""
+def summary(answers: Answers, contacts: list[bool] | None) -> Calls:
+    """The counts in these answers; an action that is not in them was not answered.
+
+    ``contacts``: of each of PJSIP's telephones, whether it is silent.
+    """
     if "CoreStatus" not in answers:
         return Calls(trouble="Asterisk takes the login and then does not answer")
     core = answers["CoreStatus"][0]
     if core.response != "Success":
         return Calls(trouble=f"Asterisk refuses CoreStatus ({core.message}): the manager user "
-                             "needs write=system,reporting in manager.conf")
+                             "needs write=reporting in manager.conf")
     late = [name for name in ACTIONS if name not in answers]
-    telephones = [message for name, event in (("PJSIPShowContacts", "ContactList"),
-                                              ("SIPpeers", "PeerEntry"))
-                  for message in _events(answers, name, event)]
+    if contacts is None:
+        late.append("pjsip show contacts")
+    telephones = _events(answers, "SIPpeers", "PeerEntry")
     # chan_sip lists every telephone it knows of; one that is away has no address.
     here = [message for message in telephones if message.ipaddress != "-none-"]
     trunks = [*_events(answers, "PJSIPShowRegistrationsOutbound", "OutboundRegistrationDetail"),
               *_events(answers, "SIPshowregistry", "RegistryEntry")]
     channels = _events(answers, "CoreShowChannels", "CoreShowChannel")
-    knows_telephones = {"PJSIPShowContacts", "SIPpeers"} <= answers.keys()
+    knows_telephones = contacts is not None and "SIPpeers" in answers
     knows_trunks = {"PJSIPShowRegistrationsOutbound", "SIPshowregistry"} <= answers.keys()
     return Calls(
         calls=_number(core.corecurrentcalls),
         channels=len(channels) if "CoreShowChannels" in answers else None,
         longest=max((_seconds(message.duration) for message in channels), default=0)
         if "CoreShowChannels" in answers else None,
-        registered=len(here) if knows_telephones else None,
-        silent=sum(_is_silent(message.status) for message in here) if knows_telephones else None,
+        registered=len(here) + len(contacts or []) if knows_telephones else None,
+        silent=sum(_is_silent(message.status) for message in here) + sum(contacts or [])
+        if knows_telephones else None,
         trunks=len(trunks) if knows_trunks else None,
         trunks_up=sum(_is_registered(message) for message in trunks) if knows_trunks else None,
         started=f"{core.corestartupdate} {core.corestartuptime}".strip(),
@@ -197,8 +300,7 @@ def _events(answers: Answers, action: str, event: str) -> list[Any]:
 
 
 def _is_silent(status: str) -> bool:
-    """"UNREACHABLE" is chan_sip's word, "Unreachable" PJSIP's."""
-    return status.lower().startswith("unreachable")
+    return status.startswith("UNREACHABLE")
 
 
 def _is_registered(message: Any) -> bool:

@@ -47,10 +47,11 @@ def probes() -> list[Probe]:
     if process is None:
         return []
     who = Credentials.read("/etc/asha/ami.secret")
-    found: list[Probe] = [ControlSocket(RUN_DIRECTORY, process)]
+    control_socket = ControlSocket(RUN_DIRECTORY, process)
+    found: list[Probe] = [control_socket, Database(control_socket)]
     for endpoint in process.listening(5038, ("tcp",)):
         manager = ManagerInterface(endpoint, process, who)
-        found += [manager, ChannelLocks(manager), DialplanLock(manager), Database(manager)]
+        found += [manager, ChannelLocks(manager), DialplanLock(manager)]
     found += [SipOptions(one, process) for one in process.listening(5060, ("udp", "tcp"))]
     return found
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from asha.asterisk import evidence
-from asha.asterisk.ami import Credentials
+from asha.asterisk.control import Console
 from asha.asterisk.evidence import Collector, events_in, prune
 from asha.asterisk.proc import Proc, Process
-from asha.asterisk.testing import AMI, SECRET, USER, FakeAsterisk, FakeProc
+from asha.asterisk.testing import CONTROL, SECRET, FakeAsterisk, FakeProc
 from asha.ocf import Deadline, Failed
 from asha.ocf.results import Expired
 from asha.ocf.runner import Completed
@@ -64,7 +64,7 @@ def test_a_whole_event(tmp_path: Path, me: Process) -> None:
         place = Collector(me, Deadline(5), gdb, str(tmp_path / "evidence")).collect(
             "dialplan lock is silent",
             [endpoint],
-            (endpoint, Credentials(USER, SECRET)),
+            Console(str(fake.folder), me),
             [str(log), str(tmp_path / "absent")],
         )
     folder = Path(place)
@@ -90,10 +90,9 @@ def test_what_cannot_be_had_is_said(tmp_path: Path, me: Process) -> None:
         return Completed(argv, 127, "", "timeout: failed to run command 'gdb'\n")
 
     with FakeAsterisk(tmp_path / "run") as fake:
-        (endpoint,) = me.listening(fake.ami_port, ("tcp",))
-        fake.silence(AMI)
+        fake.silence(CONTROL)
         place = Collector(me, Deadline(5), no_gdb, str(tmp_path / "evidence")).collect(
-            "AMI is silent", [], (endpoint, Credentials(USER, SECRET)), []
+            "AMI is silent", [], Console(str(fake.folder), me), []
         )
     summary = (Path(place) / "summary.txt").read_text()
     assert "no backtraces: program gdb is not installed" in summary

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -12,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -20,7 +22,8 @@ from asha.agents import asterisk_health, asterisk_judge, asterisk_sip
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.agents.asterisk_judge import Judge
 from asha.agents.asterisk_sip import SipSockets
-from asha.asterisk import ending, probes, proc, sip
+from asha.asterisk import control, ending, probes, proc, sip
+from asha.asterisk.ami import Ami
 from asha.asterisk.evidence import events_in
 from asha.asterisk.probes import HEALTHY, Probe, SipOptions, Verdict
 from asha.asterisk.proc import BLOCKED, STOPPED, Endpoint, Proc, Process, Task
@@ -55,10 +58,13 @@ from asha.asterisk.testing import (
     silence,
 )
 from asha.asterisk.unit import Direct, Launcher
-from asha.asterisk.wire import Wait
+from asha.asterisk.wire import Line, Wait
 from asha.ocf import Context, Degraded, Exit, Failed
 from asha.ocf.deadline import Deadline
 from asha.ocf.testing import CallQueue, FakeClock, Outcome, perform
+
+if TYPE_CHECKING:
+    from asha.asterisk.wire import Conversation
 
 DEEP = 10
 DEEPEST = 20
@@ -469,8 +475,76 @@ def test_ami_that_was_never_there_is_not_missed(pbx: Pbx) -> None:
     (pbx.run / f"closed-{AMI}").touch()
     outcome = pbx.act("start")
     assert outcome.code == Exit.SUCCESS
-    assert "AMI is not watched" in outcome.err
+    assert "AMI" not in outcome.err
     assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
+
+
+def test_ami_that_is_configured_and_was_never_there_is_missed(pbx: Pbx) -> None:
+    keep_secret(pbx)
+    pbx.launcher.clears = False
+    (pbx.run / f"closed-{AMI}").touch()
+    outcome = pbx.act("start")
+    assert outcome.code == Exit.SUCCESS
+    assert "set enabled=yes in manager.conf" in outcome.err
+    for given in ({}, {"when_lost": "failed"}):
+        outcome = pbx.act("monitor", DEEP, given)
+        assert outcome.code == Exit.DEGRADED
+        assert "AMI is not watched: no port" in outcome.reason
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_nothing_is_said_to_a_squatter(pbx: Pbx, known: bool) -> None:
+    """He is named, and no parameter makes a failure of it: he could end all calls."""
+    keep_secret(pbx)
+    if not known:
+        pbx.launcher.clears = False
+        (pbx.run / f"closed-{AMI}").touch()
+    assert pbx.act("start").code == Exit.SUCCESS
+    if known:
+        pbx.close(AMI)
+    with squatter(pbx.ami_port) as came:
+        for depth in (DEEP, DEEPEST):
+            outcome = pbx.act("monitor", depth, {"when_lost": "failed"})
+            assert outcome.code == Exit.DEGRADED, outcome.reason
+            assert f"({os.getpid()}) of user " in outcome.reason
+            assert f"has AMI's port {pbx.ami_port}: end it, touch manager.conf" in outcome.reason
+        assert came == []
+
+
+def test_a_port_that_is_bound_anew_while_it_is_asked_is_told_nothing(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_secret(pbx)
+    with contextlib.ExitStack() as stack:
+        came: list[list[bytes]] = []
+
+        def taken() -> None:
+            pbx.close(AMI)
+            came.append(stack.enter_context(squatter(pbx.ami_port)))
+
+        before_call(monkeypatch, Ami, "greet", 1, taken)
+        outcome = pbx.act("monitor", DEEP, {"probes": "ami"})
+        assert outcome.code == Exit.DEGRADED, outcome.reason
+        assert "is not Asterisk's any more: nothing was said to it" in outcome.reason
+        # Connected to, greeted by it, and not one byte was sent.
+        assert came
+        assert b"".join(came[0]) == b""
+
+
+def test_the_secret_is_never_sent(pbx: Pbx) -> None:
+    with_secret(pbx)
+    sent: list[bytes] = []
+    send = Line.send
+
+    def watched(line: Line, data: bytes) -> Conversation[None]:
+        sent.append(data)
+        return send(line, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Line, "send", watched)
+        assert pbx.act("monitor", DEEPEST).code == Exit.SUCCESS
+    assert any(b"Action: Login" in data for data in sent)
+    assert not any(SECRET.encode() in data or b"Secret:" in data for data in sent)
 
 
 def test_closed_sip_is_a_failure(pbx: Pbx) -> None:
@@ -504,10 +578,42 @@ def test_ami_secret(pbx: Pbx) -> None:
 # What is asked through AMI
 
 
-def with_secret(pbx: Pbx) -> None:
-    pbx.start()
+def keep_secret(pbx: Pbx) -> None:
     pbx.secret.write_text(f"user={USER}\nsecret={SECRET}\n")
     pbx.secret.chmod(0o600)
+
+
+def with_secret(pbx: Pbx) -> None:
+    pbx.start()
+    keep_secret(pbx)
+
+
+@contextlib.contextmanager
+def squatter(port: int) -> Iterator[list[bytes]]:
+    """Greets as AMI does; gives what each that came has said to it."""
+    came: list[bytes] = []
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _ = listener.accept()
+                with caller:
+                    caller.settimeout(30)
+                    caller.sendall(b"Asterisk Call Manager/5.0.4\r\n")
+                    came.append(caller.recv(65536))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield came
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+        listener.close()
 
 
 @pytest.mark.parametrize(
@@ -520,7 +626,7 @@ def test_a_held_lock_is_named_and_failed(pbx: Pbx, part: str, named: str) -> Non
     assert pbx.act("monitor", 0).code == Exit.SUCCESS
     outcome = pbx.act("monitor", DEEP)
     assert outcome.code == Exit.ERR_GENERIC
-    assert outcome.reason.startswith(f"{named} at TCP 127.0.0.1 port")
+    assert outcome.reason.startswith(f"{named} at ")
     assert "asked twice" in outcome.reason
     others = {"channel lock", "dialplan lock", "AstDB", "AMI at", "SIP at"} - {named}
     assert not any(other in outcome.reason for other in others)
@@ -699,7 +805,7 @@ def test_a_queue_on_its_way_down_still_has_requests_dropped(pbx: Pbx) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "said"), [(HUNG_UP, "closed the connection"), (FORBIDDEN, "needs read=system")]
+    ("part", "said"), [(HUNG_UP, "closed the connection"), (FORBIDDEN, "needs write=reporting")]
 )
 def test_a_question_that_ami_does_not_take_is_no_hang(pbx: Pbx, part: str, said: str) -> None:
     with_secret(pbx)
@@ -904,24 +1010,22 @@ def test_a_call_is_made_at_depth_20_only(pbx: Pbx) -> None:
     for _ in range(2):
         assert pbx.act("monitor", DEEPEST).code == Exit.SUCCESS
     # Its context was made once, without a record, and is not made anew.
-    assert (pbx.run / CONTEXT).read_text() == "1 Set(CDR_PROP(disable)=1)\n2 Answer()\n"
+    assert (pbx.run / CONTEXT).read_text().splitlines() == [
+        "s,1,Set(CDR_PROP(disable)=1)", "s,2,Answer()", "s,3,Wait(60)",
+        "_k.,1,Set(CDR_PROP(disable)=1)", "_k.,2,Set(GLOBAL(ASHA_CALL)=${EXTEN})",
+    ]
     calls = (pbx.run / CALLS).read_text().splitlines()
     assert len(calls) == 2
-    assert calls[0].startswith("Local/s@asha-heartbeat/n asha-heartbeat-1 ")
-
-
-def test_asterisk_gives_a_call_up_by_itself_but_not_before_us(pbx: Pbx) -> None:
-    with_secret(pbx)
-    assert pbx.act("monitor", DEEPEST, {"probe_timeout": "2s"}).code == Exit.SUCCESS
-    milliseconds = int((pbx.run / CALLS).read_text().split()[2])
-    assert 2000 < milliseconds <= 4001
+    assert calls[0].startswith("Local/s@asha-heartbeat/n extension k")
+    assert calls[0] != calls[1]  # the sign of one is never taken for the other's
 
 
 def test_without_a_cdr_engine_nothing_is_set(pbx: Pbx) -> None:
     with_secret(pbx)
     pbx.silence(NO_RECORDS)
     assert pbx.act("monitor", DEEPEST).code == Exit.SUCCESS
-    assert (pbx.run / CONTEXT).read_text() == "1 Answer()\n"
+    assert "CDR" not in (pbx.run / CONTEXT).read_text()
+    assert "s,1,Answer()\n" in (pbx.run / CONTEXT).read_text()
 
 
 def test_a_call_that_hangs_is_failed(pbx: Pbx) -> None:
@@ -930,8 +1034,8 @@ def test_a_call_that_hangs_is_failed(pbx: Pbx) -> None:
     assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
     outcome = pbx.act("monitor", DEEPEST)
     assert outcome.code == Exit.ERR_GENERIC
-    assert outcome.reason.startswith("call setup at TCP 127.0.0.1 port")
-    assert "no response to Originate" in outcome.reason
+    assert outcome.reason.startswith(f"call setup at {pbx.run}/asterisk.ctl is silent")
+    assert "no end of the call within 0.5 s, asked twice" in outcome.reason
 
 
 def test_a_call_that_waits_for_its_record_is_no_hang(pbx: Pbx) -> None:
@@ -958,7 +1062,7 @@ def test_there_are_never_two_calls(pbx: Pbx) -> None:
     pbx.silence(CALL_LEFT)
     outcome = pbx.act("monitor", DEEPEST)
     assert outcome.code == Exit.DEGRADED
-    assert "asha-heartbeat-2) has not ended" in outcome.reason
+    assert "s@asha-heartbeat) has not ended" in outcome.reason
     assert not (pbx.run / CALLS).exists()
 
 
@@ -967,16 +1071,16 @@ def test_a_refused_call_is_no_hang(pbx: Pbx) -> None:
     pbx.silence(REFUSES)
     outcome = pbx.act("monitor", DEEPEST)
     assert outcome.code == Exit.DEGRADED
-    assert "sets up no call (Originate failed)" in outcome.reason
+    assert "sets up no call: is it at its maxcalls" in outcome.reason
     assert pbx.act("monitor", DEEPEST, {"when_faulty": "failed"}).code == Exit.ERR_GENERIC
 
 
-def test_a_user_who_may_not_call_is_told_what_to_add(pbx: Pbx) -> None:
+def test_an_asterisk_that_has_no_such_command_is_told_what_to_add(pbx: Pbx) -> None:
     with_secret(pbx)
     pbx.silence(NO_CALLS)
     outcome = pbx.act("monitor", DEEPEST)
     assert outcome.code == Exit.DEGRADED
-    assert "write=system,reporting,originate in manager.conf" in outcome.reason
+    assert "load pbx_config.so and res_clioriginate.so" in outcome.reason
 
 
 # What the cluster is told
@@ -1178,7 +1282,9 @@ def test_a_stack_that_is_gone_is_told_and_no_reason_to_end_calls(pbx: Pbx) -> No
         other.bind(("127.0.0.1", lost))
         listening = Process.listening
 
-        def listed(process: Process, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
+        def listed(
+        process: Process, port: int, protocols: tuple[str, ...], **_: bool
+    ) -> list[Endpoint]:
             if port == lost:
                 return [Endpoint("udp", "127.0.0.1", port, 0, "1")]
             return listening(process, port, protocols)
@@ -1260,7 +1366,9 @@ def test_ami_that_is_closed_while_it_loads_is_not_lost(
     closed = [True]
     listening = Process.listening
 
-    def listed(process: Process, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
+    def listed(
+        process: Process, port: int, protocols: tuple[str, ...], **_: bool
+    ) -> list[Endpoint]:
         return [] if closed else listening(process, port, protocols)
 
     monkeypatch.setattr(Process, "listening", listed)
@@ -1286,7 +1394,9 @@ def test_one_that_still_loads_is_waited_for(pbx: Pbx, monkeypatch: pytest.Monkey
     listening = Process.listening
     looks = before_call(monkeypatch, SipSockets, "still_loads", 1, lambda: None)
 
-    def listed(process: Process, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
+    def listed(
+        process: Process, port: int, protocols: tuple[str, ...], **_: bool
+    ) -> list[Endpoint]:
         if port == pbx.sip_port and looks:
             return [Endpoint("udp", "127.0.0.1", port, 0, "1")]
         return listening(process, port, protocols)
@@ -1312,7 +1422,9 @@ def test_one_address_is_asked_where_sip_is_taken_there(pbx: Pbx) -> None:
         elsewhere = other.getsockname()[1]
         listening = Process.listening
 
-        def listed(process: Process, port: int, protocols: tuple[str, ...]) -> list[Endpoint]:
+        def listed(
+        process: Process, port: int, protocols: tuple[str, ...], **_: bool
+    ) -> list[Endpoint]:
             if port == elsewhere:
                 return [Endpoint("udp", "127.0.0.2", port, 0, "1")]
             return listening(process, port, protocols)
@@ -1520,7 +1632,8 @@ def test_who_keeps_asterisk_from_its_port_is_named(pbx: Pbx) -> None:
         holder.bind(("127.0.0.1", port))
         outcome = pbx.act("start", given={"sip_port": str(port)})
     assert outcome.code == Exit.ERR_GENERIC
-    assert f"({os.getpid()}) of user {os.getuid()} holds UDP 127.0.0.1 port {port}" in (
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert f"({os.getpid()}) of user {user} holds UDP 127.0.0.1 port {port}" in (
         outcome.reason
     )
 
@@ -1597,9 +1710,12 @@ class Scene(Pbx):
 
 
 @pytest.fixture
-def scene(tmp_path: Path, binary: Path) -> Iterator[Scene]:
+def scene(
+    tmp_path: Path, binary: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scene]:
     one = Scene(tmp_path, binary)
     one.state.mkdir()
+    monkeypatch.setattr(control, "_peer", lambda line: one.PID)
     with FakeAsterisk(one.run, pid=one.PID):
         yield one
 

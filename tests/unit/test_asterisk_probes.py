@@ -28,7 +28,7 @@ from asha.asterisk.probes import (
 )
 from asha.asterisk.proc import Endpoint, Proc, Process
 from asha.asterisk.testing import AMI, CONTROL, SECRET, SIP, USER, FakeAsterisk
-from asha.asterisk.wire import NotConnected, Wait
+from asha.asterisk.wire import Line, NotConnected, Wait
 from asha.ocf import Deadline
 
 if TYPE_CHECKING:
@@ -165,15 +165,13 @@ class SlowCall(FakeAsterisk):
     lasts = 0.0
     ends: float | None = None
 
-    def _ami_answer(self, block: str) -> bytes | None:
-        fields = dict(line.split(": ", 1) for line in block.split("\r\n") if ": " in line)
-        if fields["Action"] == "Originate" and self.ends is None:
+    def _console(self, command: str) -> bytes | None:
+        if command.startswith("channel originate") and self.ends is None:
             self.ends = time.monotonic() + self.lasts
             return b""
-        if fields.get("Channel") in CallSetup.HALVES and time.monotonic() < (self.ends or 0):
-            said = f"Response: Success\r\nActionID: {fields['ActionID']}\r\n\r\n"
-            return said.encode()
-        return super()._ami_answer(block)
+        if command == "local show channels" and time.monotonic() < (self.ends or 0):
+            return f"Local/{CallSetup.HALF}-00000001;1 -- {CallSetup.HALF}\n".encode()
+        return super()._console(command)
 
 
 @pytest.mark.parametrize(("lasts", "finding"), [(7.0, HEALTHY), (60.0, HUNG)])
@@ -182,8 +180,7 @@ def test_a_slow_call_has_the_patience_of_all_others(
 ) -> None:
     with SlowCall(tmp_path / "run") as fake:
         fake.lasts = lasts
-        [endpoint] = me.listening(fake.ami_port, ("tcp",))
-        call = CallSetup(ManagerInterface(endpoint, me, Credentials(USER, SECRET)))
+        call = CallSetup(ControlSocket(str(fake.folder), me))
         begun = time.monotonic()
         [verdict] = ask([call], Deadline(30), 6.0)
         assert verdict.finding == finding, verdict.reason
@@ -213,6 +210,20 @@ def test_control_socket_of_another_process(fake: FakeAsterisk, me: Process) -> N
     (verdict,) = ask([ControlSocket(str(fake.folder), me)], Deadline(ENOUGH), ENOUGH)
     assert verdict.finding == UNKNOWN
     assert f"Asterisk is process {me.pid}" in verdict.reason
+
+
+def test_nothing_is_said_to_a_control_socket_that_another_process_holds(
+    fake: FakeAsterisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its greeting would be as it should: whoever holds it can say what he likes."""
+    asterisk = Proc().process(os.getppid())
+    assert asterisk is not None
+    fake.greeting = f"host/{asterisk.pid}/16.28.0\n"
+    monkeypatch.setattr(Line, "send", None)
+    control_socket = ControlSocket(str(fake.folder), asterisk)
+    verdicts = ask([control_socket, CallSetup(control_socket)], Deadline(ENOUGH), ENOUGH)
+    assert findings(verdicts) == [UNKNOWN, UNKNOWN]
+    assert f"process {os.getpid()} holds it, but Asterisk is process" in verdicts[0].reason
 
 
 def test_control_socket_that_complains_is_quoted(fake: FakeAsterisk, me: Process) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import pytest
 
-from asha.asterisk import control, records
+from asha.asterisk import records
+from asha.asterisk.control import Console
+from asha.asterisk.proc import Proc
 from asha.asterisk.wire import Wait
 from asha.ocf import Deadline
 
@@ -23,17 +26,19 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What Asterisk says, one after the other."""
     coming: list[str] = []
 
-    def command(path: str, text: str, deadline: Deadline) -> Generator[Wait, bool, str]:
+    def command(_: Console, text: str, deadline: Deadline) -> Generator[Wait, bool, str]:
         assert text.startswith("module reload ")
         yield from ()
         return coming.pop(0)
 
-    monkeypatch.setattr(control, "command", command)
+    monkeypatch.setattr(Console, "first_line", command)
     return coming
 
 
 def reload(*modules: str) -> list[str]:
-    return records.reload_modules("/nowhere", modules, Deadline(5))
+    me = Proc().process(os.getpid())
+    assert me is not None
+    return records.reload_modules(Console("/nowhere", me), modules, Deadline(5))
 
 
 def test_what_is_not_loaded_is_not_told(answers: list[str]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from asha.asterisk import stacks
+from asha.asterisk.control import Console
+from asha.asterisk.proc import Proc
 from asha.asterisk.testing import CONTROL, SAYS, FakeAsterisk
 from asha.ocf import Deadline
 
@@ -50,7 +53,9 @@ def says(fake: FakeAsterisk, command: str, text: str) -> None:
 
 
 def ask(fake: FakeAsterisk, seconds: float = 5.0) -> dict[str, list[stacks.Entry] | None]:
-    return stacks.ask(str(fake.folder), Deadline(seconds))
+    me = Proc().process(os.getpid())
+    assert me is not None
+    return stacks.ask(Console(str(fake.folder), me), Deadline(seconds))
 
 
 def bound(entries: list[stacks.Entry] | None) -> list[tuple[str, int]]:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from asha.asterisk.ami import Credentials
-from asha.asterisk.probes import ManagerInterface
-from asha.asterisk.proc import Endpoint, Proc, Process
+from asha.asterisk.control import Console
+from asha.asterisk.proc import Proc, Process
 from asha.asterisk.testing import FakeProc
 from asha.asterisk.threads import Runaway, runaways, stuck
 from asha.asterisk.wire import Silent
@@ -31,6 +30,11 @@ def process(fake: FakeProc) -> Process:
     return found
 
 
+def nobody(fake: FakeProc) -> Console:
+    """A control socket at which nobody listens."""
+    return Console(str(fake.root), process(fake))
+
+
 def since(fake: FakeProc, ran: float, waited: float, seconds: float) -> list[str]:
     """What is said of a thread that did that between two looks."""
     fake.task(50, 51, "R", name="loop", ran=5 * SECOND, waited=SECOND)
@@ -38,7 +42,7 @@ def since(fake: FakeProc, ran: float, waited: float, seconds: float) -> list[str
     fake.task(50, 51, "R", name="loop",
               ran=5 * SECOND + int(ran * SECOND), waited=SECOND + int(waited * SECOND))
     look = Runaway(process(fake), 100.0 + seconds)
-    return runaways(look, before, None, Deadline(1))
+    return runaways(look, before, nobody(fake), Deadline(1))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,8 @@ def test_one_at_realtime_priority_is_told_with_what_helps(fake: FakeProc, realti
     fake.task(50, 51, "R", realtime=realtime)
     before = Runaway(process(fake), 100.0).remember()
     fake.task(50, 51, "R", realtime=realtime, ran=60 * SECOND)
-    (said,) = runaways(Runaway(process(fake), 160.0), before, None, Deadline(1))
+    look = Runaway(process(fake), 160.0)
+    (said,) = runaways(look, before, nobody(fake), Deadline(1))
     assert ("at real-time priority" in said) == realtime
     assert ("chrt --other --pid 0 51" in said) == realtime
 
@@ -100,9 +105,6 @@ def test_a_torn_state_file_is_none(fake: FakeProc, text: str) -> None:
 
 
 def test_asterisk_names_the_threads_work(fake: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = ManagerInterface(
-        Endpoint("tcp", "127.0.0.1", 5038, 0, ""), process(fake), Credentials("asha", "word")
-    )
     listing = (
         "0x7f16e3d4d6c0 51 cleanup              started at [  410] pbx_realtime.c load_module()\n"
         "1 threads listed.\n"
@@ -120,9 +122,9 @@ def test_asterisk_names_the_threads_work(fake: FakeProc, monkeypatch: pytest.Mon
     before = Runaway(process(fake), 100.0).remember()
     fake.task(50, 51, "R", ran=60 * SECOND)
     look = Runaway(process(fake), 160.0)
-    (told,) = runaways(look, before, manager, Deadline(1))
+    (told,) = runaways(look, before, nobody(fake), Deadline(1))
     assert told.endswith(": cleanup, started at [  410] pbx_realtime.c load_module()")
-    (bare,) = runaways(look, before, manager, Deadline(1))
+    (bare,) = runaways(look, before, nobody(fake), Deadline(1))
     assert bare.endswith("of a core")
 
 

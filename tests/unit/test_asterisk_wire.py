@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asha.asterisk import control, sip
+from asha.asterisk import sip
 from asha.asterisk.ami import Ami, Credentials
-from asha.asterisk.proc import Endpoint
+from asha.asterisk.control import Console
+from asha.asterisk.proc import Endpoint, Proc, Process
 from asha.asterisk.testing import AMI, CONTROL, LOADING, SECRET, SIP, USER, FakeAsterisk
 from asha.asterisk.wire import Line, NotConnected, Silent, hold, is_address, side_by_side
 from asha.ocf import BadHere, Deadline
@@ -30,8 +32,14 @@ def fake(tmp_path: Path) -> Iterator[FakeAsterisk]:
         yield asterisk
 
 
-def control_path(fake: FakeAsterisk) -> str:
-    return str(fake.control_path)
+def me() -> Process:
+    process = Proc().process(os.getpid())
+    assert process is not None
+    return process
+
+
+def console(fake: FakeAsterisk) -> Console:
+    return Console(str(fake.folder), me())
 
 
 def udp(fake: FakeAsterisk) -> Endpoint:
@@ -46,13 +54,13 @@ def tcp(fake: FakeAsterisk) -> Endpoint:
 
 
 def test_greeting_is_read(fake: FakeAsterisk) -> None:
-    assert hold(control.greet(control_path(fake), Deadline(ENOUGH))) == f"host/{fake.pid}/16.28.0"
+    assert hold(console(fake).greet(Deadline(ENOUGH))) == f"host/{fake.pid}/16.28.0"
 
 
 def test_silent_control_socket(fake: FakeAsterisk) -> None:
     fake.silence(CONTROL)
     with pytest.raises(Silent, match="greeting"):
-        hold(control.greet(control_path(fake), Deadline(SHORT)))
+        hold(console(fake).greet(Deadline(SHORT)))
 
 
 def test_full_queue_of_a_control_socket_is_silence(fake: FakeAsterisk) -> None:
@@ -63,14 +71,14 @@ def test_full_queue_of_a_control_socket_is_silence(fake: FakeAsterisk) -> None:
         caller.setblocking(False)
         waiting.append(caller)
         try:
-            caller.connect(control_path(fake))
+            caller.connect(str(fake.control_path))
         except BlockingIOError:
             break
     else:
         pytest.fail("the queue never became full")
     began = time.monotonic()
     with pytest.raises(NotConnected):
-        hold(control.greet(control_path(fake), Deadline(SHORT)))
+        hold(console(fake).greet(Deadline(SHORT)))
     assert time.monotonic() - began < 10 * SHORT
     for caller in waiting:
         caller.close()
@@ -79,7 +87,7 @@ def test_full_queue_of_a_control_socket_is_silence(fake: FakeAsterisk) -> None:
 def test_removed_control_socket(fake: FakeAsterisk) -> None:
     fake.control_path.unlink()
     with pytest.raises(FileNotFoundError):
-        hold(control.greet(control_path(fake), Deadline(ENOUGH)))
+        hold(console(fake).greet(Deadline(ENOUGH)))
 
 
 def test_control_socket_that_nobody_serves(tmp_path: Path) -> None:
@@ -88,15 +96,15 @@ def test_control_socket_that_nobody_serves(tmp_path: Path) -> None:
     left.bind(path)
     left.close()
     with pytest.raises(ConnectionRefusedError):
-        hold(control.greet(path, Deadline(ENOUGH)))
+        hold(Console(str(tmp_path), me()).greet(Deadline(ENOUGH)))
 
 
 def test_end_of_loading_is_waited_for(fake: FakeAsterisk) -> None:
     fake.silence(LOADING)
     with pytest.raises(Silent, match="end of loading"):
-        hold(control.wait_fully_booted(control_path(fake), Deadline(SHORT)))
+        hold(console(fake).wait_fully_booted(Deadline(SHORT)))
     fake.speak(LOADING)
-    hold(control.wait_fully_booted(control_path(fake), Deadline(ENOUGH)))
+    hold(console(fake).wait_fully_booted(Deadline(ENOUGH)))
 
 
 # AMI
@@ -124,7 +132,7 @@ def test_ami_response_is_told_from_events(fake: FakeAsterisk) -> None:
 
     answer = hold(conversation())
     assert answer["Message"] == "No such channel"
-    assert answer["ActionID"] == "asha-2"
+    assert answer["ActionID"] == "asha-3"
 
 
 def test_silent_ami(fake: FakeAsterisk) -> None:
@@ -238,7 +246,7 @@ def test_silent_parts_are_waited_for_side_by_side(fake: FakeAsterisk) -> None:
     began = time.monotonic()
     results = side_by_side(
         [
-            patient(control.greet(control_path(fake), Deadline(2.0))),
+            patient(console(fake).greet(Deadline(2.0))),
             patient(sip.options(udp(fake), Deadline(2.0))),
             patient(sip.options(tcp(fake), Deadline(2.0))),
         ]
