@@ -37,13 +37,14 @@ class Journal:
     def cut_off_in(self) -> str:
         """The action that was begun last and never ended, "" if none."""
         try:
-            lines = self._place.read_text(encoding="utf-8").splitlines()
+            lines = self._place.read_text(encoding="utf-8", errors="replace").split("\n")
         except OSError:
             return ""
         for line in reversed(lines):
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # the line at which the power failed
-            return str(entry["action"]) if entry.get("event") == "begin" else ""
+            if isinstance(entry, dict):
+                return str(entry.get("action", "")) if entry.get("event") == "begin" else ""
         return ""

@@ -21,6 +21,8 @@ from asha.bootstrap.ports import Opening, openings
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
+from asha.ocf.text import printable
+from asha.terminal import warn
 from asha.trouble import Trouble
 
 TABLE_FILE = "/etc/asha/firewall.nft"
@@ -209,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             unload(machine)
     except (Trouble, OSError, SiteError) as problem:
-        print(f"asha-firewall: {problem}", file=sys.stderr)
+        warn(f"asha-firewall: {printable(str(problem))}")
         return 1
     return 0
 
