@@ -150,11 +150,20 @@ def _is_our_table(chain: _Chain) -> bool:
     return (chain.family, chain.table) == ("inet", TABLE)
 
 
-def _chains(machine: Machine) -> Iterator[_Chain]:
-    """Every chain that a packet to this machine passes (libnftables-json(5))."""
-    listed: list[dict[str, Any]] = json.loads(
-        machine.run("nft", "-j", "list", "ruleset").out or '{"nftables": []}'
-    )["nftables"]
+def _chains(machine: Machine) -> list[_Chain]:
+    """Every chain that a packet to this machine passes (libnftables-json(5)).
+
+    Raises Trouble, also when it cannot be understood: some nft is of another kind.
+    """
+    said = machine.run("nft", "-j", "list", "ruleset").out
+    try:
+        return list(_parsed(json.loads(said or '{"nftables": []}')["nftables"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        raise Trouble(f"nft lists its rules in a form that cannot be understood: {problem!r:.100}",
+                      MEND) from None
+
+
+def _parsed(listed: list[dict[str, Any]]) -> Iterator[_Chain]:
     rules: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for rule in (entry["rule"] for entry in listed if "rule" in entry):
         rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(rule)
@@ -164,6 +173,8 @@ def _chains(machine: Machine) -> Iterator[_Chain]:
             "filter", "input"
         ) or table.startswith(FAIL2BAN):
             continue
+        if not isinstance(name, str):
+            raise TypeError(f"a chain with the name {name!r}")
         yield _Chain(
             family,
             table,

@@ -170,7 +170,7 @@ def parse(text: str) -> State:
     """crm_mon's XML. Trouble when it is none."""
     try:
         top = ElementTree.fromstring(text)
-    except ElementTree.ParseError as problem:
+    except (ElementTree.ParseError, ValueError) as problem:
         raise Trouble(f"crm_mon says what cannot be understood: {problem}") from None
     dc = top.find("summary/current_dc")
     options = top.find("summary/cluster_options")
