@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import random
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from asha.asterisk.ami import Credentials
 from asha.asterisk.evidence import events_in
@@ -19,8 +22,9 @@ from asha.cli import main
 from asha.cluster.secret import Secret
 from asha.data import sqlite
 from asha.ocf.deadline import Deadline
+from asha.rootwork import Directory
 from tests.fuzz import mutate
-from tests.fuzz.target import Make, Wrong, target
+from tests.fuzz.target import Make, Wrong, given, target
 
 # Of what is given for a file as large as one can make it, without a block on the disk.
 SPARSE = 1 << 34
@@ -95,12 +99,20 @@ MANAGER = ("[general]\nenabled = yes\nport = 5038\nbindaddr = 127.0.0.1\n#includ
 def _asterisk(data: bytes, scratch: Path) -> None:
     """Asterisk's files with all that they include."""
     build(data, scratch)
-    for name in ("manager.conf", "modules.conf"):
-        for section in asteriskconf.read(scratch, name):
-            section.get("port")
-        asteriskconf.includes(scratch, name, "asha_manager.conf")
-    ami.account_text(scratch, Secret(bytes(32)))
-    ami.uses_pjsip(scratch)
+    with Directory.trusted(str(scratch), str(scratch)) as top:
+        ways: tuple[Any, ...] = (scratch, top)
+        for name in ("manager.conf", "modules.conf"):
+            for section in _in(asteriskconf.read, ways)(name):
+                section.get("port")
+            _in(asteriskconf.includes, ways)(name, "asha_manager.conf")
+        _in(ami.account_text, ways)(Secret(bytes(32)))
+        _in(ami.uses_pjsip, ways)()
+
+
+def _in(function: Callable[..., Any], ways: tuple[Any, ...]) -> Callable[..., Any]:
+    """The directory as that function takes it: a path, or an open one."""
+    kind = inspect.signature(function).parameters["directory"].annotation
+    return partial(function, ways["Directory" in str(kind)])
 
 
 @target("ami.secret", seconds=5.0, make=tree(("ami.secret",), ("user=asha\nsecret=0123abc\n",)))
@@ -133,11 +145,13 @@ def _sark(data: bytes, scratch: Path) -> None:
     build(data, scratch)
     place = str(scratch / "sark.db")
     wanted = {"BINDADDR": "ON", "HACLUSTERIP": "192.168.1.90"}
-    sark.is_set(place, wanted)
-    sqlite.check_all([str(scratch)], Deadline(10.0))
-    sark.set_flags(place, wanted)
-    if not sark.is_set(place, wanted):
-        raise Wrong("the flags are not set, and nothing was said")
+    with Directory.trusted(str(scratch), str(scratch)) as top:
+        about = {"path": place, "directory": top, "name": "sark.db", "wanted": wanted}
+        given(sark.is_set, **about)
+        sqlite.check_all([str(scratch)], Deadline(10.0))
+        given(sark.set_flags, **about)
+        if not given(sark.is_set, **about):
+            raise Wrong("the flags are not set, and nothing was said")
 
 
 # Files that Asterisk's user leaves.

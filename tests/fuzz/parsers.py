@@ -38,7 +38,7 @@ from asha.relay.numato import Numato
 from asha.relay.rhino import Rhino
 from asha.trouble import Trouble
 from tests.fuzz import mutate, samples
-from tests.fuzz.target import Wrong, target, text
+from tests.fuzz.target import Wrong, given, target, text
 
 SITE = conf.parse(samples.SITE)
 
@@ -264,7 +264,7 @@ def _shorewall(data: bytes, scratch: Path) -> None:
     for name in ("zones", "interfaces", "policy", "rules", "params"):
         machine.put(f"{shorewall.DIRECTORY}/{name}", said)
     before = machine.read(f"{shorewall.DIRECTORY}/rules") or ""
-    [action] = shorewall.actions(SITE)
+    [action] = given(shorewall.actions, site=SITE, machine=machine)
     action.preview(machine)
     action.do(machine, lambda text: None)
     after = machine.read(f"{shorewall.DIRECTORY}/rules") or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import socket
 import threading
@@ -191,14 +192,33 @@ def _ami(data: bytes, scratch: Path) -> None:
         "Asterisk is fully booted\n", "Module 'x' reloaded successfully.\n"))
 def _control(data: bytes, scratch: Path) -> None:
     """The control socket."""
-    for talk in (control.greet, control.wait_fully_booted):
+    for talk in _questions(str(scratch)):
         _by_socket(data, scratch, talk)
-    _by_socket(data, scratch, lambda path, deadline: control.command(path, "x", deadline))
-    _by_socket(data, scratch, lambda path, deadline: control.whole_answer(path, "x", deadline))
+
+
+class _Us:
+    """Who holds the socket is this process."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+
+def _questions(folder: str) -> list[Callable[[str, Deadline], Any]]:
+    """Everything that is asked at the control socket."""
+    known: Any = control
+    if hasattr(known, "Console"):
+        console = known.Console(folder, _Us())
+        return [lambda path, deadline: console.greet(deadline),
+                lambda path, deadline: console.wait_fully_booted(deadline),
+                lambda path, deadline: console.first_line("x", deadline),
+                lambda path, deadline: console.answer(deadline, "x", "y")]
+    return [known.greet, known.wait_fully_booted,
+            lambda path, deadline: known.command(path, "x", deadline),
+            lambda path, deadline: known.whole_answer(path, "x", deadline)]
 
 
 def _by_socket(data: bytes, scratch: Path, talk: Callable[[str, Deadline], Any]) -> None:
-    path = scratch / "ctl"
+    path = scratch / control.SOCKET_NAME
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.bind(str(path))

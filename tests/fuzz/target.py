@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from asha.ocf.results import AgentError
 from asha.trouble import Trouble
@@ -59,6 +61,12 @@ def target(
         return run
 
     return register
+
+
+def given(function: Callable[..., Any], **arguments: Any) -> Any:
+    """Call it with those of the arguments that it has."""
+    names = inspect.signature(function).parameters
+    return function(**{name: value for name, value in arguments.items() if name in names})
 
 
 def text(data: bytes) -> str:
