@@ -42,8 +42,11 @@ FLOOD_SECONDS = PATIENCE + LATE + 2.0
 SECRET = Secret(bytes(range(32)))
 
 
-def script(*lines: str) -> Make:
-    """Steps of a peer that begins with what is right: what it says, waits for, floods."""
+def script(*lines: str, idle: str = "\r\n") -> Make:
+    """Steps of a peer that begins with what is right: what it says, waits for, floods.
+
+    ``idle`` is what may come any time and answers nothing.
+    """
     raw = [one.encode() for one in lines]
 
     def make(rng: random.Random) -> bytes:
@@ -56,8 +59,8 @@ def script(*lines: str) -> Make:
             steps.insert(rng.randrange(len(steps) + 1), rng.choice((
                 ["say", mutate.some(rng, raw).decode("latin-1")],
                 ["say", mutate.some(rng, raw).decode("latin-1")],
-                ["flood", rng.choice([*raw, *mutate.POISON]).decode("latin-1")],
-                ["drip", rng.choice(raw).decode("latin-1")],
+                ["flood", rng.choice([idle.encode(), *raw, *mutate.POISON]).decode("latin-1")],
+                ["flood", idle], ["drip", idle], ["drip", rng.choice(raw).decode("latin-1")],
                 ["wait"], ["close"], ["hear"],
             )))
         return json.dumps(steps).encode()
@@ -168,7 +171,8 @@ AMI = script("Asterisk Call Manager/8.0.2\r\n",
              "Event: FullyBooted\r\nPrivilege: system,all\r\n\r\n"
              "Response: Success\r\nActionID: asha-1\r\nMessage: Authentication accepted\r\n\r\n",
              "Response: Success\r\nActionID: asha-2\r\nPing: Pong\r\n\r\n",
-             "Response: Success\r\nActionID: asha-output\r\nOutput: a: b\r\n\r\n")
+             "Response: Success\r\nActionID: asha-output\r\nOutput: a: b\r\n\r\n",
+             idle="Event: Newexten\r\nChannel: SIP/1\r\n\r\n")
 
 
 @target("ami", make=AMI, errors=(Silent,))

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from asha import terminal
 from asha.asterisk.evidence import SUMMARY
-from asha.bootstrap import handover
+from asha.bootstrap import handover, writers
 from asha.bootstrap.action import Call, Step
 from asha.bootstrap.console import Console
 from asha.bootstrap.finding import error
@@ -333,3 +334,28 @@ def test_asha_recover_goes_on_where_nobody_reads(
     monkeypatch.setattr(sys, "stdout", Full())
     recover.run(argparse.Namespace(watch=None, boot=False))
     assert recovered == ["back"]
+
+
+def test_a_file_whose_name_is_no_text_is_the_reason_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a telephone system writes it that is set to Latin-1."""
+    place = os.fsencode(tmp_path) + b"/caf\xe9\x1b]0;x\x07\n.wav"
+    held = subprocess.Popen(
+        [sys.executable, "-c", "import os, sys; os.open(os.fsencode(sys.argv[1]), os.O_CREAT | "
+         "os.O_WRONLY); print(flush=True); sys.stdin.read()", place],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )
+    try:
+        assert held.stdout is not None
+        held.stdout.readline()
+        [found] = [one for one in writers.find([str(tmp_path)]) if one.pid == held.pid]
+    finally:
+        held.communicate()
+    console = Console(str(tmp_path / "log"))
+    console.note(str(found))
+    terminal.report(Trouble(str(found), f"end it: kill {found.pid}"))
+    said = capsys.readouterr()
+    for text in (said.out, said.err, (tmp_path / "log").read_text(encoding="utf-8")):
+        assert rf"{tmp_path}/caf\udce9\x1b]0;x\x07\n.wav" in text
+        assert harmless(text)
