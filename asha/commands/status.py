@@ -24,7 +24,7 @@ cluster, changes nothing, and takes ten seconds at most, whatever hangs.
 
 exit code: 0 the telephones run and the other node could take over
            1 they run, and somebody should see to a line with !
-           2 they do not run (or this node cannot tell)
+           2 they do not run (or this node cannot tell, or write it)
 
 --json prints one object, with --watch one a line:
   schema 1; health: healthy, degraded, no service; exit_code
