@@ -94,7 +94,9 @@ def finish() -> None:
     show(end="")
 
 
-def _try(stream: TextIO, text: str) -> None:
+def _try(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        return  # closed before we began
     try:
         _write(stream, text)
     except (OSError, ValueError):

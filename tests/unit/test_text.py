@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,9 @@ from asha.cluster import site as conf
 from asha.commands import check, install, join_listen, recover
 from asha.machine import Machine
 from asha.ocf import Agent, Exit, Failed, action
+from asha.ocf.agent import Context
 from asha.ocf.params import Path as PathParameter
-from asha.ocf.testing import perform
+from asha.ocf.testing import CallQueue, perform
 from asha.ocf.text import lines, plain, printable
 from asha.status.model import Finding, Status
 from asha.status.render import screen
@@ -200,6 +202,18 @@ def test_an_exit_reason_is_one_ascii_line_and_nobody_forges_one(
     assert harmless(done.err)
 
 
+@pytest.mark.parametrize("name", POISON)
+def test_a_node_attribute_is_ascii(name: str, tmp_path: Path) -> None:
+    """It goes into the CIB's XML, which Pacemaker would else refuse to read."""
+    queue = CallQueue()
+    queue.expect("attrd_updater", "--name", "asha-x", "--update", plain(name))
+    context = Context({"HA_RSCTMP": str(tmp_path)}, runner=queue)
+    assert Poisoned("start", context).set_node_attribute("asha-x", name)
+    queue.done()
+    assert plain(name).isascii()
+    assert plain(name).isprintable()
+
+
 # Streams that do not take it.
 
 @pytest.fixture
@@ -326,6 +340,17 @@ def test_nor_does_a_terminal_that_is_gone_or_a_full_disk(
     with pytest.raises((Trouble, KeyboardInterrupt)):
         walk(tmp_path, problem, "/dev/full")
     assert recovered == ["back"]
+
+
+@pytest.mark.parametrize("stream", [Full(), None])
+def test_what_is_said_beside_the_work_never_fails(
+    stream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    terminal.say("x")
+    terminal.warn("x")
+    terminal.report(Trouble("x", "y"))
 
 
 def test_asha_recover_goes_on_where_nobody_reads(
