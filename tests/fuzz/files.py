@@ -92,7 +92,7 @@ MANAGER = ("[general]\nenabled = yes\nport = 5038\nbindaddr = 127.0.0.1\n#includ
            "[modules]\nautoload=yes\nnoload => chan_sip.so\nload=res_pjsip.so\n")
 
 
-@target("asterisk.conf", seconds=5.0, make=tree(
+@target("asterisk.conf", seconds=15.0, make=tree(
     ("manager.conf", "asha_manager.conf", "more/a.conf", "more/b.conf", "fifo.conf",
      "modules.conf", "pjsip.conf", "loop"), MANAGER))
 def _asterisk(data: bytes, scratch: Path) -> None:
@@ -113,7 +113,7 @@ def _in(function: Callable[..., Any], ways: tuple[Any, ...]) -> Callable[..., An
     return partial(function, ways["Directory" in str(kind)])
 
 
-@target("ami.secret", seconds=5.0, make=tree(("ami.secret",), ("user=asha\nsecret=0123abc\n",)))
+@target("ami.secret", seconds=15.0, make=tree(("ami.secret",), ("user=asha\nsecret=0123abc\n",)))
 def _credentials(data: bytes, scratch: Path) -> None:
     """The file with AMI's user."""
     build(data, scratch)
@@ -155,7 +155,7 @@ def _sark(data: bytes, scratch: Path) -> None:
 
 # Files that Asterisk's user leaves.
 
-@target("asterisk.pid", seconds=5.0, make=tree(("asterisk.pid",), ("1234\n", "1\n")))
+@target("asterisk.pid", seconds=15.0, make=tree(("asterisk.pid",), ("1234\n", "1\n")))
 def _pid(data: bytes, scratch: Path) -> None:
     """Asterisk's pid file."""
     build(data, scratch)
@@ -212,7 +212,7 @@ def _proc(data: bytes, scratch: Path) -> None:
 
 # What a hung Asterisk left.
 
-@target("evidence", seconds=5.0, make=tree(
+@target("evidence", seconds=15.0, make=tree(
     ("20260101-120000-7/summary.txt", "20260101-120000-7/log.txt", "20260101-120000-8/x",
      "20260102-120000-9/summary.txt"),
     ("Found hung.\n\nWhy: dialplan lock is silent\n", "a\x1b[2Jb\r\n")))

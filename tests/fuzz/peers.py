@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Seconds that a conversation is given, and by which it may be late on a busy machine.
 PATIENCE = 0.25
-LATE = 4.0
+LATE = 8.0
 # Bytes at a time of a flood, and the longest that it lasts if nobody ends it.
 CHUNK = 1 << 14
 FLOOD_SECONDS = PATIENCE + LATE + 2.0

@@ -24,7 +24,7 @@ from tests.fuzz.target import DECLARED, TARGETS, Target
 CORPUS = Path(__file__).parent / "corpus"
 
 # Beyond a target's own seconds: a child that is stuck where no signal of ours reaches it.
-STUCK_SECONDS = 10.0
+STUCK_SECONDS = 20.0
 # Of one target; then it is given up.
 FAILURES_MOST = 40
 TICK = 0.05

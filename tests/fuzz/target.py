@@ -33,7 +33,7 @@ class Target:
     run: Run
     make: Make
     errors: tuple[type[Exception], ...] = ()
-    seconds: float = 10.0
+    seconds: float = 20.0
     about: str = ""
 
 
@@ -45,7 +45,7 @@ def target(
     *samples: str | bytes,
     make: Make | None = None,
     errors: tuple[type[Exception], ...] = (),
-    seconds: float = 10.0,
+    seconds: float = 20.0,
 ) -> Callable[[Run], Run]:
     """Register a function: inputs are mutations of ``samples``, or what ``make`` makes."""
     raw = [one.encode("utf-8", "surrogateescape") if isinstance(one, str) else one
