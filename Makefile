@@ -2,6 +2,7 @@
 # make check   every test (about 20 minutes, as root)
 # make bench   the stack of 2014 and this one in turns (about 75 minutes, as root)
 # make soak    300 calls, reloads, debuggers, load: nothing may fail (13 minutes, as root)
+# make fuzz    bad input for every parser and protocol (10 minutes)
 # make package the Debian package, beside this directory
 # make install the same files without a package, DESTDIR respected
 
@@ -24,7 +25,7 @@ COMPLETION_DIR := $(DESTDIR)/usr/share/bash-completion/completions
 WORKERS ?= 3
 PYTEST_OPTIONS ?=
 
-.PHONY: help demo check lint test bench soak package install host-packages clean
+.PHONY: help demo check lint test bench soak fuzz package install host-packages clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -46,6 +47,9 @@ bench: host-packages
 
 soak: host-packages
 	$(PYTHON) -m tests.soak $(SOAK)
+
+fuzz: $(VENV)/ready
+	$(VENV)/bin/python -m tests.fuzz $(FUZZ)
 
 $(VENV)/ready: tests/requirements.txt
 	rm -rf $(VENV)

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
-from asha import __version__
+from asha import __version__, terminal
 from asha.trouble import Trouble
 
 # name: what --help says of it
@@ -44,6 +43,8 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 not done (said why), 2 wrong usage, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        terminal.settle()
     chosen = next((word for word in words if not word.startswith("-")), "")
     parser = _parser(chosen)
     if not words:
@@ -52,19 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     try:
         code = int(options.run(options))
-        sys.stdout.flush()
+        terminal.finish()
         return code
+    except terminal.Unwritten as lost:
+        if not lost.quiet:
+            terminal.report(lost)
+        return lost.code
     except Trouble as trouble:
-        print(f"asha: {trouble}", file=sys.stderr)
-        if trouble.mend:
-            print(f"      {trouble.mend}", file=sys.stderr)
+        terminal.report(trouble)
         return trouble.code
-    except BrokenPipeError:
-        # Whoever read us has seen enough; Python would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
-        print("asha: interrupted", file=sys.stderr)
+        terminal.warn("asha: interrupted")
         return INTERRUPTED
 
 

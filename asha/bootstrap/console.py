@@ -1,13 +1,25 @@
-"""What a person sees of a long work: a line per action, and how far it is."""
+"""What a person sees of a long work: a line per action, and how far it is.
+
+Nothing here raises: whoever prints is at work on something, and that must come to its
+end, or be put back, also when the terminal is gone or the disk of the log is full.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from contextlib import suppress
+
+from asha import terminal
+from asha.ocf.text import printable
 
 # Seconds between two lines of progress where they cannot be redrawn.
 EVERY = 10.0
+# Columns of a line that is redrawn: one that wraps could not be taken back.
+WIDTH = 79
+
+REDRAW = "\r\033[K"
 
 
 class Console:
@@ -25,29 +37,34 @@ class Console:
 
     def note(self, text: str) -> None:
         self._clear()
-        self._write(text)
-        print(f"[{time.monotonic() - self._begun:4.0f} s] {text}", flush=True)
+        line = printable(text)
+        self._write(line)
+        terminal.say(f"[{time.monotonic() - self._begun:4.0f} s] {line}")
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
-        line = f"            {text}"
+        line = f"            {printable(text)}"
         if self._terminal:
             self._clear()
-            print(line[:79], end="", flush=True)
+            terminal.say(line[:WIDTH], end="")
             self._drawn = True
         elif time.monotonic() - self._last >= EVERY:
-            print(line, flush=True)
+            terminal.say(line)
             self._last = time.monotonic()
 
-    def _write(self, text: str) -> None:
-        if self._log:
+    def _write(self, line: str) -> None:
+        if not self._log:
+            return
+        with suppress(OSError):
+            # by name: in root's /var/log
             os.makedirs(os.path.dirname(self._log), exist_ok=True)
+            # by name: in root's /var/log
             with open(self._log, "a", encoding="utf-8") as log:
-                log.write(time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
+                log.write(time.strftime("%Y-%m-%d %H:%M:%S ") + line + "\n")
 
     def _clear(self) -> None:
         if self._drawn:
-            print("\r\033[K", end="")
+            terminal.say(REDRAW, end="", ours=True)
             self._drawn = False
 
 
@@ -56,6 +73,6 @@ def ask(question: str) -> bool:
     if not sys.stdin.isatty():
         return False
     try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        return terminal.answer(f"{question} [y/N] ").lower() in ("y", "yes")
     except EOFError:
         return False

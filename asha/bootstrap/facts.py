@@ -95,7 +95,7 @@ def numbers(machine: Machine, path: str) -> dict[str, int]:
     found = {}
     for line in (machine.read(path) or "").splitlines():
         fields = line.split(":")
-        if len(fields) > 2 and fields[2].isdecimal():
+        if len(fields) > 2 and fields[2].isdecimal() and len(fields[2]) <= 10:
             found[fields[0]] = int(fields[2])
     return found
 

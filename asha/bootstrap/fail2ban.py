@@ -7,6 +7,7 @@ ours is read last and repeats what was in force, with the other node's addresses
 from __future__ import annotations
 
 import configparser
+import posixpath
 
 from asha.bootstrap.action import Action, Say, Write
 from asha.cluster.site import Site
@@ -15,6 +16,9 @@ from asha.trouble import Trouble
 
 # In the order of jail.conf(5): *.conf, then *.local, each by name.
 OURS = "/etc/fail2ban/jail.d/zz-asha.local"
+
+# Of files that include one another. fail2ban itself counts none.
+DEPTH_MOST = 8
 
 
 def actions(site: Site, machine: Machine) -> list[Action]:
@@ -31,26 +35,47 @@ def actions(site: Site, machine: Machine) -> list[Action]:
 
 
 def _in_force(machine: Machine) -> dict[str, str]:
-    """Section -> ignoreip, without ours; [DEFAULT] is there in any case."""
+    """Section -> ignoreip, without ours; [DEFAULT] is there in any case.
+
+    Read as fail2ban does (fail2ban/client/configparserinc.py, 0.11 to 1.1). What it cannot
+    read it refuses as a whole: it says so when our file is checked with the others.
+    """
     found = {"DEFAULT": ""}
     for path in _files(machine):
-        # Not strict: fail2ban accepts a section or a key that is there twice. And
-        # [DEFAULT] as a section like any other, so that no jail seems to set what it
-        # inherits.
-        parser = configparser.RawConfigParser(
-            strict=False, allow_no_value=True, default_section="(none)"
-        )
-        try:
-            parser.read_string(machine.read(path) or "", path)
-        except configparser.Error:
-            continue  # fail2ban will say so itself
-        for section in parser.sections():
-            if parser.has_option(section, "ignoreip"):
-                found[section] = parser.get(section, "ignoreip") or ""
+        for section, value in _values(_text(machine, path)).items():
+            # "What was in force before", which is what ours would mean itself.
+            before = found.get(section, "%(default/ignoreip)s")
+            found[section] = value.replace("%(known/ignoreip)s", before)
     return found
 
 
+def _text(machine: Machine, path: str) -> str:
+    """"" for what fail2ban passes by: no file, or one that is no UTF-8."""
+    try:
+        text = machine.read(path) or ""
+        text.encode()
+    except (OSError, ValueError):  # also for a name with a zero byte
+        return ""
+    return text
+
+
+def _values(text: str, option: str = "ignoreip") -> dict[str, str]:
+    """Section -> that option, as it stands; nothing of a file that is not right."""
+    # Not strict: of what is there twice the last counts, where fail2ban allows it. And
+    # [DEFAULT] as a section like any other, so that no jail seems to set what it inherits.
+    parser = configparser.RawConfigParser(
+        strict=False, inline_comment_prefixes=";", default_section="(none)"
+    )
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return {}
+    return {section: parser.get(section, option) for section in parser.sections()
+            if parser.has_option(section, option)}
+
+
 def _files(machine: Machine) -> list[str]:
+    """In the order in which they are read, those among them that others include."""
     directory = "etc/fail2ban"
     places = [
         machine.root / directory / "jail.conf",
@@ -59,7 +84,28 @@ def _files(machine: Machine) -> list[str]:
         *sorted(machine.root.glob(f"{directory}/jail.d/*.local")),
     ]
     paths = ["/" + str(place.relative_to(machine.root)) for place in places]
-    return [path for path in paths if path != OURS]
+    read = [one for path in paths for one in _with_included(machine, path, ())]
+    return [path for path in read if path != OURS]
+
+
+def _with_included(machine: Machine, path: str, inside: tuple[str, ...]) -> list[str]:
+    if path in inside or len(inside) >= DEPTH_MOST:
+        return []
+    text = _text(machine, path)
+
+    def included(option: str) -> list[str]:
+        names = _values(text, option).get("INCLUDES", "").split("\n")
+        found = []
+        for name in filter(None, names):
+            place = posixpath.join(posixpath.dirname(path), name)
+            found.append(place)
+            local = posixpath.splitext(place)[0] + ".local"
+            if local not in names and local != place:
+                found.append(local)
+        return [one for place in found
+                for one in _with_included(machine, place, (*inside, path))]
+
+    return [*included("before"), path, *included("after")]
 
 
 class _Ignore(Write):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
+from asha import terminal
 from asha.bootstrap.asking import Asking, Values, is_first, own_key
 from asha.bootstrap.facts import Facts, static_lan_address
 from asha.bootstrap.questions import QUESTIONS, Question
@@ -22,8 +23,8 @@ def ask(
     machine: Machine,
     facts: Facts,
     known: Values,
-    read: Callable[[str], str] = input,
-    say: Callable[[str], None] = print,
+    read: Callable[[str], str] = terminal.answer,
+    say: Callable[[str], None] = terminal.show,
 ) -> Values:
     """Ask a person, and return the values of a whole asha.conf.
 

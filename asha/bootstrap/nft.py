@@ -21,6 +21,8 @@ from asha.bootstrap.ports import Opening, openings
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
+from asha.ocf.text import printable
+from asha.terminal import warn
 from asha.trouble import Trouble
 
 TABLE_FILE = "/etc/asha/firewall.nft"
@@ -148,11 +150,20 @@ def _is_our_table(chain: _Chain) -> bool:
     return (chain.family, chain.table) == ("inet", TABLE)
 
 
-def _chains(machine: Machine) -> Iterator[_Chain]:
-    """Every chain that a packet to this machine passes (libnftables-json(5))."""
-    listed: list[dict[str, Any]] = json.loads(
-        machine.run("nft", "-j", "list", "ruleset").out or '{"nftables": []}'
-    )["nftables"]
+def _chains(machine: Machine) -> list[_Chain]:
+    """Every chain that a packet to this machine passes (libnftables-json(5)).
+
+    Raises Trouble, also when it cannot be understood: some nft is of another kind.
+    """
+    said = machine.run("nft", "-j", "list", "ruleset").out
+    try:
+        return list(_parsed(json.loads(said or '{"nftables": []}')["nftables"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        raise Trouble(f"nft lists its rules in a form that cannot be understood: {problem!r:.100}",
+                      MEND) from None
+
+
+def _parsed(listed: list[dict[str, Any]]) -> Iterator[_Chain]:
     rules: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for rule in (entry["rule"] for entry in listed if "rule" in entry):
         rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(rule)
@@ -162,6 +173,8 @@ def _chains(machine: Machine) -> Iterator[_Chain]:
             "filter", "input"
         ) or table.startswith(FAIL2BAN):
             continue
+        if not isinstance(name, str):
+            raise TypeError(f"a chain with the name {name!r}")
         yield _Chain(
             family,
             table,
@@ -209,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             unload(machine)
     except (Trouble, OSError, SiteError) as problem:
-        print(f"asha-firewall: {problem}", file=sys.stderr)
+        warn(f"asha-firewall: {printable(str(problem))}")
         return 1
     return 0
 

@@ -16,6 +16,7 @@ from asha.machine import Machine
 # Kinds of interface that carry no cable of their own (ip-link(8), TYPE).
 NOT_CABLED = frozenset(("dummy", "ifb", "tun", "wireguard", "vxlan", "geneve", "macvtap"))
 # Bridges that other programs make for their guests.
+MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 FOR_GUESTS = re.compile(r"(docker|virbr|br-|lxcbr|lxdbr|podman|vnet|tap)")
 
 ARP_ETHERNET, ARP_IPV4 = 1, 0x0800
@@ -61,9 +62,11 @@ def read(machine: Machine) -> tuple[Nic, ...]:
     """The Ethernet NICs, in the kernel's order. A bond is one, its parts are not."""
     try:
         listed = json.loads(machine.says("ip", "-json", "-details", "address") or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
-    return tuple(_nic(one) for one in listed if _is_cabled(one))
+    cabled = [one for one in listed if isinstance(one, dict) and _is_cabled(one)] \
+        if isinstance(listed, list) else []
+    return tuple(_nic(one) for one in cabled)
 
 
 def _is_cabled(one: dict[str, object]) -> bool:
@@ -71,6 +74,8 @@ def _is_cabled(one: dict[str, object]) -> bool:
     info = one.get("linkinfo")
     kind = info.get("info_kind", "") if isinstance(info, dict) else ""
     if one.get("link_type") != "ether" or not isinstance(flags, list) or "NOARP" in flags:
+        return False
+    if not isinstance(kind, str):
         return False
     return "master" not in one and kind not in NOT_CABLED and not FOR_GUESTS.match(
         str(one.get("ifname", ""))
@@ -83,25 +88,36 @@ def _nic(one: dict[str, object]) -> Nic:
     assert isinstance(flags, list)
     return Nic(
         name=str(one.get("ifname", "")),
-        mac=str(one.get("address", "")),
+        mac=mac if MAC.fullmatch(mac := str(one.get("address", ""))) else "",
         up="UP" in flags,
         carrier="LOWER_UP" in flags,
         addresses=tuple(
-            # The kernel says "dynamic" of an address whose lease ends.
-            Address(str(a["local"]), int(a["prefixlen"]), bool(a.get("dynamic")))
+            address
             for a in (listed if isinstance(listed, list) else ())
-            if a.get("family") == "inet" and a.get("scope") == "global"
+            if isinstance(a, dict) and a.get("family") == "inet" and a.get("scope") == "global"
+            and (address := _address(a)) is not None
         ),
     )
+
+
+def _address(one: dict[str, object]) -> Address | None:
+    try:
+        # The kernel says "dynamic" of an address whose lease ends.
+        found = Address(str(one["local"]), int(str(one["prefixlen"])), bool(one.get("dynamic")))
+        found.network  # noqa: B018  (whether it has one)
+    except (ValueError, KeyError):
+        return None
+    return found
 
 
 def default_route_nic(machine: Machine) -> str:
     """The NIC towards the router, "" without one."""
     try:
         routes = json.loads(machine.says("ip", "-json", "route", "show", "default") or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
-    return str(routes[0].get("dev", "")) if routes else ""
+    first = routes[0] if isinstance(routes, list) and routes else None
+    return str(first.get("dev", "")) if isinstance(first, dict) else ""
 
 
 def who_has(nic: Nic, address: str, seconds: float = 1.0) -> str:

@@ -99,7 +99,8 @@ def load(machine: Machine) -> Record | None:
         return None
     try:
         return _from(json.loads(text))
-    except (ValueError, TypeError, KeyError, IndexError) as problem:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError,
+            RecursionError) as problem:
         # Written whole or not at all, so this is a person's or a disk's doing.
         raise Trouble(
             f"{RECORD} is damaged ({problem}): it says what an unfinished installation moved",
@@ -119,12 +120,22 @@ def _from(values: dict[str, Any]) -> Record:
     return Record(
         owner=(int(pid), str(started), str(boot)),
         stage=values["stage"],
-        units=[Unit(**unit) for unit in values["units"]],
-        paused=[Unit(**unit) for unit in values["paused"]],
-        runit=[str(name) for name in values["runit"]],
-        moved=[Moved(**one) for one in values["moved"]],
+        units=[_unit(**unit) for unit in values["units"]],
+        paused=[_unit(**unit) for unit in values["paused"]],
+        runit=[_text(name) for name in values["runit"]],
+        moved=[Moved(_text(one["path"]), _text(one["aside"])) for one in values["moved"]],
         fingerprint=str(values["fingerprint"]),
     )
+
+
+def _unit(name: object, enabled: object, active: object) -> Unit:
+    return Unit(_text(name), bool(enabled), bool(active))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{value!r:.50} where a name should be")
+    return value
 
 
 @contextmanager

@@ -93,8 +93,12 @@ def _apply(machine: Machine, changed: dict[str, str]) -> None:
             f"run: shorewall check {TRIAL}; mend {DIRECTORY}",
         ) from None
     for path, text in changed.items():
-        mode = machine.path(path).stat().st_mode & 0o7777 if machine.exists(path) else 0o644
-        machine.write(path, text, mode=mode)
+        if machine.exists(path):
+            mode = machine.path(path).stat().st_mode & 0o7777
+            user, group = machine.owner_of(path)
+            machine.write(path, text, mode, user or "root", group)
+        else:
+            machine.write(path, text)
     if machine.run("shorewall", "status", check=False).ok:
         machine.run("shorewall", "reload", timeout=CHECK_SECONDS)
 
@@ -102,7 +106,7 @@ def _apply(machine: Machine, changed: dict[str, str]) -> None:
 def _changed(machine: Machine, allowed: list[Opening]) -> dict[str, str]:
     """Path and new text of each file that is not as it should be. Raises Trouble."""
     before = {
-        name: _without_block(machine.read(f"{DIRECTORY}/{name}") or "")
+        name: _without_block(name, machine.read(f"{DIRECTORY}/{name}") or "")
         for name in ("zones", "interfaces", "policy", "rules")
     }
     params = _params(machine.read(f"{DIRECTORY}/params") or "")
@@ -160,8 +164,27 @@ def _interfaces(text: str, params: dict[str, str]) -> Iterator[tuple[str, tuple[
             yield (physical[1] if physical else name), (words[0], name)
 
 
-def _without_block(text: str) -> str:
-    return re.sub(rf"^{BEGIN}\n(?:.*\n)*?{END}\n", "", text, flags=re.MULTILINE)
+def _without_block(name: str, text: str) -> str:
+    """Raises Trouble for a block without an end: what follows may be somebody else's."""
+    kept: list[str] = []
+    inside = False
+    for line in re.findall(r"[^\n]*\n|[^\n]+", text):
+        mark = line.rstrip("\n")
+        if mark == BEGIN and inside:
+            break
+        if mark == BEGIN:
+            inside = True
+        elif mark == END and inside:
+            inside = False
+        elif not inside:
+            kept.append(line)
+    if inside:
+        raise Trouble(
+            f"{DIRECTORY}/{name} has a line \"{BEGIN}\" without its \"{END}\"",
+            f"delete that line, and what asha wrote below it, in {DIRECTORY}/{name}; asha writes "
+            "it anew",
+        )
+    return "".join(kept)
 
 
 def _block(lines: list[str]) -> str:

@@ -128,7 +128,7 @@ def parse(text: str) -> Conf:
             nodeid = node.values.get("nodeid", "")
             nodes.append(Node(
                 node.values.get("name", ""),
-                int(nodeid) if nodeid.isdecimal() else 0,
+                int(nodeid) if nodeid.isdecimal() and len(nodeid) <= 10 else 0,
                 tuple(rings),
             ))
     return Conf(

@@ -220,7 +220,8 @@ def parse_json(text: str, version: str) -> Replication | None:
             speed=_whole(peer.get("db1/dt1 [MiB/s]"), 1024),
             seconds_left=_end(peer.get("estimated-seconds-to-finish")),
         )
-    except (ValueError, TypeError, KeyError, IndexError, StopIteration, AttributeError):
+    except (ValueError, TypeError, KeyError, IndexError, StopIteration, AttributeError,
+            ArithmeticError, RecursionError):
         return None
 
 
@@ -243,10 +244,10 @@ STATES = re.compile(
     r"(?: ro:(?P<role>[^/\s]+)/(?P<peer_role>\S+) ds:(?P<disk>[^/\s]+)/(?P<peer_disk>\S+))?",
     re.MULTILINE,
 )
-OUT_OF_SYNC = re.compile(r"\boos:(\d+)")
-SYNCED = re.compile(r"sync'ed:\s*([\d.]+)%")
-FINISH = re.compile(r"finish: (\d+):(\d\d):(\d\d)")
-SPEED = re.compile(r"speed: ([\d,]+)")
+OUT_OF_SYNC = re.compile(r"\boos:(\d{1,18})\b")
+SYNCED = re.compile(r"sync'ed:\s*(\d{1,3}(?:\.\d{1,9})?)%")
+FINISH = re.compile(r"finish: (\d{1,9}):(\d\d):(\d\d)")
+SPEED = re.compile(r"speed: (\d[\d,]{0,18})")
 
 
 def parse_proc(text: str, version: str, size: int | None = None) -> Replication | None:

@@ -23,6 +23,8 @@ DEGRADED = ("190", "191")
 
 # The active node is the one that runs it.
 TELEPHONES = "p_asterisk"
+# Of a number; Python refuses to read 4300.
+DIGITS_MOST = 20
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def parse(text: str) -> State:
     """crm_mon's XML. Trouble when it is none."""
     try:
         top = ElementTree.fromstring(text)
-    except ElementTree.ParseError as problem:
+    except (ElementTree.ParseError, ValueError) as problem:
         raise Trouble(f"crm_mon says what cannot be understood: {problem}") from None
     dc = top.find("summary/current_dc")
     options = top.find("summary/cluster_options")
@@ -207,7 +209,9 @@ def parse(text: str) -> State:
 def _count(element: Element, name: str) -> int:
     """0 without it; "INFINITY" is Pacemaker's million."""
     text = element.get(name, "")
-    return int(text) if text.isdecimal() else 1_000_000 if text == "INFINITY" else 0
+    if text == "INFINITY":
+        return 1_000_000
+    return int(text) if text.isdecimal() and len(text) < DIGITS_MOST else 0
 
 
 def _yes(element: Element, name: str) -> bool:

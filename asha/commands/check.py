@@ -13,6 +13,8 @@ from asha.bootstrap.finding import Finding, error
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
+from asha.ocf import text
+from asha.terminal import show
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -46,12 +48,12 @@ def run(options: argparse.Namespace) -> int:
         findings, left_out = look(machine, site, elsewhere=options.config != conf.CONF)
     failed = any(finding.severity == "error" for finding in findings)
     if options.json:
-        print(json.dumps({"ok": not failed, "findings": [asdict(one) for one in findings],
+        show(json.dumps({"ok": not failed, "findings": [asdict(one) for one in findings],
                           "left_out": left_out}, indent=2))
     else:
-        print(as_text(findings) or "nothing stands in the way")
+        show(as_text(findings) or "nothing stands in the way")
         if left_out:
-            print(f"\nNot looked at, for this machine is neither {site.first.name} nor "
+            show(f"\nNot looked at, for this machine is neither {site.first.name} nor "
                   f"{site.second.name}: {', '.join(left_out)}.")
     return 1 if failed else 0
 
@@ -73,10 +75,10 @@ def as_text(findings: Sequence[Finding]) -> str:
     """One finding a paragraph: what is wrong, and below it what to do."""
     lines = []
     for finding in findings:
-        lines += textwrap.wrap(f"{finding.severity}: {finding.what}", 79,
+        lines += textwrap.wrap(text.lines(f"{finding.severity}: {finding.what}"), 79,
                                subsequent_indent="  ", break_long_words=False,
                                break_on_hyphens=False)
         # Commands in it are to be copied: not wrapped.
         if finding.mend:
-            lines.append(f"    {finding.mend}")
+            lines.append(f"    {text.printable(finding.mend)}")
     return "\n".join(lines)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from asha.bootstrap.console import ask
 from asha.cluster import cib, site
 from asha.commands.common import load_site, need_root
 from asha.machine import Machine
+from asha.ocf.text import printable
+from asha.terminal import say, show, warn
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -32,17 +33,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     described = load_site(options.config)
     if not options.diff and not options.load:
-        sys.stdout.write(cib.render(described))
+        show(cib.render(described), end="")
         return 0
     need_root("asha cib --load" if options.load else "asha cib --diff")
     machine = Machine()
     changes = cib.diff(machine, described)
-    print(changes or "the cluster is as asha.conf says")
+    show(changes or "the cluster is as asha.conf says")
     if not options.load or not changes:
         return 0
     if not options.yes and not ask("Load this into the running cluster?"):
         raise Trouble("nothing was changed")
     for warning in cib.load(machine, described):
-        print(warning, file=sys.stderr)
-    print("loaded; asha status shows what becomes of it")
+        warn(printable(warning))
+    say("loaded; asha status shows what becomes of it")
     return 0

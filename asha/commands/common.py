@@ -16,6 +16,7 @@ from asha.cluster.secret import Secret
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
 from asha.ocf.deadline import Deadline
+from asha.terminal import answer, show
 from asha.trouble import Trouble
 
 SECRET = "/etc/asha/secret"
@@ -34,9 +35,8 @@ def load_site(path: str = conf.CONF, strict: bool = False) -> Site:
     except OSError as problem:
         raise Trouble(f"cannot read {path}: {problem.strerror}") from None
     except SiteError as wrong:
-        lines = "\n      ".join(wrong.problems)
-        raise Trouble(f"{path} is not right:\n      {lines}", "mend it, or run: asha configure") \
-            from None
+        raise Trouble(f"{path} is not right:", "mend it, or run: asha configure",
+                      points=wrong.problems) from None
 
 
 def need_root(what: str) -> None:
@@ -67,13 +67,13 @@ def cluster_secret(site: Site, machine: Machine, given: str = "") -> Secret:
     if not sys.stdin.isatty():
         raise Trouble(f"the second node needs the cluster secret of {site.there.name}",
                       f"it is in {SECRET} there; give it with --secret-file FILE")
-    print(f"The cluster secret: {site.there.name} showed it at the end of its install, and its\n"
+    show(f"The cluster secret: {site.there.name} showed it at the end of its install, and its\n"
           f"{SECRET} has it. Capitals and dashes do not matter.")
     while True:
         try:
-            return Secret.parse(input("cluster secret: "))
+            return Secret.parse(answer("cluster secret: "))
         except ValueError as wrong:
-            print(f"  {wrong}")
+            show(f"  {wrong}")
         except EOFError:
             raise KeyboardInterrupt from None
 

@@ -13,6 +13,7 @@ from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.conf import values_of
 from asha.machine import Machine
+from asha.terminal import say, show
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -47,7 +48,7 @@ def _asked(machine: Machine, output: str) -> dict[str, str]:
     if not sys.stdin.isatty():
         raise Trouble("asha configure asks questions, and this is no terminal",
                       "asha configure --answers FILE takes the answers from a file")
-    print("Return takes what stands in brackets. Ctrl-C ends this; nothing is written then.")
+    show("Return takes what stands in brackets. Ctrl-C ends this; nothing is written then.")
     known = values_of(machine.read(output) or "")
     try:
         return asking.ask(machine, facts.gather(machine), known)
@@ -66,8 +67,7 @@ def _answered(machine: Machine, path: str) -> dict[str, str]:
         raise Trouble(f"cannot read {path}: {problem.strerror}") from None
     values, problems = asking.complete(machine, facts.gather(machine), values_of(text))
     if problems:
-        lines = "\n      ".join(problems)
-        raise Trouble(f"these answers will not do:\n      {lines}", "nothing was written")
+        raise Trouble("these answers will not do:", "nothing was written", points=problems)
     return values
 
 
@@ -75,12 +75,12 @@ def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> 
     earlier = machine.read(output)
     text = asking.render(values, earlier or "")
     if text == earlier:
-        print(f"{output}: nothing has changed")
+        show(f"{output}: nothing has changed")
         return
     if output == conf.CONF and machine.exists(facts.MARKER):
         refuse_another_node(earlier or "", conf.parse(text))
     if earlier is not None and not yes:
-        print("\n".join(difflib.unified_diff(
+        show("\n".join(difflib.unified_diff(
             earlier.splitlines(), text.splitlines(), output, output, lineterm="")))
         if not console.ask("Write this?"):
             raise Trouble("nothing was written", "asha configure --yes does not ask")
@@ -88,7 +88,7 @@ def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> 
         machine.write(output, text)
     except OSError as problem:
         raise Trouble(f"cannot write {output}: {problem.strerror}", "run it with sudo") from None
-    print(f"written: {output}")
+    say(f"written: {output}")
 
 
 def refuse_another_node(earlier: str, wanted: Site) -> None:

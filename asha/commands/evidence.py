@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
+from asha import rootwork
 from asha.asterisk.evidence import DIRECTORY, SUMMARY, events_in
+from asha.ocf.text import printable
+from asha.terminal import show
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -35,9 +38,9 @@ def run(options: argparse.Namespace) -> int:
         events = events_in(options.directory)
         if options.action == "list":
             for event in events:
-                print(f"{event}  {_why(options.directory, event)}")
+                show(printable(f"{event}  {_why(options.directory, event)}"))
             if not events:
-                print(f"{NONE}: look on the other one too, each keeps its own")
+                show(f"{NONE}: look on the other one too, each keeps its own")
             return 0
         return _show(options, events)
     except PermissionError:
@@ -56,23 +59,23 @@ def _show(options: argparse.Namespace, events: list[str]) -> int:
     others = sorted(file for file in os.listdir(place) if file != SUMMARY)
     for file in [SUMMARY, *others] if options.all else [SUMMARY]:
         if options.all:
-            print(f"\n== {file} ==\n")
-        print(_text(f"{place}/{file}") or f"{CUT_OFF}\n", end="")
+            show(f"\n== {printable(file)} ==\n")
+        show(_text(f"{place}/{file}") or f"{CUT_OFF}\n", end="")
     if not options.all:
-        print(f"\nIn {place}: {' '.join(others)}")
+        show(f"\nIn {place}: {printable(' '.join(others))}")
     return 0
 
 
 def _why(directory: str, event: str) -> str:
-    for line in _text(f"{directory}/{event}/{SUMMARY}").splitlines():
+    for line in _text(f"{directory}/{event}/{SUMMARY}").split("\n"):
         if line.startswith("Why: "):
             return line.removeprefix("Why: ")
     return CUT_OFF
 
 
 def _text(path: str) -> str:
+    """Raises OSError, also for what is no ordinary file: nobody waits for a FIFO."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        return rootwork.read(path).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""

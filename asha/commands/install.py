@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -27,6 +28,8 @@ from asha.commands.common import (
     only_one,
 )
 from asha.machine import Machine
+from asha.ocf.text import printable
+from asha.terminal import say, show
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -63,14 +66,14 @@ def run(options: argparse.Namespace) -> int:
         journal = Journal(machine)
         cut_off = journal.cut_off_in()
         if cut_off:
-            print(f"going on: the last run was cut off in: {cut_off}")
+            say(printable(f"going on: the last run was cut off in: {cut_off}"))
         if machine.exists(RECORD):
-            handover.recover(machine, print)
+            handover.recover(machine, Console().note)
         secret = cluster_secret(site, machine, options.secret_file)
         steps = plan.steps(site, machine, secret)
         left = plan.pending(steps, machine)
         if not left:
-            print(f"{site.here.name} is installed: nothing to do")
+            show(f"{site.here.name} is installed: nothing to do")
             tell_difference(site, machine)
             return 0
         _check(site, machine, secret)
@@ -91,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
 def tell_difference(site: Site, machine: Machine) -> None:
     """The live configuration may have been asked for otherwise since."""
     if cib.diff(machine, site):
-        print("The cluster's live configuration differs from asha.conf: asha cib --diff\n"
+        show("The cluster's live configuration differs from asha.conf: asha cib --diff\n"
               "shows how, asha cib --load makes it so.")
 
 
@@ -111,26 +114,26 @@ def _check(site: Site, machine: Machine, secret: Secret) -> None:
             # Perhaps what is wrong here says why.
             findings = preflight.look(machine, site, here)
             if findings:
-                print(check.as_text(findings))
+                show(check.as_text(findings))
             raise
     findings = preflight.look(machine, site, here, other)
     if findings:
-        print(check.as_text(findings))
+        show(check.as_text(findings))
     if any(finding.severity == "error" for finding in findings):
         raise Trouble("nothing was changed", "mend the errors above, then run asha install again")
 
 
 def _confirm(site: Site, steps: list[Step]) -> None:
-    print(f"\n{site.here.name} becomes the {'first' if site.is_first else 'second'} node:")
+    show(f"\n{site.here.name} becomes the {'first' if site.is_first else 'second'} node:")
     for step in steps:
         count = len(step.actions)
-        print(f"  {step.number} {step.title} ({count} change{'s' if count > 1 else ''})")
-    print("asha plan shows each of them.")
+        show(f"  {step.number} {step.title} ({count} change{'s' if count > 1 else ''})")
+    show("asha plan shows each of them.")
     if site.is_first:
-        print(f"{site.device} is overwritten: it becomes the store. The telephones will be\n"
+        show(f"{site.device} is overwritten: it becomes the store. The telephones will be\n"
               "silent for a minute or more.")
     else:
-        print(f"{site.device} is overwritten with what {site.there.name} has. The PBX of this\n"
+        show(f"{site.device} is overwritten with what {site.there.name} has. The PBX of this\n"
               f"machine stops; its own data is kept, each directory as NAME.asha-DATE.")
     if not ask("Go on?"):
         raise Trouble("nothing was changed", "asha install --yes does not ask")
@@ -157,10 +160,16 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Consol
                 action.do(machine, console.say)
                 journal.note("done", current)
     except BaseException as problem:
-        journal.note("interrupted" if isinstance(problem, KeyboardInterrupt) else "failed",
-                     current, str(problem))
-        console.note(f"   stopped in: {current}: {problem or 'interrupted'}")
-        handover.recover(machine, console.note)
+        try:
+            console.note(f"   stopped in: {current}: {str(problem) or 'interrupted'}")
+            with suppress(OSError):  # the disk may be full: perhaps that was the problem
+                journal.note("interrupted" if isinstance(problem, KeyboardInterrupt) else "failed",
+                             current, str(problem))
+        finally:
+            handover.recover(machine, console.note)
+        if isinstance(problem, OSError):
+            raise Trouble(f"{current}: {problem}",
+                          "mend it and run asha install again: it goes on") from None
         if isinstance(problem, Trouble):
             raise Trouble(f"{current}: {problem}",
                           problem.mend or "mend it and run asha install again: it goes on") \
@@ -173,17 +182,17 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Consol
 def _farewell(site: Site, machine: Machine, secret: Secret) -> None:
     text = machine.read(corosync.CONF) or ""
     if site.there.name in (node.name for node in corosync.parse(text).nodes) and site.is_first:
-        print(f"\n{site.here.name} and {site.there.name} are as asha.conf says: asha status")
+        say(f"\n{site.here.name} and {site.there.name} are as asha.conf says: asha status")
         return
     if not site.is_first:
-        print(f"""
+        say(f"""
 {site.here.name} has joined {site.there.name}. The disks are being made the same now:
 
     asha sync --watch
 
 DO NOT TEST A FAIL-OVER BEFORE THAT HAS ENDED. Then reboot {site.here.name} once.""")
         return
-    print(f"""
+    say(f"""
 The cluster secret. Write it down: the second node asks for it once.
 
     {secret.typed}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from asha.bootstrap.listener import Listener, open_socket
 from asha.bootstrap.wire import PORT
@@ -11,6 +10,8 @@ from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import SECRET, load_site, only_one
 from asha.machine import Machine
+from asha.ocf.text import printable
+from asha.terminal import warn
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -45,4 +46,4 @@ def _load() -> tuple[Site, Secret]:
 
 def _log(text: str) -> None:
     """To the journal, which adds the time."""
-    print(text, file=sys.stderr, flush=True)
+    warn(printable(text))

@@ -12,6 +12,8 @@ from asha.cluster.secret import Secret
 from asha.commands.common import SECRET, load_site
 from asha.commands.install import tell_difference
 from asha.machine import Machine
+from asha.ocf.text import printable
+from asha.terminal import show
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -45,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
     if options.scripts:
         return _write(steps, options.scripts)
     if not steps:
-        print("nothing to do: this node is installed as asha.conf says")
+        show("nothing to do: this node is installed as asha.conf says")
         tell_difference(site, machine)
         return 0
-    print(plan.describe(steps, machine))
+    show(plan.describe(steps, machine))
     return 0
 
 
@@ -57,10 +59,10 @@ def _write(steps: list[Step], directory: str) -> int:
         os.makedirs(directory, exist_ok=True)
         for step in steps:
             place = os.path.join(directory, plan.script_name(step))
-            with open(place, "w", encoding="utf-8") as file:
+            with open(place, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(plan.script(step))
             os.chmod(place, 0o755)
-            print(place)
+            show(printable(place))
     except OSError as problem:
         raise Trouble(f"cannot write into {directory}: {problem.strerror}") from None
     return 0

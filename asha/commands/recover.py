@@ -7,6 +7,8 @@ import argparse
 from asha.bootstrap import handover
 from asha.bootstrap.record import RECORD
 from asha.machine import Machine
+from asha.ocf.text import printable
+from asha.terminal import say
 
 EPILOG = f"""\
 An installation that is cut off half-way through the hand-over of the services is undone
@@ -34,4 +36,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    say(printable(text))

@@ -9,6 +9,7 @@ from asha.bootstrap.console import ask
 from asha.cluster.site import Site
 from asha.commands.common import load_site, need_installed, need_root, only_one
 from asha.machine import Machine
+from asha.terminal import say, show
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -39,16 +40,16 @@ def run(options: argparse.Namespace) -> int:
     with only_one():
         membership.need_gone(machine, site)
         if membership.is_forgotten(machine, site):
-            print(f"the cluster has no {name}")
+            show(f"the cluster has no {name}")
         else:
-            print(f"{site.here.name} becomes a cluster of its own: corosync.conf without {name}, "
+            show(f"{site.here.name} becomes a cluster of its own: corosync.conf without {name}, "
                   f"and\nPacemaker forgets what it knew of {name}. The disk's configuration "
                   f"stays as it is.\n{name} must be switched off: were it to run unseen, "
                   "there would be two telephone systems.")
             if not options.yes and not ask(f"Is {name} switched off, and shall it be forgotten?"):
                 raise Trouble("nothing was changed", "asha remove-node --yes does not ask")
         membership.forget(machine, site)
-    print(f"{site.here.name} is alone, and starts alone after a reboot. When {name} or its "
+    say(f"{site.here.name} is alone, and starts alone after a reboot. When {name} or its "
           f"replacement\nis to join: asha install, there.")
     return 0
 

@@ -13,7 +13,8 @@ from asha.commands.common import need_installed
 from asha.machine import Machine
 from asha.status import render
 from asha.status.collect import collect
-from asha.status.model import Status, as_json
+from asha.status.model import NO_SERVICE, Status, as_json
+from asha.terminal import say, show
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -23,7 +24,7 @@ cluster, changes nothing, and takes ten seconds at most, whatever hangs.
 
 exit code: 0 the telephones run and the other node could take over
            1 they run, and somebody should see to a line with !
-           2 they do not run (or this node cannot tell)
+           2 they do not run (or this node cannot tell, or write it)
 
 --json prints one object, with --watch one a line:
   schema 1; health: healthy, degraded, no service; exit_code
@@ -87,13 +88,13 @@ def run(options: argparse.Namespace) -> int:
             time.sleep(options.watch)
     except KeyboardInterrupt:
         # How one ends it, not an accident.
-        print()
+        say("")
         return code
 
 
 def _show(status: Status, for_programs: bool, before: str) -> None:
     if for_programs:
-        print(json.dumps(as_json(status)), flush=True)
+        show(json.dumps(as_json(status)), code=NO_SERVICE)
     else:
         text = render.screen(status, render.has_colours(sys.stdout))
-        print(before + text, end="", flush=True)
+        show(before + text, end="", ours=True, code=NO_SERVICE)

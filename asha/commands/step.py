@@ -11,6 +11,7 @@ from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.commands.common import cluster_secret, keep, load_site, need_root, only_one
 from asha.machine import Machine
+from asha.terminal import show
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         for step in plan.steps(site, machine, Secret.generate()):
             for action in step.actions:
                 if isinstance(action, Call):
-                    print(f"{step.number}  {action.name:20}  {action.title}")
+                    show(f"{step.number}  {action.name:20}  {action.title}")
         return 0
     need_root("asha step")
     with only_one():

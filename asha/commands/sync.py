@@ -9,12 +9,15 @@ import os
 import sys
 import time
 
+from asha.bootstrap.console import REDRAW
 from asha.cluster import site as conf
 from asha.commands.common import load_site, need_installed
 from asha.machine import Machine
+from asha.ocf.text import printable
 from asha.status import render
 from asha.status.model import SCHEMA, Disks
 from asha.status.replication import DiskSight
+from asha.terminal import show
 from asha.trouble import Trouble
 
 EPILOG = """\
@@ -48,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if options.watch:
         return watch(sight, options.json)
     disks = known(sight.look_closely())
-    print(as_json(disks) if options.json else render.disks(disks))
+    show(as_json(disks) if options.json else render.disks(disks))
     return 0 if disks.in_sync else NOT_YET
 
 
@@ -60,12 +63,12 @@ def watch(sight: DiskSight, as_objects: bool) -> int:
         disks = known(sight.look())
         over = disks.in_sync or disks.connection == "StandAlone"
         if as_objects:
-            print(as_json(disks), flush=True)
+            show(as_json(disks))
         elif redraw:
-            print(f"\r\033[K{render.disks(disks)[:render.WIDTH - 1]}", end="\n" if over else "",
-                  flush=True)
+            line = printable(render.disks(disks))[:render.WIDTH - 1]
+            show(f"{REDRAW}{line}", end="\n" if over else "", ours=True)
         elif over or time.monotonic() - last >= LINE_SECONDS:
-            print(render.disks(disks), flush=True)
+            show(printable(render.disks(disks)))
             last = time.monotonic()
         if disks.in_sync:
             return 0

@@ -68,7 +68,7 @@ PLAIN_TIMEOUT = 5
 # Seconds that the cluster may take to be told something.
 TELL_SECONDS = 5.0
 
-# Characters of an exit reason; Pacemaker 2.1 and 3.0 cut what is longer.
+# Bytes of an exit reason; Pacemaker 2.1 and 3.0 cut what is longer.
 REASON_MOST = 127
 CUT = " ... (see the log)"
 
@@ -280,6 +280,9 @@ class Agent:
     def set_node_attribute(self, name: str, value: str, cap: float = TELL_SECONDS) -> bool:
         """Tell the cluster something of this node. Lost at reboot. False if it was not told
         within ``cap`` seconds."""
+        from asha.ocf.text import plain
+
+        value = plain(value)
         return self._tell_cluster(
             f"node attribute {name}={value}",
             *("attrd_updater", "--name", name, "--update", value),
@@ -497,7 +500,10 @@ class Agent:
             self._lock = None
 
     def _say(self, word: str, priority: int, message: str) -> None:
-        line = f"{self.name}({self.instance}): {message}"
+        from asha.ocf.text import printable
+
+        # One line: what follows a newline on this stream could be taken for an exit reason.
+        line = printable(f"{self.name}({self.instance}): {message}")
         try:
             print(f"{line}" if word == "INFO" else f"{word}: {line}", file=self.context.err)
             if self.context.use_syslog:
@@ -535,7 +541,8 @@ def main(
     except Exception as problem:  # a defect of ours: say where, never hide it
         import traceback
 
-        agent.error(traceback.format_exc())
+        for line in traceback.format_exc().splitlines():
+            agent.error(line)
         _give_reason(context, f"internal error in {name}: {problem!r}")
         return int(Exit.ERR_GENERIC)
     finally:
@@ -585,7 +592,9 @@ def _explain(agent: Agent, problem: AgentError) -> None:
 
 def _give_reason(context: Context, reason: str) -> None:
     """One line on stderr that Pacemaker shows beside the failure."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(reason.split()))
+    from asha.ocf.text import plain
+
+    line = plain(" ".join(reason.split()))
     if len(line) > REASON_MOST:
         # Between two words, and marked: the log has the whole.
         line = line[: REASON_MOST - len(CUT)].rsplit(" ", 1)[0] + CUT

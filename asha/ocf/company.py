@@ -27,7 +27,7 @@ def has_company(run: Callable[..., Completed], here: str, seconds: float) -> boo
     try:
         shown = run(*COMMAND, cap=seconds)
         top = ElementTree.fromstring(shown.out if shown.ok else "<none/>")
-    except (AgentError, ElementTree.ParseError):
+    except (AgentError, ElementTree.ParseError, ValueError):
         return False
     return any(
         node.get("name") != here

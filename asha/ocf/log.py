@@ -11,6 +11,8 @@ import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK
 from _socket import socket as Socket
 
+from asha.ocf.text import printable
+
 LOG_SOCKET = "/dev/log"
 
 # Facility daemon, shifted as RFC 3164, 4.1.1, has it.
@@ -22,11 +24,11 @@ LINE_MOST = 8192
 
 def send(severity: int, program: str, text: str, path: str = LOG_SOCKET) -> None:
     """One line. Raises OSError when the log does not take it at once."""
-    line = " ".join(text.splitlines())[:LINE_MOST]
+    line = printable(" ".join(text.splitlines()))[:LINE_MOST]
     message = f"<{DAEMON | severity}>{program}[{os.getpid()}]: {line}"
     log = Socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
     try:
         log.connect(path)
-        log.send(message.encode("utf-8", "replace"))
+        log.send(message.encode())
     finally:
         log.close()

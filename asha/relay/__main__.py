@@ -15,8 +15,10 @@ from asha.ocf.deadline import Deadline
 from asha.ocf.params import path_problem
 from asha.ocf.results import AgentError
 from asha.ocf.runner import Runner
+from asha.ocf.text import printable
 from asha.relay import DRIVERS, card_for
 from asha.relay.contract import Position, Settings
+from asha.terminal import say, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None, deadline: Deadline | None = None) ->
         except OSError as problem:
             parser.error(f"cannot read {given.conf}: {problem.strerror}")
         if conf.get("RHINOSPF", "").upper() != "YES":
-            print(f"nothing to park: RHINOSPF is not YES in {given.conf}")
+            say(f"nothing to park: RHINOSPF is not YES in {given.conf}")
             return 0
         values.update({name: conf[key] for name, key in CONF_KEYS.items() if conf.get(key)})
     values.update({name: value for name in DEFAULTS if (value := getattr(given, name))})
@@ -81,19 +83,19 @@ def main(argv: Sequence[str] | None = None, deadline: Deadline | None = None) ->
 
 def _park(card: Card, device: str, deadline: Deadline, wait: float) -> int:
     if not deadline.within(wait).poll(lambda: bool(card.identity())):
-        print(f"nothing to park: no relay card at {device}, and one without power is off")
+        say(f"nothing to park: no relay card at {device}, and one without power is off")
         return 0
     try:
         card.check()
         known = card.drive(Position.OFF, deadline)
     except AgentError as problem:
         if not card.identity():
-            print(f"the relay card at {device} was unplugged, and without power it is off")
+            say(f"the relay card at {device} was unplugged, and without power it is off")
             return 0
-        print(f"asha.relay: {problem.reason}", file=sys.stderr)
+        warn(f"asha.relay: {printable(problem.reason)}")
         return 1
     confirmed = "" if known is Position.OFF else " (the card cannot confirm it)"
-    print(f"relay card {device} is off{confirmed}: the line is at the other node")
+    say(f"relay card {device} is off{confirmed}: the line is at the other node")
     return 0
 
 

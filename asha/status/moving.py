@@ -133,9 +133,8 @@ def _disk_obstacles(disks: Disks | None) -> list[str]:
 def refuse(target: str, wrong: list[str]) -> None:
     """Trouble with all that is wrong, if anything."""
     if wrong:
-        lines = "\n      ".join(wrong)
-        raise Trouble(f"{target or 'the other node'} cannot take over now:\n      {lines}",
-                      "nothing was changed")
+        raise Trouble(f"{target or 'the other node'} cannot take over now:",
+                      "nothing was changed", points=wrong)
 
 
 def elsewhere(services: tuple[Service, ...], target: str) -> list[str]:

@@ -8,6 +8,8 @@ import time
 from typing import TextIO
 
 from asha.data.space import size
+from asha.ocf.text import lines as within
+from asha.ocf.text import printable
 from asha.status.calls import Calls
 from asha.status.model import DEGRADED, NO_SERVICE, VITAL, WARNING, Disks, Service, Status
 
@@ -46,8 +48,8 @@ class _Screen:
         status = self.status
         head = f"ASHA on {status.node}"
         stamp = clock(status.time)
-        site = textwrap.shorten(status.site_id, 30, placeholder="...")
-        self.text.append(f"{head}   {site}".rstrip().ljust(WIDTH - len(stamp)) + stamp)
+        site = textwrap.shorten(printable(status.site_id), 30, placeholder="...")
+        self.text.append(printable(f"{head}   {site}".rstrip()).ljust(WIDTH - len(stamp)) + stamp)
         self._verdict()
         if status.pacemaker:
             self._nodes()
@@ -91,7 +93,7 @@ class _Screen:
             if status.moved_from:
                 text += f", before on {status.moved_from}"
             text += "."
-        self.text += ["", self._colour(text, f"{BOLD};{colour}"), ""]
+        self.text += ["", self._colour(printable(text), f"{BOLD};{colour}"), ""]
 
     def _nodes(self) -> None:
         title = "Nodes"
@@ -133,14 +135,15 @@ class _Screen:
         for finding in self.status.findings:
             urgent = finding.level == WARNING
             mark = self._colour("!", f"{BOLD};{RED}") if urgent else "-"
-            lines = textwrap.wrap(finding.what, WIDTH - 2)
+            # Newlines become blanks when it is wrapped: of ours, where it has points.
+            lines = textwrap.wrap(within(finding.what), WIDTH - 2) or [""]
             self.text.append(f"{mark} {lines[0]}")
             self.text += [f"  {line}" for line in lines[1:]]
-            self.text += textwrap.wrap(finding.mend, WIDTH, initial_indent="    -> ",
+            self.text += textwrap.wrap(within(finding.mend), WIDTH, initial_indent="    -> ",
                                        subsequent_indent="       ")
 
     def _row(self, title: str, text: str, colour: str = "") -> None:
-        lines = textwrap.wrap(text, WIDTH - INDENT, break_on_hyphens=False) or [""]
+        lines = textwrap.wrap(printable(text), WIDTH - INDENT, break_on_hyphens=False) or [""]
         for number, line in enumerate(lines):
             head = (title if number == 0 else "").ljust(INDENT)
             self.text.append(head + self._colour(line, colour))

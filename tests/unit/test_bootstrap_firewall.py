@@ -372,6 +372,31 @@ def test_a_nic_in_several_zones_is_the_administrators(tmp_path: Path) -> None:
         action.do(fake, silent)
 
 
+@pytest.mark.parametrize("rules", [
+    "# asha begin\nACCEPT net $FW tcp 22\n",
+    "# asha begin\nACCEPT net $FW tcp 22\n# asha begin\nx\n# asha end\nACCEPT net $FW tcp 80\n",
+    "# asha begin\nx\n# asha end\n# asha begin\nACCEPT net $FW tcp 22\n",
+])
+def test_a_block_without_an_end_costs_no_line_of_the_administrators(
+    tmp_path: Path, rules: str
+) -> None:
+    fake = with_shorewall(tmp_path, rules=rules)
+    [action] = shorewall.actions(SITE)
+    assert "CANNOT" in action.preview(fake)
+    assert not action.is_done(fake)
+    with pytest.raises(Trouble, match='rules has a line "# asha begin" without') as trouble:
+        action.do(fake, silent)
+    assert "/etc/shorewall/rules" in trouble.value.mend
+    assert fake.read("/etc/shorewall/rules") == rules
+
+
+def test_shorewalls_files_keep_their_owner(tmp_path: Path) -> None:
+    fake = with_shorewall(tmp_path)
+    fake.owners["/etc/shorewall/rules"] = ("root", "adm")
+    shorewall.actions(SITE)[0].do(fake, silent)
+    assert fake.owners["/etc/shorewall/rules"] == ("root", "adm")
+
+
 # fail2ban.
 
 def with_fail2ban(tmp_path: Path) -> FakeMachine:

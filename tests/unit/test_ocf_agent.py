@@ -487,7 +487,7 @@ def test_meta_data_needs_no_parameter() -> None:
 
 def test_a_reason_is_one_printable_line(act: Act) -> None:
     done = act(troubled(Plain, monitor_0=Failed("two\nlines \x1b[31m\tand \udcff")), "monitor")
-    assert done.reason == "two lines ?[31m and ?"
+    assert done.reason == r"two lines \x1b[31m and \udcff"
     assert done.err.count("ocf-exit-reason:") == 1
 
 

@@ -1,0 +1,43 @@
+"""Text that others had a hand in, made fit to be read: by a terminal, a log, Pacemaker.
+
+The name of a file, what a program or another host said: any of it may hold the escape
+sequences that a terminal obeys (ECMA-48), a newline that begins a line of ours, an
+override that shows the rest of a line backwards (Unicode, UAX #9), or bytes that are no
+text at all and cannot be written. All of that is shown as what it is: ``\\x1b``, ``\\n``,
+``\\u202e``, ``\\udce9`` (the byte E9).
+
+This is the only place with the rule. It is applied where text leaves ASHA, not where it
+comes in: a file must be found by the name that it has.
+"""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """On one line, and nothing in it but what can be seen, and blanks.
+
+    Letters of all scripts stay. What Unicode calls control, format, surrogate, private,
+    unassigned, separator (all but the blank) does not.
+    """
+    if text.isprintable():
+        return text
+    return "".join([one if one.isprintable() else ascii(one)[1:-1] for one in text])
+
+
+def lines(text: str) -> str:
+    """The same of a text whose own line breaks and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join([one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1]
+                    for one in text])
+
+
+def plain(text: str) -> str:
+    """Printable, one line, and ASCII alone: as many bytes as characters.
+
+    For Pacemaker's XML, which takes the bytes for UTF-8 whatever locale wrote them.
+    """
+    if text.isascii():
+        return printable(text)
+    return "".join([one if one.isascii() and one.isprintable() else ascii(one)[1:-1]
+                    for one in text])
