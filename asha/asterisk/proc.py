@@ -11,9 +11,10 @@ import os
 import stat as modes
 from errno import EACCES, ENODEV, ENOENT, ENOTDIR, EPERM, ESRCH
 
-from asha.ocf.child import in_child, printable, send
+from asha.ocf.child import in_child, send
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError, Failed
+from asha.ocf.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ channels/chan_sip.c, sip_show_settings(). A stack that is not loaded has no such
 from __future__ import annotations
 
 from asha.asterisk.wire import Silent, side_by_side
+from asha.ocf.text import number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,10 +96,10 @@ def _entries(stack: str, text: str) -> list[Entry]:
         protocol = CHAN_SIP.get(name, "")
         if name == "Transport" and len(words) >= PJSIP_COLUMNS:
             protocol = words[PJSIP_TYPE]
-        port = words[-1].rpartition(":")[2]
+        port = number(words[-1].rpartition(":")[2])
         # "Disabled", and the ruler above the list, have no port.
-        if protocol in PROTOCOLS + OTHERS and port.isdecimal() and int(port):
-            found[protocol, int(port)] = Entry(protocol, int(port), stack)
+        if protocol in PROTOCOLS + OTHERS and port:
+            found[protocol, port] = Entry(protocol, port, stack)
     return list(found.values())
 
 
@@ -162,11 +163,11 @@ def read(text: str) -> list[Entry]:
     """Of what kept() has written. A torn line is left out."""
     words = [line.split() for line in text.splitlines()]
     return [
-        Entry(one[0], int(one[1]), one[2], lost=len(one) == 4)
+        Entry(one[0], port, one[2], lost=len(one) == 4)
         for one in words
         if len(one) in (3, 4)
         and one[0] in PROTOCOLS + OTHERS
-        and one[1].isdecimal()
+        and (port := number(one[1]))
         and one[2] in COMMANDS
         and one[3:] in ([], ["lost"])
     ]

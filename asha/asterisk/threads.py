@@ -6,6 +6,7 @@ Imported only when one of them looks odd, and at depth 20.
 from __future__ import annotations
 
 from asha.asterisk.wire import Silent, hold
+from asha.ocf.text import number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,8 +123,9 @@ def _work(console: Console, deadline: Deadline) -> dict[int, str]:
     work = {}
     for line in said.splitlines():
         words = line.split(None, 3)
-        if len(words) == 4 and words[1].isdecimal() and words[3].startswith("started at"):
-            work[int(words[1])] = f"{words[2]}, {words[3]}"
+        tid = number(words[1]) if len(words) == 4 else None
+        if tid is not None and words[3].startswith("started at"):
+            work[tid] = f"{words[2]}, {words[3]}"
     return work
 
 

@@ -11,6 +11,7 @@ import os
 import select
 
 from asha.ocf.results import AgentError, Exit, Failed
+from asha.ocf.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,13 +184,6 @@ def name_of(pid: int) -> str:
             return printable(file.read().rstrip("\n")) or "?"
     except OSError:
         return "?"
-
-
-def printable(name: str) -> str:
-    """A name that somebody else has chosen, fit for a log and a terminal."""
-    return name if name.isprintable() else "".join(
-        one if one.isprintable() else "?" for one in name
-    )
 
 
 def start_time(pid: int) -> str:

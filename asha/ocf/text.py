@@ -12,6 +12,9 @@ comes in: a file must be found by the name that it has.
 
 from __future__ import annotations
 
+# Of a 64-bit number, less one, so that none is too large.
+DIGITS_MOST = 18
+
 
 def printable(text: str) -> str:
     """On one line, and nothing in it but what can be seen, and blanks.
@@ -41,3 +44,12 @@ def plain(text: str) -> str:
         return printable(text)
     return "".join([one if one.isascii() and one.isprintable() else ascii(one)[1:-1]
                     for one in text])
+
+
+def number(text: str) -> int | None:
+    """A whole number that a machine may have meant; None for anything else.
+
+    Python refuses to convert thousands of digits (ValueError), and takes those of every
+    script for digits.
+    """
+    return int(text) if text.isdecimal() and text.isascii() and len(text) <= DIGITS_MOST else None

@@ -27,6 +27,7 @@ from asha.asterisk.unit import account_number
 from asha.asterisk.wire import Silent, hold
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError
+from asha.ocf.text import number
 
 SECRET = "/etc/asha/ami.secret"
 PORT = 5038
@@ -119,7 +120,7 @@ def ask(secret: str = SECRET, port: int = PORT, seconds: float = SECONDS,
 
 def _asterisk(proc: Proc, run_directory: str) -> Process | None:
     def account() -> int:
-        return account_number(ACCOUNT, Deadline(SECONDS))
+        return accountnumber(ACCOUNT, Deadline(SECONDS))
 
     ours = Ours(proc, BINARY, f"{run_directory}/asterisk.pid", UNIT, account)
     return next(iter(ours.running()), None)
@@ -281,7 +282,7 @@ def summary(answers: Answers, contacts: list[bool] | None) -> Calls:
     knows_telephones = contacts is not None and "SIPpeers" in answers
     knows_trunks = {"PJSIPShowRegistrationsOutbound", "SIPshowregistry"} <= answers.keys()
     return Calls(
-        calls=_number(core.corecurrentcalls),
+        calls=number(core.corecurrentcalls),
         channels=len(channels) if "CoreShowChannels" in answers else None,
         longest=max((_seconds(message.duration) for message in channels), default=0)
         if "CoreShowChannels" in answers else None,
@@ -307,14 +308,11 @@ def _is_registered(message: Any) -> bool:
     return "Registered" in (message.status, message.state)
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
-
-
 def _seconds(text: str) -> int:
     """"HH:MM:SS", hours without bound. 0 for anything else."""
     parts = text.split(":")
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+    values = [value for value in map(number, parts) if value is not None]
+    if len(parts) != 3 or len(values) != 3:
         return 0
-    hours, minutes, seconds = map(int, parts)
+    hours, minutes, seconds = values
     return hours * 3600 + minutes * 60 + seconds

@@ -173,7 +173,7 @@ def test_who_holds_a_port_is_named(scene: Scene) -> None:
     process = proc.process(50)
     assert process is not None
     (said,) = strangers_at(proc, process, [5060])
-    assert said == "sip?[31m (60) of user nobody holds UDP 127.0.0.1 port 5060"
+    assert said == "sip\\x1b[31m (60) of user nobody holds UDP 127.0.0.1 port 5060"
     assert strangers_at(proc, process, [5080]) == []
 
 

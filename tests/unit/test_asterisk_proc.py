@@ -182,8 +182,8 @@ def test_names_that_anybody_chooses_are_printable(fake: FakeProc) -> None:
     fake.add(50, "a\x1b[2Jb\nc")
     process = proc(fake).process(50)
     assert process is not None
-    assert str(process) == "a?[2Jb?c (50)"
-    assert str(process.tasks()[0]) == "thread 50 (a?[2Jb?c)"
+    assert str(process) == "a\\x1b[2Jb\\nc (50)"
+    assert str(process.tasks()[0]) == "thread 50 (a\\x1b[2Jb\\nc)"
 
 
 def test_a_signal_never_reaches_the_next_with_its_number() -> None:
