@@ -120,7 +120,7 @@ def ask(secret: str = SECRET, port: int = PORT, seconds: float = SECONDS,
 
 def _asterisk(proc: Proc, run_directory: str) -> Process | None:
     def account() -> int:
-        return accountnumber(ACCOUNT, Deadline(SECONDS))
+        return account_number(ACCOUNT, Deadline(SECONDS))
 
     ours = Ours(proc, BINARY, f"{run_directory}/asterisk.pid", UNIT, account)
     return next(iter(ours.running()), None)
