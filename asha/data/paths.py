@@ -66,6 +66,11 @@ def is_inside(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
+def printable(text: str) -> str:
+    """A name as it may be shown: users choose the names of their files and processes."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
 def _item(word: str) -> Item:
     optional = word.endswith("?")
     path, colon, user = word.removesuffix("?").partition(":")

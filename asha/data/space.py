@@ -113,11 +113,14 @@ def probe(root: str, node: str, memory: str, deadline: Deadline) -> Space:
 
 
 def _write(root: str, node: str) -> None:
-    directory = f"{root}/{PROBE_DIRECTORY}"
-    if not os.path.isdir(directory):
-        os.mkdir(directory, 0o700)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(f"{directory}/probe.{node}", flags, 0o600)
+    from asha.data import store  # late: not for a probe
+
+    with store.enter(root) as top:
+        # Somebody has opened it by hand: see store.
+        store.close_to_others(top)
+        with top.ensure(PROBE_DIRECTORY) as directory:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            file = os.open(f"probe.{node.replace('/', '_')}", flags, 0o600, dir_fd=directory.fd)
     # Always the same bytes at the same place, and no metadata: fsync would wait
     # for all that others have written, seconds during a backup, and a busy disk
     # would pass for a stalled one.
@@ -149,6 +152,7 @@ def full(root: str, space: Space) -> Degraded:
 
 def _remember(memory: str, pid: int) -> None:
     try:
+        # by name: /run/resource-agents is root's alone
         with open(memory, "w", encoding="ascii") as file:
             file.write(f"{pid} {start_time(pid)}")
     except OSError:
@@ -158,6 +162,7 @@ def _remember(memory: str, pid: int) -> None:
 def _remembered(memory: str) -> int:
     """The pid of a child that still hangs, or 0."""
     try:
+        # by name: /run/resource-agents is root's alone
         with open(memory, encoding="ascii") as file:
             pid, _, started = file.read().partition(" ")
     except (OSError, ValueError):

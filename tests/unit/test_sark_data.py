@@ -230,7 +230,7 @@ def test_a_start_without_its_store(site: Site) -> None:
 def test_all_is_checked_before_the_first_mount(site: Site) -> None:
     os.rmdir(site.drbd + site.points[-1])
     outcome = site.do("start")
-    assert outcome.code == Exit.ERR_INSTALLED
+    assert outcome.code == Exit.ERR_GENERIC
     assert "copy the data there first" in outcome.reason
     assert site.bound() == []
     assert not site.state_file("mounts").exists()
@@ -405,7 +405,7 @@ def test_a_start_removes_what_another_store_left(started: Site) -> None:
 
 
 def test_all_that_is_stacked_goes(started: Site) -> None:
-    started.kernel.bind(started.drbd + started.points[0], started.points[0])
+    started.kernel.show(started.drbd + started.points[0], started.points[0])
     assert started.do("monitor", PROBE).code == Exit.SUCCESS
     assert started.do("stop").code == Exit.SUCCESS
     assert started.bound() == []
