@@ -106,8 +106,8 @@ class SarkData(Agent):
     paths = String(
         "Directories to bind",
         "Words separated by blanks, each /path or /path:user. The path is kept in "
-        "data_root/path, with no symbolic link on the way. With a user, the directory must belong to that user or to root, and "
-        "a node without that user leaves it out. A ? at the end makes it optional: where the "
+        "data_root/path, with no symbolic link on the way. With a user, the directory must belong "
+        "to that user or to root, and a node without that user leaves it out. A ? at the end makes it optional: where the "
         "store lacks it, or has something else there, the node's own is used, with a warning.",
         default=" ".join(PATHS.split()),
     )
@@ -214,10 +214,12 @@ class SarkData(Agent):
 
         mounts = self._mounts()
         store = self._store(mounts)
-        known = [*self._ours(mounts), *self._remembered(), *([store] if store else [])]
+        devices = {mount.device for mount in self._ours(mounts)}
+        devices |= {bind.device for bind in self._remembered()}
+        if store is not None:
+            devices.add(store.device)
         # Never what the whole node lies on, whatever data_root says.
-        system = mountinfo.visible(mounts, "/")
-        devices = {one.device for one in known} - ({system.device} if system else set())
+        devices -= {mount.device for mount in mounts if mount.point == "/"}
         self._unmount_all_but([])
         self._unmount_others(devices)
         unmount.end_copies(self, self.kernel, sorted(devices), self.data_root, self._users,

@@ -38,7 +38,8 @@ class Namespace:
     """A mount namespace that is not ours.
 
     ``pids`` live in it, ``keepers`` hold a descriptor of it. A ``foreign`` one is of
-    another user namespace, ``owner`` is whose: there nobody can unmount what was copied.
+    another user namespace, ``owner`` is whose: there nobody can unmount what was copied
+    when it was made (mount_namespaces(7), "locked").
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -56,9 +57,11 @@ class Found:
     def __init__(self) -> None:
         self.holders: list[Holder] = []
         self.rest: list[str] = []
+        self.released: list[str] = []
 
     def to_text(self) -> str:
         lines = [f"holder {one.to_line()}" for one in self.holders]
+        lines += [f"released {text}" for text in self.released]
         return "\n".join(lines + [f"rest {text}" for text in self.rest])
 
     @classmethod
@@ -69,7 +72,7 @@ class Found:
             if word == "holder":
                 found.holders.append(holders.Holder.from_line(rest))
             else:
-                found.rest.append(rest)
+                (found.rest if word == "rest" else found.released).append(rest)
         return found
 
 
@@ -78,8 +81,8 @@ def find(device: str, point: str, users: Collection[int], *, release: bool,
     """All that holds the disk ``device``, whose store is mounted at ``point``.
 
     With ``release`` the copies are unmounted where that can be done from outside; what
-    remains is found. The mount namespaces of ``users`` (uids) count whatever they show:
-    their owner can hide a mount from us. Without ``maps`` what is only mapped is not
+    remains is found, and the mount namespaces of ``users`` (uids) count whatever they
+    show: their owner can hide a mount from us. Without ``maps`` what is only mapped is not
     seen: a process whose memory map is locked makes one who reads it wait.
 
     To be called in a child: it enters other mount namespaces.
@@ -99,10 +102,13 @@ def find(device: str, point: str, users: Collection[int], *, release: bool,
         if left and release:
             _release(space, left)
             left = _counted(space, device, stores, groups)
+            if not left and space.pids:
+                first = space.pids[0]
+                found.released.append(f"{holders.name_of(first)} (pid {first})")
         counted = {mount.id for mount in left}
         ours |= {mount.id for mount in space.mounts
                  if mount.device == device and mount.id not in counted}
-        hides = space.foreign and space.owner in users and bool(space.pids)
+        hides = release and space.foreign and space.owner in users and bool(space.pids)
         if not left and not hides:
             continue
         inside = [pid for pid in space.pids if pid in seen.holding and not space.foreign]
@@ -295,9 +301,9 @@ def _counted(space: Namespace, device: str, stores: Sequence[tuple[Mount, Mount]
 
     def goes(mount: Mount) -> bool:
         below = parents.get(mount.parent)
-        if space.foreign or below is None:
-            return False
-        return any(
+        # A copy in another user namespace is locked, but not against ours
+        # (propagate_mount_unlock() in the kernel's fs/pnode.c).
+        return below is not None and any(
             mount.root == store.root and below.device == under.device
             and _name_in(below, mount.point) == _name_in(under, store.point)
             and groups.follows(below, under)

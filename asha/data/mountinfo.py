@@ -54,6 +54,7 @@ class Mount:
 def read(path: str = MOUNTINFO) -> list[Mount]:
     """Every mount of this namespace."""
     # A path may hold what Python takes for a line's end and the kernel does not.
+    # by name: the kernel's, below /proc
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return [Mount(line) for line in file.read().split("\n") if line]
 

@@ -47,8 +47,9 @@ def databases(points: Collection[str], deadline: Deadline) -> list[str]:
         return "\n".join(
             f"{place}/{name}"
             for place in places
+            # by name: a bind of ours, above which all is root's; what is in it are only names
             for name in sorted(os.listdir(place))
-            if name.endswith(PLACES[place])
+            if name.endswith(PLACES[place]) and name.isprintable()
         )
 
     found = in_child(work, deadline, "looking for databases") if places else ""

@@ -209,6 +209,8 @@ def end_copies(
             if why and agent.deadline.remaining() < ROUND_SECONDS:
                 raise Failed(why)
             found = _holders(agent, kernel, device, point, users, force)
+            for one in found.released:
+                agent.warn(f"unmounted {point} in the mount namespace of {one}")
             if not found.holders and not found.rest:
                 break
             why = "; ".join([*map(str, found.holders), *found.rest])

@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,7 @@ def test_what_is_optional_is_only_warned_of(node: Node) -> None:
     assert "is not replicated" in made.warnings[0]
 
 
-BAD = {
+BAD: dict[str, Callable[[Path, Path], object]] = {
     "a link out of the store": lambda place, out: place.symlink_to(out),
     "a link to where nothing is": lambda place, out: place.symlink_to(out / "nothing"),
     "a link within the store": lambda place, out: place.symlink_to("always"),
