@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Iterator
 
@@ -19,6 +20,9 @@ LISTENERS = (
     ("tcp", drbd.PORT, "DRBD", ("drbdsetup",)),
     ("tcp", wire.PORT, "asha's join", ("asha", "python3")),
 )
+PRIVATE = ("a cable straight from node to node, or a tunnel between them as LINKNIC (WireGuard, "
+           "MACsec): docs/security.md")
+NEIGHBOURS_MOST = 3
 LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 
 
@@ -201,6 +205,39 @@ def one_nic(look: Look) -> Iterator[Finding]:
     if not look.site.two_nics:
         yield warning("one NIC: this is for learning, not for a telephone system that matters",
                       "USENIC1=true with a second NIC and a cable between the two nodes")
+
+
+def private_link(look: Look) -> Iterator[Finding]:
+    """The data crosses the link as it is, so that nobody else may be on it.
+
+    DRBD encrypts nothing and proves only at the beginning of a connection who it is
+    (drbd.conf(5), cram-hmac-alg). With one NIC the LAN is the link.
+    """
+    site = look.site
+    if not site.two_nics:
+        yield warning("the disk's copy crosses the LAN unencrypted: who can listen there reads "
+                      "the voice mail and the databases, who can answer for the other node "
+                      "changes them", PRIVATE)
+        return
+    said = look.machine.says("ip", "-json", "neigh", "show", "dev", site.link_nic, timeout=5)
+    strangers = sorted(_neighbours(said) - {site.there.address, site.here.address})
+    if strangers:
+        yield warning(f"the cluster link is shared: {', '.join(strangers[:NEIGHBOURS_MOST])} on "
+                      f"{site.link_nic} can read and change the disk's copy, which crosses the "
+                      "link unencrypted", PRIVATE)
+
+
+def _neighbours(said: str) -> set[str]:
+    """The IPv4 addresses that have answered there (ip-neighbour(8))."""
+    try:
+        entries = json.loads(said or "[]")
+        return {
+            str(entry["dst"])
+            for entry in entries
+            if "lladdr" in entry and "FAILED" not in entry["state"] and "." in str(entry["dst"])
+        }
+    except (ValueError, TypeError, KeyError):
+        return set()
 
 
 def second_ring(look: Look) -> Iterator[Finding]:

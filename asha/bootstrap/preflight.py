@@ -56,6 +56,7 @@ CHECKS = (
     Check("what the other node says of itself", _agreement),
     Check("the second ring", checks_network.second_ring),
     Check("the number of NICs", checks_network.one_nic, anywhere=True),
+    Check("who else is on the link", checks_network.private_link),
     Check("fencing", checks_system.fencing, anywhere=True),
 )
 

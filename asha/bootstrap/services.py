@@ -27,8 +27,9 @@ GOES_ELSEWHERE = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 
-# p_mysql's log is in it (cib/asha.crm). Debian makes it in some releases only.
-MYSQL_LOGS = "/var/log/mysql"
+# The cluster starts these through their units, once the store is mounted; Apache through
+# an agent of its own.
+BY_UNIT = ("asterisk.service", "mariadb.service", "slapd.service")
 
 RELOAD_SECONDS = 90.0
 ANSWER_SECONDS = 10.0
@@ -46,12 +47,6 @@ def actions(site: Site, machine: Machine) -> list[Action]:
         ))
     if "apache2.service" in there:
         made += _apache(machine)
-    if "mariadb.service" in there:
-        made.append(Run(
-            title="a place for MariaDB's log",
-            argv=["install", "-d", "-o", "mysql", "-g", "adm", "-m", "2750", MYSQL_LOGS],
-            done=lambda machine: machine.path(MYSQL_LOGS).is_dir(),
-        ))
     return [*made, *ring.reset_actions(site)]
 
 
@@ -60,8 +55,7 @@ def _drop_in_path(unit: str) -> str:
 
 
 def _drop_in(unit: str) -> Write:
-    if unit in ("asterisk.service", "slapd.service"):
-        # The cluster starts these two through their units, once the store is mounted.
+    if unit in BY_UNIT:
         conditions = (f"ConditionPathExists=|!{MARKER}\n"
                       f"ConditionPathIsMountPoint=|{STORE}\n")
     else:

@@ -376,11 +376,35 @@ def test_one_nic(flight: Preflight) -> None:
     flight.conf |= {"USENIC1": "false", "ANODEIP": "192.168.1.11", "BNODEIP": "192.168.1.12",
                     "ANODELAN": ""}
     flight.facts = replace(flight.facts, nics=(ETH0,))
-    finding = flight.alone()
-    assert finding.severity == "warning"
-    assert "this is for learning" in finding.what
+    learning, open_link = flight.told()
+    assert {learning.severity, open_link.severity} == {"warning"}
+    assert "this is for learning" in learning.what
+    assert "crosses the LAN unencrypted" in open_link.what
+    assert "WireGuard" in open_link.mend
     flight.conf["ANODEIP"] = "192.168.1.13"
     assert "eth0 does not have this node's address 192.168.1.13" in flight.told()[0].what
+
+
+NEIGHBOURS = """[
+ {"dst": "10.0.3.252", "lladdr": "52:54:00:00:00:12", "state": ["REACHABLE"]},
+ {"dst": "10.0.3.7", "lladdr": "52:54:00:00:00:99", "state": ["STALE"]},
+ {"dst": "10.0.3.8", "state": ["FAILED"]},
+ {"dst": "fe80::1", "lladdr": "52:54:00:00:00:99", "state": ["STALE"]}]"""
+
+
+def test_a_link_that_others_are_on_is_told(flight: Preflight) -> None:
+    flight.machine.on("ip -json neigh show dev eth1", NEIGHBOURS)
+    finding = flight.alone()
+    assert finding.severity == "warning"
+    assert "the cluster link is shared: 10.0.3.7 on eth1 can read and change" in finding.what
+
+
+@pytest.mark.parametrize(
+    "said", ["", "[]", "{", "[1]", '[{"dst": 1}]', NEIGHBOURS.replace("10.0.3.7", "10.0.3.252")]
+)
+def test_a_link_of_two_is_no_news(flight: Preflight, said: str) -> None:
+    flight.machine.on("ip -json neigh show dev eth1", said)
+    assert flight.told() == []
 
 
 # The disk.
