@@ -107,8 +107,9 @@ class SarkData(Agent):
         "Directories to bind",
         "Words separated by blanks, each /path or /path:user. The path is kept in "
         "data_root/path, with no symbolic link on the way. With a user, the directory must belong "
-        "to that user or to root, and a node without that user leaves it out. A ? at the end makes it optional: where the "
-        "store lacks it, or has something else there, the node's own is used, with a warning.",
+        "to that user or to root, and a node without that user leaves it out. A ? at the end "
+        "makes it optional: where the store lacks it, or has something else there, the node's "
+        "own is used, with a warning.",
         default=" ".join(PATHS.split()),
     )
     force_unmount = Boolean(
