@@ -177,13 +177,12 @@ def _look(item: Item, source: str, root: Directory) -> os.stat_result:
     try:
         with root.below(item.path) as found:
             return found.about()
-    except Untrusted:
-        # Not even one that stays inside: who made it is not to be known.
-        raise LeftOut(f"{source} is or leads through a symbolic link: put the data itself there,"
-                      " and restart this resource") from None
-    except NotADirectoryError:
-        raise LeftOut(f"{source} is not a directory: replace it by the data ({mend}),"
-                      " and restart this resource") from None
+    except (Untrusted, NotADirectoryError):
+        # A link not even where it stays inside: who made it is not to be known.
+        bad = _first_bad(root, item.path)
+        raise LeftOut(f"{bad} is a symbolic link or something else, and no directory: put the"
+                      f" data itself there (mv {bad} {bad}.old; {mend}), and restart this"
+                      " resource") from None
     except FileNotFoundError:
         if item.optional:
             reason = (f"it stays this node's own and is not replicated: the store has no {source};"
@@ -194,6 +193,19 @@ def _look(item: Item, source: str, root: Directory) -> os.stat_result:
         raise LeftOut(reason, lasting=False) from None
     except OSError as problem:
         raise LeftOut(f"{source} cannot be looked at: {problem.strerror}") from None
+
+
+def _first_bad(root: Directory, path: str) -> str:
+    """What on the way to an item of the store is no directory."""
+    here = Directory(os.dup(root.fd), root.path)
+    for part in path.strip("/").split("/"):
+        with here as above:
+            try:
+                here = above.enter(part)
+            except OSError:
+                return above.name(part)
+    here.close()
+    return root.path.rstrip("/") + path
 
 
 def _require_apart(plan: Plan, item: Item, point: str, mounted: Mount) -> None:

@@ -174,7 +174,10 @@ def test_what_is_no_directory_in_the_store(
     with pytest.raises(Failed) as caught:
         node.plan(node.item("always"), node.item("deep/item"))
     assert type(caught.value) is Failed
-    assert str(node.source("deep/item")) in caught.value.reason
+    assert str(place) in caught.value.reason
+    mend = caught.value.reason.partition("(")[2].rpartition(")")[0]
+    assert os.system(mend) == 0, "the command that is told is the mend"
+    assert len(node.plan(node.item("always"), node.item("deep/item")).binds) == 2
 
 
 def test_the_link_of_an_older_cluster(node: Node) -> None:
