@@ -420,15 +420,14 @@ class SarkData(Agent):
         return found
 
     def _users(self) -> set[int]:
-        """The uids of the users of paths, root left out. For a child: it may ask far away."""
+        """The uids of the users of paths, root left out."""
         from asha.data import owners, paths
 
         try:
             items = paths.parse(self.paths, self.data_root)
         except BadConfig:
             return set()
-        accounts = [owners.account(item.user) for item in items if item.user]
-        return {one.pw_uid for one in accounts if one is not None and one.pw_uid != 0}
+        return owners.local_uids({item.user for item in items if item.user})
 
     def _unmount_others(self, devices: Collection[str]) -> None:
         """What else somebody has mounted of the store on this node, but for itself."""

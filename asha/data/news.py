@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # the resources ran on (maintenance-mode), has forgotten it.
 TOLD_FOR = 300.0
 
+# Characters of what is kept: as many databases can be corrupt as their users like.
+TEXT_MOST = 1000
+
 
 def tell(agent: Agent, name: str, state: str, text: str) -> None:
     """Set the attribute to ``text``, unless ``state`` is what it told last."""
@@ -38,6 +41,8 @@ def keep(agent: Agent, name: str, text: str) -> None:
     forget(agent, name)
     if not text:
         return
+    if len(text) > TEXT_MOST:
+        text = f"{text[:TEXT_MOST]} ... (see the log)"
     memory = agent.state_path(f"{name}.text")
     try:
         # by name: /run/resource-agents is root's alone

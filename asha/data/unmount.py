@@ -204,11 +204,12 @@ def end_copies(
     number = signal.SIGTERM
     told: set[str] = set()
     why = ""
+    ways = [True, False]
     for device in devices:
         while True:
             if why and agent.deadline.remaining() < ROUND_SECONDS:
                 raise Failed(why)
-            found = _holders(agent, kernel, device, point, users, force)
+            found = _holders(agent, kernel, device, point, users, force, ways)
             for one in found.released:
                 agent.warn(f"unmounted {point} in the mount namespace of {one}")
             if not found.holders and not found.rest:
@@ -232,10 +233,12 @@ def _holders(
     point: str,
     users: Callable[[], Collection[int]],
     release: bool,
+    ways: list[bool],
 ) -> Found:
+    """``ways``: with memory maps and without. One that did not end is not tried again."""
     from asha.data.copies import Found
 
-    for maps in (True, False):
+    for maps in tuple(ways):
 
         def work(maps: bool = maps) -> str:
             return kernel.holders(device, point, users(), release=release, maps=maps).to_text()
@@ -245,4 +248,5 @@ def _holders(
             return Found.from_text(in_child(work, limit, "looking for who still has the store"))
         except NoAnswer as problem:
             agent.warn(problem.reason)
+            ways.remove(maps)
     raise Failed(f"cannot find out who still has {point}: a search does not end")
