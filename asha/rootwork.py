@@ -24,7 +24,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,9 +177,10 @@ class Directory:
 
     def ensure(self, name: str, mode: int = 0o700) -> Directory:
         """The directory of this name, made where there is none."""
-        with suppress(FileExistsError):
+        try:
             return self.make(name, mode)
-        return self.enter(name)
+        except FileExistsError:
+            return self.enter(name)
 
     def create(self, name: str, about: os.stat_result) -> None:
         """A new, empty file with that owner and mode. FileExistsError where one is."""
@@ -194,8 +194,7 @@ class Directory:
               mode: int = 0o600) -> None:
         """A whole file or the old one, also when the power fails."""
         draft = f".{_single(name)}.asha-new"
-        with suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=self.fd)
+        self.remove(draft)
         descriptor = os.open(draft, _NEW, 0o600, dir_fd=self.fd)
         try:
             try:
@@ -207,15 +206,19 @@ class Directory:
                 os.close(descriptor)
             os.replace(draft, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(draft, dir_fd=self.fd)
+            try:
+                self.remove(draft)
+            except OSError:
+                pass
             raise
         self.sync()
 
     def remove(self, name: str) -> None:
         """A file, link, FIFO or socket. None is no error."""
-        with suppress(FileNotFoundError):
+        try:
             os.unlink(_single(name), dir_fd=self.fd)
+        except FileNotFoundError:
+            pass
 
     def remove_directory(self, name: str) -> None:
         """An empty one. Raises OSError."""

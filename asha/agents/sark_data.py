@@ -32,7 +32,7 @@ from asha.ocf import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from asha.data.mountinfo import Mount
     from asha.data.plan import Plan
@@ -61,7 +61,8 @@ PATHS = """
 """
 
 # Node attributes, shown by crm_mon -A. The first says "ok", or begins with "low"
-# or "full"; the second is there only while a database is corrupt.
+# or "full"; the second is there only while somebody has to mend something: a corrupt
+# database, a path that is left out.
 SPACE_ATTRIBUTE = "asha-data-space"
 WARNING_ATTRIBUTE = "asha-data-warning"
 
@@ -76,13 +77,23 @@ class SarkData(Agent):
     name for each of the paths: /drbd/etc/asterisk is shown at /etc/asterisk. Start it
     after the store's Filesystem resource and before Asterisk, MariaDB and Apache.
 
+    The store itself is closed to all but root (mode 0700): programs reach their data
+    through the paths only. There no program gets the rights of its file's owner, and
+    no file is a device (nosuid, nodev).
+
     A path is left out on a node that has no such directory or no such user: its
     program is not installed there. A path of an installed program that the store
-    lacks refuses the start, unless it is optional.
+    lacks fails the start, unless it is optional.
+
+    A path counts only where nobody but root can write any directory above it: who
+    could, would choose what the data is laid over. Otherwise it is left out, the node
+    attribute asha-data-warning says so until it is mended (chown root:root DIRECTORY,
+    chmod go-w DIRECTORY on both nodes, then crm resource restart), and the rest runs.
+    So is an optional path that is something else than a directory in the store.
 
     Monitor sees mounts that are gone, a disk that turned read-only and a disk that
-    does not answer. A full disk is shown as degraded and never moves the PBX: the
-    other node has the same full disk.
+    does not answer. A full disk and the lost mount of an optional path are shown as
+    degraded and never move the PBX.
     """
 
     name = "sark-data"
@@ -95,15 +106,18 @@ class SarkData(Agent):
     paths = String(
         "Directories to bind",
         "Words separated by blanks, each /path or /path:user. The path is kept in "
-        "data_root/path. With a user, the directory must belong to that user or to root, and "
-        "a node without that user leaves it out. A ? at the end makes it optional: where the "
-        "store lacks it, the node's own is used, with a warning.",
+        "data_root/path, with no symbolic link on the way. With a user, the directory must belong "
+        "to that user or to root, and a node without that user leaves it out. A ? at the end "
+        "makes it optional: where the store lacks it, or has something else there, the node's "
+        "own is used, with a warning.",
         default=" ".join(PATHS.split()),
     )
     force_unmount = Boolean(
         "End processes that hold the data",
-        "Whether stop ends the processes that still use a directory: SIGTERM, then SIGKILL. "
-        "They are named in the log. Otherwise stop fails and names them.",
+        "Whether stop ends the processes that still use the data, also those that have it in a "
+        "mount namespace of their own (a container): SIGTERM, then SIGKILL. A directory that is "
+        "in use though no process is seen to use it ends those of the users of paths. They are "
+        "named in the log. Otherwise stop fails and names them.",
         default=True,
     )
     low_space = Integer(
@@ -167,7 +181,7 @@ class SarkData(Agent):
         plan = self._plan
         for note in plan.notes:
             self.info(note)
-        for warning in plan.warnings:
+        for warning in (*plan.lasting, *plan.warnings):
             self.warn(warning)
         # The cluster on this node may have been restarted since they were sent.
         news.forget(self, SPACE_ATTRIBUTE)
@@ -175,23 +189,43 @@ class SarkData(Agent):
         self._unmount_all_but(plan.binds)
         self._remember(plan.binds)
         before = self._mounts()
+        wanted = list(plan.binds)
         try:
             self._bind(plan, before)
-            self._check_databases(plan.binds)
+            corrupt = self._check_databases(plan.binds)
         except BaseException:
-            self._undo([bind for bind in plan.binds if not bind.is_made(before)])
+            self._undo([bind for bind in wanted if not bind.is_made(before)])
             raise
+        news.keep(self, WARNING_ATTRIBUTE, "; ".join([*corrupt, *plan.lasting]))
         self.info(f"bound {len(plan.binds)} directories of {self.data_root}")
+
+    def adopt(self) -> bool:
+        # What is bound may be less than what can be by now, and the store's root open.
+        mounts = self._mounts()
+        if not all(bind.is_made(mounts) for bind in self._plan.binds):
+            return False
+        self._close_store()
+        return [bind.to_line() for bind in self._remembered()] == [
+            bind.to_line() for bind in self._plan.binds
+        ]
 
     @action(timeout=60)
     def stop(self) -> None:
         from asha.data import news, unmount
 
-        found = self._ours(self._mounts())
+        mounts = self._mounts()
+        store = self._store(mounts)
+        devices = {mount.device for mount in self._ours(mounts)}
+        devices |= {bind.device for bind in self._remembered()}
+        if store is not None:
+            devices.add(store.device)
+        # Never what the whole node lies on, whatever data_root says.
+        devices -= {mount.device for mount in mounts if mount.point == "/"}
         self._unmount_all_but([])
+        self._unmount_others(devices)
+        unmount.end_copies(self, self.kernel, sorted(devices), self.data_root, self._users,
+                           force=self.force_unmount)
         self._forget_binds()
-        if found:
-            unmount.warn_of_copies(self, found)
         news.withdraw(self, WARNING_ATTRIBUTE)
         news.withdraw(self, SPACE_ATTRIBUTE)
 
@@ -199,16 +233,20 @@ class SarkData(Agent):
     def monitor(self) -> Exit:
         mounts = self._mounts()
         expected = self._remembered()
-        missing = [bind.point for bind in expected if not bind.is_made(mounts)]
+        missing = [bind for bind in expected if not bind.is_made(mounts)]
         if missing or not expected:
             if not self._ours(mounts):
                 raise NotRunning("no directory of the store is bound")
             if not expected:
                 expected = self._would_bind()
-                missing = [bind.point for bind in expected if not bind.is_made(mounts)]
-        if missing:
+                missing = [bind for bind in expected if not bind.is_made(mounts)]
+        lost = [
+            bind.point for bind in missing
+            if not bind.optional and not bind.is_renamed(mounts)
+        ]
+        if lost:
             raise Failed(
-                f"{', '.join(missing)} is not bound to the store (any more): somebody unmounted"
+                f"{', '.join(lost)} is not bound to the store (any more): somebody unmounted"
                 f" it, or a start was interrupted"
             )
         store = self._store(mounts)
@@ -221,32 +259,80 @@ class SarkData(Agent):
                 raise Failed(space.read_only(mount.point))
         if self.action_name == "monitor" and not self.is_probe:
             self._probe_disk(store)
+        if missing:
+            from asha.ocf.results import Degraded
+
+            raise Degraded(
+                f"{', '.join(bind.point for bind in missing)} is not bound as it was: what is"
+                f" written there may be this node's only; restart this resource at a quiet time"
+            )
         return Exit.SUCCESS
 
     # The parts of a start.
 
     def _bind(self, plan: Plan, mounts: Sequence[Mount]) -> None:
+        """An optional one that cannot be bound is taken out of the plan."""
+        from asha.data.mountinfo import unescape
         from asha.ocf.child import in_child
 
         missing = [
-            (source, bind.point)
+            (source, bind)
             for bind, source in zip(plan.binds, plan.sources, strict=True)
             if not bind.is_made(mounts)
         ]
-
-        def work() -> str:
-            for source, point in missing:
-                try:
-                    self.kernel.bind(source, point)
-                except OSError as problem:
-                    raise Failed(f"cannot bind {source} to {point}: {problem.strerror}") from None
-            return ""
-
         limit = self.deadline.within(self.deadline.remaining() * START_SHARE)
-        in_child(work, limit, f"binding the directories of {self.data_root}")
+        answer = in_child(
+            lambda: self._bind_each(missing),
+            limit,
+            f"binding the directories of {self.data_root}",
+        )
+        for line in filter(None, answer.split("\n")):
+            point, _, reason = line.partition(" ")
+            reason = f"{unescape(point)} is left out: {unescape(reason)}"
+            self.warn(reason)
+            plan.lasting.append(reason)
+            left = [bind.point for bind in plan.binds].index(unescape(point))
+            del plan.binds[left], plan.sources[left]
+        if answer:
+            self._unmount_all_but(plan.binds)
+            self._remember(plan.binds)
 
-    def _check_databases(self, made: Sequence[Bind]) -> None:
-        from asha.data import news, sqlite
+    def _bind_each(self, wanted: Sequence[tuple[str, Bind]]) -> str:
+        """By descriptors, opened anew: what the plan has seen may be another by now."""
+        from asha.data import store
+        from asha.data.mountinfo import escape
+        from asha.rootwork import Directory
+
+        left = []
+        try:
+            root = store.enter(os.path.realpath(self.data_root))
+            store.close_to_others(root)
+        except OSError as problem:
+            raise Failed(f"cannot close {self.data_root} to all but root: {problem}") from None
+        with root:
+            for source, bind in wanted:
+                try:
+                    with store.item(root, source) as data, Directory.trusted(bind.point) as place:
+                        if place.path != bind.point or data.about().st_ino != bind.inode:
+                            raise OSError(0, "was replaced just now")
+                        self.kernel.bind(data, place)
+                except OSError as problem:
+                    reason = f"cannot bind {self.data_root}{source} to {bind.point}: " + (
+                        problem.strerror or str(problem)
+                    )
+                    if not bind.optional:
+                        raise Failed(reason) from None
+                    left.append(f"{escape(bind.point)} {escape(reason)}")
+        return "\n".join(left)
+
+    def _close_store(self) -> None:
+        from asha.ocf.child import in_child
+
+        in_child(lambda: self._bind_each([]), self.deadline, f"closing {self.data_root}")
+
+    def _check_databases(self, made: Sequence[Bind]) -> list[str]:
+        """Which are corrupt, as reasons."""
+        from asha.data import sqlite
 
         refuse = self.sqlite_errors == "refuse"
         limit = self.deadline.within(
@@ -257,8 +343,7 @@ class SarkData(Agent):
             self.warn(reason)
         if corrupt and refuse:
             raise Failed("; ".join(corrupt))
-        if corrupt:
-            news.tell(self, WARNING_ATTRIBUTE, "corrupt", "; ".join(corrupt))
+        return corrupt
 
     def _undo(self, made: Sequence[Bind]) -> None:
         """Take back what this start bound; what cannot be is left for the stop."""
@@ -289,6 +374,7 @@ class SarkData(Agent):
         room = space.probe(store.point, self.node, self.state_path("stuck"), limit)
         state, text = self._judge(room)
         news.tell(self, SPACE_ATTRIBUTE, state, text)
+        news.repeat(self, WARNING_ATTRIBUTE)
         if room.is_full:
             raise space.full(store.point, room)
 
@@ -317,8 +403,49 @@ class SarkData(Agent):
         except BadConfig:
             points = None
         else:
-            points = words | {os.path.realpath(path) for path in words}
+            points = words | self._places(words)
         return binds.ours(mounts, self._remembered(), points, self._store(mounts))
+
+    def _places(self, words: Collection[str]) -> set[str]:
+        """Where they are with root's links followed, and nobody else's."""
+        from asha.rootwork import Directory
+
+        found = set()
+        for path in words:
+            try:
+                with Directory.trusted(path) as place:
+                    found.add(place.path)
+            except OSError:
+                continue
+        return found
+
+    def _users(self) -> set[int]:
+        """The uids of the users of paths, root left out."""
+        from asha.data import owners, paths
+
+        try:
+            items = paths.parse(self.paths, self.data_root)
+        except BadConfig:
+            return set()
+        return owners.local_uids({item.user for item in items if item.user})
+
+    def _unmount_others(self, devices: Collection[str]) -> None:
+        """What else somebody has mounted of the store on this node, but for itself."""
+        from asha.data import unmount
+
+        root = os.path.realpath(self.data_root)
+
+        def find(mounts: Sequence[Mount]) -> list[Mount]:
+            return [one for one in mounts if one.device in devices and one.point != root]
+
+        others = find(self._mounts())
+        for mount in others:
+            what = f"{mount.root} of the store is mounted on {mount.point} too"
+            if not self.force_unmount:
+                raise Failed(f"{what}: unmount it first")
+            self.warn(f"{what}: unmounts it")
+        if others:
+            unmount.remove(self, self.kernel, find, force=True, users=self._users)
 
     def _unmount_all_but(self, wanted: Sequence[Bind]) -> None:
         from asha.data import unmount
@@ -330,7 +457,9 @@ class SarkData(Agent):
                 if not any(bind.is_mount(mount) for bind in wanted)
             ]
 
-        unmount.remove(self, self.kernel, find, force=self.force_unmount)
+        # Those who use the data may run while a start tidies up.
+        users = self._users if not wanted else frozenset
+        unmount.remove(self, self.kernel, find, force=self.force_unmount, users=users)
 
     def _remembered(self) -> list[Bind]:
         return binds.load(self.state_path("mounts"))
@@ -347,4 +476,4 @@ class SarkData(Agent):
 
         # Absent, or on a broken /run: what counts is that nothing is mounted.
         with suppress(OSError):
-            os.unlink(self.state_path("mounts"))
+            os.unlink(self.state_path("mounts"))  # by name: /run/resource-agents is root's

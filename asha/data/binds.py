@@ -18,23 +18,32 @@ if TYPE_CHECKING:
 
 
 class Bind:
-    """A directory of the store (``device``, ``root`` in it) shown at ``point``."""
+    """A directory of the store (``device``, ``root`` in it) shown at ``point``.
 
-    __slots__ = ("device", "point", "root")
+    ``inode`` is its number, 0 where it is not known. Without an ``optional`` one the
+    telephones go on.
+    """
 
-    def __init__(self, device: str, root: str, point: str) -> None:
+    __slots__ = ("device", "inode", "optional", "point", "root")
+
+    def __init__(self, device: str, root: str, point: str, inode: int = 0,
+                 optional: bool = False) -> None:
         self.device = device
         self.root = root
         self.point = point
+        self.inode = inode
+        self.optional = optional
 
     @classmethod
     def from_line(cls, line: str) -> Bind:
-        """Read a line. Raises ValueError."""
-        device, root, point = (unescape(field) for field in line.split(" "))
-        return cls(device, root, point)
+        """Read a line, also of an earlier version. Raises ValueError."""
+        device, root, point, *more = (unescape(field) for field in line.split(" "))
+        inode, optional = more or ("0", "0")
+        return cls(device, root, point, int(inode), optional == "1")
 
     def to_line(self) -> str:
-        return " ".join((self.device, escape(self.root), escape(self.point)))
+        return " ".join((self.device, escape(self.root), escape(self.point), str(self.inode),
+                         f"{self.optional:d}"))
 
     def is_made(self, mounts: Iterable[Mount]) -> bool:
         """Whether a program that uses the point meets this directory."""
@@ -44,18 +53,31 @@ class Bind:
     def is_mount(self, mount: Mount) -> bool:
         return (mount.point, mount.device, mount.root) == (self.point, self.device, self.root)
 
+    def is_renamed(self, mounts: Iterable[Mount]) -> bool:
+        """Whether it is shown there, and has another name in the store by now."""
+        top = visible(mounts, self.point)
+        if top is None or top.device != self.device or not self.inode:
+            return False
+        try:
+            about = os.stat(self.point)  # by name: only looked at; to programs it is the same
+        except OSError:
+            return False
+        return about.st_ino == self.inode and about.st_nlink > 0
+
 
 def save(path: str, binds: Sequence[Bind]) -> None:
     """Remember the binds, all or nothing. Raises OSError."""
     fresh = path + ".new"
+    # by name: /run/resource-agents is root's alone
     with open(fresh, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.writelines(bind.to_line() + "\n" for bind in binds)
-    os.replace(fresh, path)
+    os.replace(fresh, path)  # by name: the same
 
 
 def load(path: str) -> list[Bind]:
     """What was remembered; nothing where the file is absent or damaged."""
     try:
+        # by name: /run/resource-agents is root's alone
         with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             return [Bind.from_line(line) for line in file.read().split("\n") if line]
     except (OSError, ValueError):

@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import signal
 
-from asha.data import mountinfo
+from asha.data.kernel import Looker
 from asha.data.paths import is_inside
 from asha.ocf.child import is_alive, name_of, send, stat_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from asha.data.mountinfo import Mount
 
 # <linux/sched.h>
 PF_KTHREAD = 0x00200000
@@ -73,63 +71,36 @@ def find(points: Sequence[str], thorough: bool = False) -> list[Holder]:
     To be called in a child: what the searching process holds does not count.
     """
     # What was opened before the mount has the same name and another device.
-    devices = {point: os.stat(point).st_dev for point in points}
-    family = _family()
+    looker = Looker()
+    devices = {point: sight.device for point in points if (sight := looker.look(point))}
+    kin = family()
     found = []
     for pid in pids():
         if pid == os.getpid():
             continue
-        for path in _handles(pid, thorough):
-            point = _on_which(path, devices)
+        for path in handles(pid, thorough):
+            point = _on_which(path, devices, looker)
             if point:
-                holder = _describe(pid, point, family)
+                holder = describe(pid, point, kin)
                 if holder is not None:
                     found.append(holder)
                 break
     return found
 
 
-def other_namespaces(removed: Sequence[Mount]) -> list[str]:
-    """Processes, by name, whose own mount namespace still shows what we unmounted.
-
-    A namespace that was cut off from ours (a container) keeps its copy, and with
-    it the disk. One process is named for each.
-    """
-    seen = {_link("/proc/self/ns/mnt"), ""}
-    names = []
-    for pid in pids():
-        namespace = _link(f"/proc/{pid}/ns/mnt")
-        if namespace in seen:
-            continue
-        seen.add(namespace)
-        try:
-            mounts = mountinfo.read(f"/proc/{pid}/mountinfo")
-        except OSError:
-            continue  # it ended meanwhile
-        if any(
-            mount.device == gone.device and is_inside(mount.root, gone.root)
-            for mount in mounts
-            for gone in removed
-        ):
-            names.append(f"{name_of(pid)} (pid {pid})")
-    return names
-
-
-def _on_which(path: str, devices: Mapping[str, int]) -> str:
+def _on_which(path: str, devices: Mapping[str, str], looker: Looker) -> str:
     """The mount point that a link under /proc leads to, or ""."""
     target = _link(path).removesuffix(DELETED)
     for point, device in devices.items():
         if is_inside(target, point):
-            try:
-                if os.stat(path).st_dev == device:
-                    return point
-            except OSError:
-                continue  # closed meanwhile
+            sight = looker.look(path)  # None: closed meanwhile
+            if sight is not None and sight.device == device:
+                return point
     return ""
 
 
-def _handles(pid: int, thorough: bool) -> Iterator[str]:
-    """The links under /proc to all that a process holds."""
+def handles(pid: int, thorough: bool) -> Iterator[str]:
+    """The links under /proc to all that a process holds, maps only with ``thorough``."""
     tasks = [f"/proc/{pid}"]
     if thorough:
         tasks += [f"/proc/{pid}/task/{task}" for task in entries(f"/proc/{pid}/task")]
@@ -140,34 +111,36 @@ def _handles(pid: int, thorough: bool) -> Iterator[str]:
         yield from (f"/proc/{pid}/map_files/{name}" for name in entries(f"/proc/{pid}/map_files"))
 
 
-def _describe(pid: int, point: str, family: Collection[int]) -> Holder | None:
+def describe(pid: int, point: str, kin: Collection[int]) -> Holder | None:
+    """The process as it is now; None when it is gone. ``kin`` must not be killed."""
     about = stat_of(pid)
     if about is None:
         return None
     is_kernel = bool(int(about[6]) & PF_KTHREAD)
-    return Holder(pid, about[19], pid in family or is_kernel, point, name_of(pid))
+    return Holder(pid, about[19], pid in kin or is_kernel, point, name_of(pid))
 
 
-def _family() -> set[int]:
+def family() -> set[int]:
     """Who must not be killed: ourselves, those who started us, and init."""
-    family = {1}
+    kin = {1}
     pid = os.getpid()
-    while pid and pid not in family:
-        family.add(pid)
+    while pid and pid not in kin:
+        kin.add(pid)
         about = stat_of(pid)
         pid = int(about[1]) if about else 0
-    return family
+    return kin
 
 
 def pids() -> Iterator[int]:
     """Of all processes now."""
+    # by name: /proc is the kernel's
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
 
 
 def entries(directory: str) -> list[str]:
     """Of a directory of /proc; none when its process is gone."""
     try:
-        return os.listdir(directory)
+        return os.listdir(directory)  # by name: /proc is the kernel's
     except OSError:
         return []
 

@@ -1,18 +1,33 @@
 """The system calls that bind a directory to another and undo it.
 
 Not mount(8): sixteen of them take 40 ms on a fast machine and half a second on a
-slow one, at each switch; the calls take 2 ms. Constants: <sys/mount.h>.
+slow one, at each switch; the calls take 2 ms. Constants: <sys/mount.h>; statx(2):
+<linux/stat.h>.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from asha.data.mountinfo import MOUNTINFO
 
-MS_BIND = 1 << 12
-MS_PRIVATE = 1 << 18
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from asha.data.copies import Found
+    from asha.data.holders import Holder
+    from asha.rootwork import Directory
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 18
+MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
+CLONE_NEWNS = 0x00020000
+
+AT_FDCWD, AT_STATX_DONT_SYNC = -100, 0x4000
+STATX_INO, STATX_MNT_ID = 0x100, 0x1000
 
 
 class Kernel:
@@ -20,8 +35,10 @@ class Kernel:
 
     mountinfo = MOUNTINFO
 
-    def bind(self, source: str, point: str) -> None:
-        """Show ``source`` at ``point``. Raises OSError.
+    def bind(self, source: Directory, place: Directory) -> None:
+        """Show ``source`` at ``place``. Raises OSError.
+
+        By descriptors: what either path means may change, these directories do not.
 
         The bind is made private: systemd makes / and so the store "shared", and
         a bind of a shared mount is its twin, in which everything appears that is
@@ -29,17 +46,102 @@ class Kernel:
         mount namespace of their own (PrivateTmp= and the like) do not need it
         shared: mounts and umounts reach them through the parent mount, which
         stays shared. A file that such a service holds open keeps ours busy too.
-        """
-        _call("mount", point, os.fsencode(source), os.fsencode(point), None, MS_BIND, None)
-        _call("mount", point, None, os.fsencode(point), None, MS_PRIVATE, None)
 
-    def unmount(self, point: str) -> None:
+        No program gets the rights of its file's owner there, and no file is a device,
+        however the store itself is mounted; and links are links, also where an
+        installation has left it mounted without.
+        """
+        from asha.rootwork import Directory, Untrusted
+
+        _call("mount", place.path, os.fsencode(source.proc_path), os.fsencode(place.proc_path),
+              None, MS_BIND, None)
+        # The descriptor is of what now lies below: of the bind there is none yet.
+        with Directory.trusted(place.path) as made:
+            if not os.path.samestat(made.about(), source.about()):
+                raise Untrusted(place.path, "was replaced while it was bound")
+            here = os.fsencode(made.proc_path)
+            _call("mount", place.path, None, here, None, MS_PRIVATE, None)
+            kept = os.fstatvfs(made.fd).f_flag & (MS_RDONLY | MS_NOEXEC)
+            wanted = MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | kept
+            _call("mount", place.path, None, here, None, wanted, None)
+
+    def unmount(self, point: str, detach: bool = False) -> None:
         """Take the topmost mount off ``point``. Raises OSError, EBUSY among them.
 
-        Never lazily (MNT_DETACH): that reports success while the disk is still
+        For a child: it changes the working directory. No link on the way is followed,
+        and none at its end: it is the mount that the table has at this path, or an error.
+
+        Ours never lazily (``detach``): that reports success while the disk is still
         written, and DRBD cannot be demoted.
         """
-        _call("umount2", point, os.fsencode(point), UMOUNT_NOFOLLOW)
+        from asha.rootwork import Directory
+
+        above, name = os.path.split(point)
+        if not name:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), point)
+        # by name: nobody puts another there
+        root = Directory(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), "/")
+        try:
+            with root, root.below(above) as folder:
+                os.fchdir(folder.fd)
+            flags = UMOUNT_NOFOLLOW | (MNT_DETACH if detach else 0)
+            _call("umount2", point, os.fsencode(name), flags)
+        finally:
+            os.chdir("/")
+
+
+    def holders(self, device: str, point: str, users: Collection[int], *, release: bool,
+                maps: bool) -> Found:
+        """Who still has the disk though our binds are gone; see copies.find."""
+        from asha.data import copies
+
+        return copies.find(device, point, users, release=release, maps=maps)
+
+    def processes_of(self, users: Collection[int], point: str) -> list[Holder]:
+        """See copies.of_users."""
+        from asha.data import copies
+
+        return copies.of_users(users, point)
+
+
+class Sight:
+    """What a path leads to: of which disk ("major:minor"), on which mount."""
+
+    __slots__ = ("device", "inode", "mount")
+
+    def __init__(self, device: str, inode: int, mount: int) -> None:
+        self.device = device
+        self.inode = inode
+        self.mount = mount
+
+
+class Looker:
+    """statx(2) without asking a file server: it answers also where that hangs."""
+
+    def __init__(self) -> None:
+        import ctypes
+
+        self._statx = ctypes.CDLL(None, use_errno=True).statx
+        self._buffer = ctypes.create_string_buffer(256)
+
+    def look(self, path: str) -> Sight | None:
+        """Links under /proc are followed. None for what is gone."""
+        import sys
+
+        if self._statx(AT_FDCWD, os.fsencode(path), AT_STATX_DONT_SYNC,
+                       STATX_INO | STATX_MNT_ID, self._buffer):
+            return None
+        raw = self._buffer.raw
+        inode, major, minor, mount = (
+            int.from_bytes(raw[start:end], sys.byteorder)
+            for start, end in ((32, 40), (136, 140), (140, 144), (144, 152))
+        )
+        return Sight(f"{major}:{minor}", inode, mount)
+
+
+def enter_namespace(descriptor: int) -> None:
+    """Go to the root of another mount namespace. For a child. Raises OSError."""
+    _call("setns", "", descriptor, CLONE_NEWNS)
 
 
 def _call(function: str, point: str, *arguments: bytes | int | None) -> None:

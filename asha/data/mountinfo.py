@@ -24,10 +24,12 @@ class Mount:
     """One line: where (``point``) which directory (``root``) of which disk shows.
 
     ``device`` is "major:minor". ``root`` is a path inside that file system and
-    ends in ``//deleted`` when the directory is gone.
+    ends in ``//deleted`` when the directory is gone. ``tags`` say with which other
+    mounts this one shares what is mounted on it ("shared:1", "master:2").
     """
 
-    __slots__ = ("device", "id", "kind", "parent", "point", "read_only", "root", "source")
+    __slots__ = ("device", "id", "kind", "parent", "point", "read_only", "root", "source",
+                 "tags")
 
     def __init__(self, line: str) -> None:
         own, _, disk = line.partition(" - ")
@@ -38,6 +40,7 @@ class Mount:
         self.device = fields[2]
         self.root = unescape(fields[3])
         self.point = unescape(fields[4])
+        self.tags = fields[6:]
         self.kind = about[0]
         self.source = unescape(about[1])
         self.read_only = "ro" in fields[5].split(",") or not READ_ONLY_WORDS.isdisjoint(
@@ -51,6 +54,7 @@ class Mount:
 def read(path: str = MOUNTINFO) -> list[Mount]:
     """Every mount of this namespace."""
     # A path may hold what Python takes for a line's end and the kernel does not.
+    # by name: the kernel's, below /proc
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return [Mount(line) for line in file.read().split("\n") if line]
 

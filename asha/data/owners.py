@@ -10,6 +10,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pwd import struct_passwd
 
 # Below this Debian's ids are the same on every machine (base-passwd), as adm's,
@@ -25,6 +26,20 @@ def account(user: str) -> struct_passwd | None:
         return pwd.getpwnam(user)
     except KeyError:
         return None
+
+
+def local_uids(users: Collection[str]) -> set[int]:
+    """Of those that /etc/passwd has, root left out: what a stop asks may not wait for a
+    directory service."""
+    from asha.rootwork import read
+
+    try:
+        lines = read("/etc/passwd").decode(errors="replace").split("\n")
+    except OSError:
+        return set()
+    fields = [line.split(":") for line in lines]
+    return {int(one[2]) for one in fields
+            if len(one) > 2 and one[0] in users and one[2].isdecimal() and int(one[2])}
 
 
 def uid_problem(source: str, about: os.stat_result, owner: struct_passwd) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 
-from asha.data import owners
+from asha.data import owners, store
 from asha.data.binds import Bind
 from asha.data.mountinfo import escape, holding, unescape
 from asha.data.paths import is_inside, overlap
-from asha.ocf.results import BadConfig, BadHere, NotInstalled
+from asha.ocf.results import Failed
+from asha.rootwork import Directory, Untrusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,13 +21,32 @@ if TYPE_CHECKING:
     from asha.data.mountinfo import Mount
     from asha.data.paths import Item
 
+RESTART = "on both nodes, and restart this resource"
+
+
+class LeftOut(Exception):
+    """An item cannot be bound as it is. ``lasting``: people are told until it is mended.
+
+    ``needed``: without it the PBX would run with other data.
+    """
+
+    def __init__(self, reason: str, *, needed: bool = True, lasting: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.needed = needed
+        self.lasting = lasting
+
 
 class Plan:
-    """The binds to make, the store's directory for each, and what to tell of the rest."""
+    """The binds to make, the store's path for each, and what to tell of the rest.
+
+    ``lasting`` is what somebody has to mend, and is told until then.
+    """
 
     def __init__(self) -> None:
         self.binds: list[Bind] = []
         self.sources: list[str] = []
+        self.lasting: list[str] = []
         self.warnings: list[str] = []
         self.notes: list[str] = []
 
@@ -34,107 +54,172 @@ class Plan:
         """For the way from the child that made it."""
         pairs = zip(self.binds, self.sources, strict=True)
         lines = [f"bind {bind.to_line()} {escape(source)}" for bind, source in pairs]
-        lines += [f"warn {text}" for text in self.warnings]
-        lines += [f"note {text}" for text in self.notes]
+        lines += [f"last {escape(text)}" for text in self.lasting]
+        lines += [f"warn {escape(text)}" for text in self.warnings]
+        lines += [f"note {escape(text)}" for text in self.notes]
         return "\n".join(lines)
 
     @classmethod
     def from_text(cls, text: str) -> Plan:
         plan = cls()
+        texts = {"last": plan.lasting, "warn": plan.warnings, "note": plan.notes}
         for line in text.split("\n"):
             word, _, rest = line.partition(" ")
             if word == "bind":
                 fields, _, source = rest.rpartition(" ")
                 plan.binds.append(Bind.from_line(fields))
                 plan.sources.append(unescape(source))
-            else:
-                (plan.warnings if word == "warn" else plan.notes).append(rest)
+            elif word:
+                texts[word].append(unescape(rest))
         return plan
 
 
-def make(items: Sequence[Item], mounts: Sequence[Mount], store: Mount) -> Plan:
-    """Look at every item. Raises BadConfig, BadHere or NotInstalled."""
+def make(items: Sequence[Item], mounts: Sequence[Mount], mounted: Mount) -> Plan:
+    """Look at every item, and change nothing.
+
+    Raises Failed, which Pacemaker tries again, here and on the other node: never that
+    it is not installed or not configured, which would be for good. What is on a disk
+    its users may have put there.
+    """
     plan = Plan()
-    for item in items:
-        _add(plan, item, mounts, store)
-    points = [bind.point for bind in plan.binds]
-    if not points:
-        raise NotInstalled(
-            "none of the directories of parameter paths exists on this node: install Asterisk first"
+    try:
+        root = store.enter(mounted.point)
+    except Untrusted as problem:
+        raise Failed(f"{problem} ({problem.hint})") from None
+    except OSError as problem:
+        raise Failed(f"cannot look into {mounted.point}: {problem.strerror}") from None
+    with root:
+        for item in items:
+            try:
+                _add(plan, item, mounts, mounted, root)
+            except LeftOut as problem:
+                if problem.needed and not item.optional:
+                    raise Failed(problem.reason) from None
+                said = plan.lasting if problem.lasting else plan.warnings
+                said.append(f"{item.path} is left out: {problem.reason}")
+    if not plan.binds:
+        raise Failed(
+            "none of the directories of parameter paths can be bound on this node: "
+            + ("; ".join(plan.lasting) or "install Asterisk first")
         )
-    problem = overlap(points, store.point)
-    if problem:
-        raise BadHere(f"with symbolic links resolved, {problem}")
     return plan
 
 
-def _add(plan: Plan, item: Item, mounts: Sequence[Mount], store: Mount) -> None:
-    source = store.point + item.path
-    absent = _absence(item)
+def _add(plan: Plan, item: Item, mounts: Sequence[Mount], mounted: Mount,
+         root: Directory) -> None:
+    """Raises LeftOut."""
+    source = mounted.point.rstrip("/") + item.path
+    point = _place(item, mounted)
+    absent = ""
+    if not point:
+        absent = "this node has no such directory"
+    elif item.user and owners.account(item.user) is None:
+        absent = f"this node has no user {item.user}"
     if absent:
         # Not this node's program, which is no news, unless the data is waiting.
-        if os.path.isdir(source):
+        if _has(root, item.path):
             plan.warnings.append(f"{item.path} is left out: {absent}, though {source} has its data")
         else:
             plan.notes.append(f"{item.path} is left out: {absent}")
         return
-
-    point = os.path.realpath(item.path)
-    if is_inside(point, store.point):
-        raise BadHere(
-            f"{item.path} is a symbolic link to {point}, as older clusters made it:"
-            f" replace it by a directory (rm {item.path} && mkdir {item.path})"
-        )
-
-    real = os.path.realpath(source)
-    if not is_inside(real, store.point):
-        raise BadConfig(
-            f"{source} is a symbolic link out of the store, to {real}: put the data itself there"
-        )
-    if not os.path.isdir(real):
-        _refuse_or_leave_out(plan, item, source)
-        return
-    disk = holding(mounts, real)
-    if disk is None or disk.point != store.point:
-        raise BadHere(
-            f"another file system is mounted inside the store and holds {source}:"
-            f" unmount it, or leave {item.path} out of parameter paths"
+    about = _look(item, source, root)
+    disk = holding(mounts, source)
+    if disk is None or disk.point != mounted.point or about.st_dev != root.about().st_dev:
+        raise LeftOut(
+            f"another file system is mounted inside the store and holds {source}: unmount it"
         )
     owner = owners.account(item.user) if item.user else None
     if owner is not None:
-        about = os.stat(real)
         problem = owners.uid_problem(source, about, owner)
         if problem:
-            raise NotInstalled(problem)
+            raise LeftOut(problem)
         problem = owners.gid_problem(source, about, owner)
         if problem:
             plan.warnings.append(problem)
-    inside = real[len(store.point) :]
-    plan.binds.append(Bind(store.device, store.root.rstrip("/") + inside, point))
-    plan.sources.append(real)
+    _require_apart(plan, item, point, mounted)
+    inside = mounted.root.rstrip("/") + item.path
+    plan.binds.append(Bind(mounted.device, inside, point, about.st_ino, item.optional))
+    plan.sources.append(item.path)
 
 
-def _absence(item: Item) -> str:
-    """Why this node has no use for the directory, or ""."""
-    if not os.path.isdir(item.path):
-        return "this node has no such directory"
-    if item.user and owners.account(item.user) is None:
-        return f"this node has no user {item.user}"
-    return ""
+def _place(item: Item, mounted: Mount) -> str:
+    """Where this node has the directory, "" for nowhere. Raises LeftOut."""
+    try:
+        with Directory.trusted(item.path) as place:
+            point = place.path
+    except Untrusted as problem:
+        # Whoever writes there chooses what would be hidden by the bind.
+        raise LeftOut(f"{problem} (mend: {problem.hint}, {RESTART})", needed=False) from None
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as problem:
+        raise LeftOut(f"{item.path} cannot be looked at: {problem.strerror}") from None
+    if is_inside(point, mounted.point):
+        raise LeftOut(
+            f"{item.path} is a symbolic link to {point}, as older clusters made it:"
+            f" replace it by a directory (rm {item.path} && mkdir {item.path})"
+        )
+    return point
 
 
-def _refuse_or_leave_out(plan: Plan, item: Item, source: str) -> None:
+def _has(root: Directory, path: str) -> bool:
+    try:
+        root.below(path).close()
+    except OSError:
+        return False
+    return True
+
+
+def _look(item: Item, source: str, root: Directory) -> os.stat_result:
+    """Of the store's directory. Raises LeftOut."""
     parent = os.path.dirname(source)
     mend = f"mkdir -p {parent} && cp -a {item.path} {parent}/"
-    if os.path.lexists(source) and not os.path.islink(source):
-        raise NotInstalled(f"{source} is not a directory: replace it by the data ({mend})")
-    if item.optional:
-        plan.warnings.append(
-            f"{item.path} stays this node's own and is not replicated: the store has no"
-            f" {source}; to replicate it: {mend}, and restart this resource"
-        )
+    try:
+        with root.below(item.path) as found:
+            return found.about()
+    except (Untrusted, NotADirectoryError):
+        # A link not even where it stays inside: who made it is not to be known.
+        bad = _first_bad(root, item.path)
+        raise LeftOut(f"{bad} is a symbolic link or something else, and no directory: put the"
+                      f" data itself there (mv {bad} {bad}.old; {mend}), and restart this"
+                      " resource") from None
+    except FileNotFoundError:
+        if item.optional:
+            reason = (f"it stays this node's own and is not replicated: the store has no {source};"
+                      f" to replicate it: {mend}, and restart this resource")
+        else:
+            reason = (f"{item.path} exists on this node, but the store has no {source}:"
+                      f" copy the data there first ({mend})")
+        raise LeftOut(reason, lasting=False) from None
+    except OSError as problem:
+        raise LeftOut(f"{source} cannot be looked at: {problem.strerror}") from None
+
+
+def _first_bad(root: Directory, path: str) -> str:
+    """What on the way to an item of the store is no directory."""
+    here = Directory(os.dup(root.fd), root.path)
+    for part in path.strip("/").split("/"):
+        with here as above:
+            try:
+                here = above.enter(part)
+            except OSError:
+                return above.name(part)
+    here.close()
+    return root.path.rstrip("/") + path
+
+
+def _require_apart(plan: Plan, item: Item, point: str, mounted: Mount) -> None:
+    """Raises LeftOut where root's links bring two items together."""
+    problem = overlap([*(bind.point for bind in plan.binds), point], mounted.point)
+    if not problem:
         return
-    raise NotInstalled(
-        f"{item.path} exists on this node, but the store has no {source}:"
-        f" copy the data there first ({mend})"
-    )
+    others = [number for number, bind in enumerate(plan.binds)
+              if bind.optional and overlap([bind.point, point], mounted.point)]
+    reason = f"with symbolic links resolved, {problem}"
+    if item.optional or not others:
+        raise LeftOut(reason)
+    for number in reversed(others):
+        plan.lasting.append(f"{plan.binds[number].point} is left out: {reason}")
+        del plan.binds[number], plan.sources[number]
+    if overlap([*(bind.point for bind in plan.binds), point], mounted.point):
+        raise LeftOut(reason)

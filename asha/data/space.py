@@ -113,11 +113,23 @@ def probe(root: str, node: str, memory: str, deadline: Deadline) -> Space:
 
 
 def _write(root: str, node: str) -> None:
-    directory = f"{root}/{PROBE_DIRECTORY}"
-    if not os.path.isdir(directory):
-        os.mkdir(directory, 0o700)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(f"{directory}/probe.{node}", flags, 0o600)
+    """For a child, which closes all by its end."""
+    folder = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    top = os.open(root, folder)  # by name: a start has seen that all above it is root's
+    about = os.fstat(top)
+    if about.st_uid != os.geteuid() or about.st_mode & 0o077:
+        # Somebody has opened it by hand.
+        from asha.data import store
+        from asha.rootwork import Directory
+
+        store.close_to_others(Directory(top, root))
+    try:
+        directory = os.open(PROBE_DIRECTORY, folder, dir_fd=top)
+    except FileNotFoundError:
+        os.mkdir(PROBE_DIRECTORY, 0o700, dir_fd=top)
+        directory = os.open(PROBE_DIRECTORY, folder, dir_fd=top)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.open(f"probe.{node.replace('/', '_')}", flags, 0o600, dir_fd=directory)
     # Always the same bytes at the same place, and no metadata: fsync would wait
     # for all that others have written, seconds during a backup, and a busy disk
     # would pass for a stalled one.
@@ -149,6 +161,7 @@ def full(root: str, space: Space) -> Degraded:
 
 def _remember(memory: str, pid: int) -> None:
     try:
+        # by name: /run/resource-agents is root's alone
         with open(memory, "w", encoding="ascii") as file:
             file.write(f"{pid} {start_time(pid)}")
     except OSError:
@@ -158,6 +171,7 @@ def _remember(memory: str, pid: int) -> None:
 def _remembered(memory: str) -> int:
     """The pid of a child that still hangs, or 0."""
     try:
+        # by name: /run/resource-agents is root's alone
         with open(memory, encoding="ascii") as file:
             pid, _, started = file.read().partition(" ")
     except (OSError, ValueError):

@@ -6,12 +6,16 @@ import errno
 import os
 
 from asha.data import mountinfo
+from asha.data.copies import Found
 from asha.data.kernel import Kernel
 from asha.data.mountinfo import Mount, escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from asha.data.holders import Holder
+    from asha.rootwork import Directory
 
 
 class FakeKernel(Kernel):
@@ -58,7 +62,11 @@ class FakeKernel(Kernel):
         top = mountinfo.visible(self.table(), point)
         return top.root if top else ""
 
-    def bind(self, source: str, point: str) -> None:
+    def bind(self, source: Directory, place: Directory) -> None:
+        self.show(source.path, place.path)
+
+    def show(self, source: str, point: str) -> None:
+        """Bind by paths."""
         if point in self.refuses:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES), point)
         disk = mountinfo.holding(self.table(), source)
@@ -66,7 +74,14 @@ class FakeKernel(Kernel):
         inside = source[len(disk.point.rstrip("/")) :]
         self.mount(point, disk.device, disk.root.rstrip("/") + inside, source=disk.source)
 
-    def unmount(self, point: str) -> None:
+    def holders(self, device: str, point: str, users: Collection[int], *, release: bool,
+                maps: bool) -> Found:
+        return Found()
+
+    def processes_of(self, users: Collection[int], point: str) -> list[Holder]:
+        return []
+
+    def unmount(self, point: str, detach: bool = False) -> None:
         table = self.table()
         top = mountinfo.visible(table, point)
         if top is None:
@@ -87,9 +102,11 @@ class FakeKernel(Kernel):
         self._write(lines)
 
     def _lines(self) -> list[str]:
+        # by name: a test's own file
         with open(self.mountinfo, encoding="utf-8") as file:
             return file.read().split("\n")[:-1]
 
     def _write(self, lines: list[str]) -> None:
+        # by name: a test's own file
         with open(self.mountinfo, "w", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in lines)

@@ -208,8 +208,9 @@ def _space(status: Status, about: Circumstances) -> Iterator[Finding]:
     elif about.space.startswith(("low", "full")):
         yield Finding(WARNING, f"the store is {about.space}", mend)
     if about.damage:
-        yield Finding(WARNING, f"a database in the store is damaged ({about.damage})",
-                      "journalctl -t sark-data tells more; restore it from a backup")
+        # A corrupt database, or a directory that is left out: the agent's own words.
+        yield Finding(WARNING, f"the store's data is not all as it should be ({about.damage})",
+                      "do what it says; journalctl -t sark-data tells more")
 
 
 def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:

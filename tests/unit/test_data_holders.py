@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from asha.data import holders, mountinfo
+from asha.data import holders
 from asha.data.holders import Holder
+from asha.data.kernel import Looker, Sight
 from asha.ocf import Deadline
 from asha.ocf.child import in_child, stat_of
 
@@ -97,17 +98,15 @@ def test_the_same_name_on_another_device_holds_nothing(
 ) -> None:
     """What was opened before the mount lies under it and does not keep it busy."""
     start(f"f = open({point + '/file'!r})")
-    real = os.stat
+    real = Looker.look
 
-    def stat(path: str, **options: bool) -> os.stat_result:
-        about = real(path, **options)
-        if path != point:
-            return about
-        fields = list(about)
-        fields[2] += 1  # st_dev
-        return os.stat_result(fields)
+    def look(looker: Looker, path: str) -> Sight | None:
+        sight = real(looker, path)
+        if path == point and sight is not None:
+            sight.device += "1"
+        return sight
 
-    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(Looker, "look", look)
     assert holders.find([point]) == []
 
 
@@ -122,14 +121,14 @@ def test_we_and_those_who_started_us_are_protected(point: str) -> None:
     holder = Holder.from_line(answer)
     assert holder.pid == os.getpid()
     assert holder.protected
-    assert {1, os.getpid(), os.getppid()} <= holders._family()
+    assert {1, os.getpid(), os.getppid()} <= holders.family()
 
 
 def test_a_kernel_thread_is_protected() -> None:
     about = stat_of(2)
     if about is None or not int(about[6]) & holders.PF_KTHREAD:
         pytest.skip("kernel threads are not visible here")
-    found = holders._describe(2, "/x", set())
+    found = holders.describe(2, "/x", set())
     assert found is not None
     assert found.protected
 
@@ -160,8 +159,19 @@ def test_a_signal_goes_to_that_process_only(start: Start, point: str) -> None:
     holder.send(signal.SIGKILL)  # gone is no error
 
 
-def test_our_own_namespace_is_no_other() -> None:
-    mine = mountinfo.visible(mountinfo.read(), "/proc")
-    assert mine is not None
-    mine.root = "/what only a fake can say"
-    assert holders.other_namespaces([mine]) == []
+def test_a_look_is_that_of_stat(point: str) -> None:
+    looker = Looker()
+    about = os.stat(point)
+    sight = looker.look(point)
+    assert sight is not None
+    assert sight.inode == about.st_ino
+    assert sight.device == f"{os.major(about.st_dev)}:{os.minor(about.st_dev)}"
+    assert looker.look(point + "/nothing") is None
+
+
+def test_a_name_cannot_forge_a_line(start: Start, point: str) -> None:
+    code = "open('/proc/self/comm', 'wb').write(bytes([27]) + b'[2J' + bytes([0xff]) + b'x')"
+    start(f"{code}; f = open({point + '/file'!r})")
+    (holder,) = holders.find([point])
+    assert holder.name.isprintable()
+    assert holder.name.startswith("?[2J")

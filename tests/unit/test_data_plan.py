@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from asha.data import owners, plan
 from asha.data.mountinfo import Mount
 from asha.data.paths import Item
 from asha.data.plan import Plan
-from asha.ocf import BadConfig, BadHere, NotInstalled
+from asha.ocf import Failed
 
 ME = pwd.getpwuid(os.getuid())
 STRANGER = ME.pw_uid + 1
@@ -71,8 +74,10 @@ def test_a_bind_is_the_same_path_in_the_store(node: Node) -> None:
     assert bind.point == node.path("always")
     assert bind.device == "147:0"
     assert bind.root == "/pbx" + node.path("always")
-    assert made.sources == [str(node.source("always"))]
-    assert (made.warnings, made.notes) == ([], [])
+    assert bind.inode == node.source("always").stat().st_ino
+    assert not bind.optional
+    assert made.sources == [node.path("always")]
+    assert (made.lasting, made.warnings, made.notes) == ([], [], [])
 
 
 def test_the_way_from_the_child(node: Node) -> None:
@@ -107,13 +112,13 @@ def test_a_program_that_is_not_installed_is_left_out(node: Node, missing: str, d
 
 
 def test_nothing_to_bind_at_all(node: Node) -> None:
-    with pytest.raises(NotInstalled, match="install Asterisk first"):
+    with pytest.raises(Failed, match="install Asterisk first"):
         node.plan(node.item("absent"))
 
 
 def test_data_that_was_never_copied_refuses(node: Node) -> None:
     node.local("etc/asterisk")
-    with pytest.raises(NotInstalled) as caught:
+    with pytest.raises(Failed) as caught:
         node.plan(node.item("always"), node.item("etc/asterisk"))
     source = node.source("etc/asterisk")
     assert f"the store has no {source}" in caught.value.reason
@@ -130,61 +135,134 @@ def test_what_is_optional_is_only_warned_of(node: Node) -> None:
     assert "is not replicated" in made.warnings[0]
 
 
-def test_a_file_in_the_place_of_the_directory(node: Node) -> None:
-    node.local("etc")
-    node.source("etc").parent.mkdir(parents=True, exist_ok=True)
-    node.source("etc").write_text("")
-    with pytest.raises(NotInstalled, match="is not a directory"):
-        node.plan(node.item("etc", optional=True))
+BAD: dict[str, Callable[[Path, Path], object]] = {
+    "a link out of the store": lambda place, out: place.symlink_to(out),
+    "a link to where nothing is": lambda place, out: place.symlink_to(out / "nothing"),
+    "a link within the store": lambda place, out: place.symlink_to("always"),
+    "a link to itself": lambda place, out: place.symlink_to(place),
+    "a file": lambda place, out: place.write_text(""),
+    "a FIFO": lambda place, out: os.mkfifo(place),
+    "a socket": lambda place, out: _socket(place),
+}
 
 
-def test_a_link_out_of_the_store_is_wrong_everywhere(node: Node, tmp_path: Path) -> None:
-    node.local("etc")
+def _socket(place: Path) -> None:
+    here = os.getcwd()
+    os.chdir(place.parent)  # a socket's path is short
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(place.name)
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_directory_in_the_store(
+    node: Node, tmp_path: Path, kind: str, depth: int
+) -> None:
+    """Left out where it is optional, and else a failure that is tried again."""
+    node.local("deep/item")
     (tmp_path / "outside").mkdir()
-    node.source("etc").symlink_to(tmp_path / "outside")
-    with pytest.raises(BadConfig, match="out of the store"):
-        node.plan(node.item("etc"))
-
-
-def test_a_link_within_the_store_is_followed(node: Node) -> None:
-    node.local("etc")
-    (node.drbd / "moved").mkdir()
-    node.source("etc").symlink_to(node.drbd / "moved")
-    assert node.plan(node.item("etc")).binds[0].root == "/pbx/moved"
-
-
-def test_a_link_to_nowhere_within_the_store(node: Node) -> None:
-    node.local("etc")
-    node.source("etc").symlink_to(node.drbd / "gone")
-    with pytest.raises(NotInstalled, match="the store has no"):
-        node.plan(node.item("etc"))
+    place = node.source("deep/item") if depth == 0 else node.source("deep")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    BAD[kind](place, tmp_path / "outside")
+    made = node.plan(node.item("always"), node.item("deep/item", optional=True))
+    assert [bind.point for bind in made.binds] == [node.path("always")]
+    [said] = made.lasting or made.warnings
+    assert said.startswith(f"{node.path('deep/item')} is left out: ")
+    with pytest.raises(Failed) as caught:
+        node.plan(node.item("always"), node.item("deep/item"))
+    assert type(caught.value) is Failed
+    assert str(place) in caught.value.reason
+    mend = caught.value.reason.partition("(")[2].rpartition(")")[0]
+    assert os.system(mend) == 0, "the command that is told is the mend"
+    assert len(node.plan(node.item("always"), node.item("deep/item")).binds) == 2
 
 
 def test_the_link_of_an_older_cluster(node: Node) -> None:
     node.stored("etc")
     (node.root / "etc").symlink_to(node.source("etc"))
-    with pytest.raises(BadHere, match="as older clusters made it: replace it"):
+    with pytest.raises(Failed, match="as older clusters made it: replace it"):
         node.plan(node.item("etc"))
+    assert len(node.plan(node.item("always"), node.item("etc", optional=True)).lasting) == 1
 
 
-def test_a_link_on_the_node_is_bound_where_it_leads(node: Node) -> None:
+def test_a_link_of_roots_on_the_node_is_bound_where_it_leads(node: Node) -> None:
     node.local("home/mysql")
     (node.root / "mysql").symlink_to(node.root / "home/mysql")
     node.stored("mysql")
     assert node.plan(node.item("mysql")).binds[0].point == node.path("home/mysql")
 
 
-def test_two_paths_that_links_make_one(node: Node) -> None:
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("kind", ["link", "directory"])
+def test_a_place_that_others_can_replace_is_left_out(
+    node: Node, mode: int, optional: bool, kind: str, tmp_path: Path
+) -> None:
+    node.both("www/records")
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        (node.root / "www/records").rmdir()
+        (node.root / "www/records").symlink_to(tmp_path / "elsewhere")
+    above = node.root / "www"
+    above.chmod(mode)
+    items = (node.item("always"), node.item("www/records", optional=optional))
+    made = node.plan(*items)
+    assert [bind.point for bind in made.binds] == [node.path("always")]
+    [said] = made.lasting
+    hint = f"chown root:root {above} && chmod go-w {above}"
+    assert f"(mend: {hint}, on both nodes, and restart this resource)" in said
+    assert os.system(hint) == 0, "the command that is told is the mend"
+    assert len(node.plan(*items).binds) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a directory away")
+def test_a_place_in_a_directory_of_another_is_left_out(node: Node) -> None:
+    node.both("www/records")
+    os.chown(node.root / "www", 12345, 12345)
+    made = node.plan(node.item("always"), node.item("www/records"))
+    assert len(made.binds) == 1
+    assert "is theirs to write" in made.lasting[0]
+    with pytest.raises(Failed, match="is theirs to write"):
+        node.plan(node.item("www/records"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "fails"),
+    [(False, True, False), (True, False, False), (True, True, False), (False, False, True)],
+)
+def test_two_paths_that_links_make_one(
+    node: Node, first: bool, second: bool, fails: bool
+) -> None:
     node.stored("alias")
     (node.root / "alias").symlink_to(node.root / "always")
-    with pytest.raises(BadHere, match="named twice"):
-        node.plan(node.item("always"), node.item("alias"))
+    items = (node.item("always", optional=first), node.item("alias", optional=second))
+    if fails:
+        with pytest.raises(Failed, match="named twice"):
+            node.plan(*items)
+        return
+    made = node.plan(*items)
+    assert [bind.optional for bind in made.binds] == [first and second]
+    assert "named twice" in made.lasting[0]
 
 
 def test_another_disk_inside_the_store(node: Node) -> None:
-    node.mounts.append(Mount(f"3 2 8:1 / {node.source('always')} rw - ext4 /dev/sda1 rw"))
-    with pytest.raises(BadHere, match="another file system"):
-        node.plan(node.item("always"))
+    node.both("media")
+    node.mounts.append(Mount(f"3 2 8:1 / {node.source('media')} rw - ext4 /dev/sda1 rw"))
+    with pytest.raises(Failed, match="another file system"):
+        node.plan(node.item("always"), node.item("media"))
+    made = node.plan(node.item("always"), node.item("media", optional=True))
+    assert "another file system" in made.lasting[0]
+
+
+def test_looking_changes_nothing(node: Node) -> None:
+    node.drbd.chmod(0o755)
+    node.source("always").parent.chmod(0o777)
+    node.plan(node.item("always"))
+    assert stat.S_IMODE(node.drbd.stat().st_mode) == 0o755
+    assert stat.S_IMODE(node.source("always").parent.stat().st_mode) == 0o777
 
 
 def about(uid: int, gid: int) -> os.stat_result:
@@ -209,12 +287,12 @@ def test_a_group_of_another_number_is_only_a_warning() -> None:
 
 
 def test_the_plan_asks_for_the_owner(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.getuid() == 0:
+        os.chown(node.source("always"), 12345, 0)
     fields = list(ME)
     fields[2] = STRANGER
     monkeypatch.setattr(owners, "account", lambda user: pwd.struct_passwd(fields))
-    if os.getuid() == 0:
-        os.chown(node.source("always"), 12345, 0)
-    with pytest.raises(NotInstalled, match=f"is uid {STRANGER} on this node"):
+    with pytest.raises(Failed, match=f"is uid {STRANGER} on this node"):
         node.plan(node.item("always", ME.pw_name))
     assert len(node.plan(node.item("always")).binds) == 1, "no user, no question"
 

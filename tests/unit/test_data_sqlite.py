@@ -226,6 +226,21 @@ def test_all_of_one_place_and_no_other(folder: Path) -> None:
     assert sqlite.check_all([str(folder.parent)], Deadline(20)) == ([], [])
 
 
+def test_more_than_can_be_checked_end_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECK_MOST", 2)
+    for number in range(4):
+        make(folder / f"{number}.db")
+    _, [unknown] = sqlite.check_all([str(folder)], Deadline(20))
+    assert unknown == f"{folder}/2.db and 1 more were not checked: too many"
+
+
+def test_a_name_that_breaks_a_line_is_none(folder: Path) -> None:
+    (folder / "x\ny.db").write_text("no database")
+    assert sqlite.check_all([str(folder)], Deadline(20)) == ([], [])
+
+
 def test_no_time_left_is_unknown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(folder / "sark.db")
     monkeypatch.setattr(sqlite, "become_owner", lambda path: time.sleep(1000))

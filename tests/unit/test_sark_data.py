@@ -7,17 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from asha.agents.sark_data import SPACE_ATTRIBUTE, WARNING_ATTRIBUTE, SarkData
-from asha.data import space, sqlite
+from asha.data import holders, space, sqlite
+from asha.data.copies import Found
 from asha.data.space import Space
 from asha.data.testing import FakeKernel
 from asha.ocf import Exit
-from asha.ocf.child import is_alive, start_time
+from asha.ocf.child import is_alive, name_of, start_time
 from asha.ocf.testing import CallQueue, Outcome, perform
 
 NAMES = ("etc/asterisk", "var/lib/asterisk", "opt/sark/db")
@@ -34,7 +35,7 @@ class BusyKernel(FakeKernel):
     pid = 0
     started = ""
 
-    def unmount(self, point: str) -> None:
+    def unmount(self, point: str, detach: bool = False) -> None:
         self.busy = [point] if self.pid and is_alive(self.pid, self.started) else ()
         super().unmount(point)
 
@@ -230,7 +231,7 @@ def test_a_start_without_its_store(site: Site) -> None:
 def test_all_is_checked_before_the_first_mount(site: Site) -> None:
     os.rmdir(site.drbd + site.points[-1])
     outcome = site.do("start")
-    assert outcome.code == Exit.ERR_INSTALLED
+    assert outcome.code == Exit.ERR_GENERIC
     assert "copy the data there first" in outcome.reason
     assert site.bound() == []
     assert not site.state_file("mounts").exists()
@@ -405,7 +406,7 @@ def test_a_start_removes_what_another_store_left(started: Site) -> None:
 
 
 def test_all_that_is_stacked_goes(started: Site) -> None:
-    started.kernel.bind(started.drbd + started.points[0], started.points[0])
+    started.kernel.show(started.drbd + started.points[0], started.points[0])
     assert started.do("monitor", PROBE).code == Exit.SUCCESS
     assert started.do("stop").code == Exit.SUCCESS
     assert started.bound() == []
@@ -524,6 +525,82 @@ def test_those_who_started_us_are_not_killed(started: Site) -> None:
     assert outcome.code == Exit.ERR_GENERIC
     assert f"(pid {os.getpid()}), which may not be killed" in outcome.reason
     assert time.monotonic() - before < 10, "nothing to wait for"
+
+
+# Stop against what has the disk elsewhere.
+
+
+def elsewhere(site: Site, monkeypatch: pytest.MonkeyPatch, *, maps_hang: bool = False) -> None:
+    """A process that has the store somewhere, for as long as it lives."""
+
+    def find(
+        device: str, point: str, users: Collection[int], *, release: bool, maps: bool
+    ) -> Found:
+        if maps and maps_hang:
+            time.sleep(1000)
+        found = Found()
+        holder = holders.describe(site.kernel.pid, f"{point}, elsewhere,", {1})
+        if device == "147:0" and holder is not None and not holder.is_gone:
+            found.holders.append(holder)
+        return found
+
+    monkeypatch.setattr(site.kernel, "holders", find)
+
+
+@pytest.mark.parametrize("maps_hang", [False, True])
+def test_who_has_the_store_elsewhere_is_ended(
+    started: Site, monkeypatch: pytest.MonkeyPatch, maps_hang: bool
+) -> None:
+    monkeypatch.setattr("asha.data.unmount.SEARCH_SECONDS", 0.5)
+    holding = Holding(started, ignores_term=False)
+    pid, started.kernel.pid = started.kernel.pid, 0  # it keeps no mount of ours busy
+    try:
+        assert started.do("stop", force_unmount="false").code == Exit.SUCCESS
+        assert started.do("start").code == Exit.SUCCESS
+        elsewhere(started, monkeypatch, maps_hang=maps_hang)
+        started.kernel.unmount = FakeKernel.unmount.__get__(started.kernel)  # type: ignore[method-assign]
+        started.kernel.pid = pid
+        for _ in range(2):
+            outcome = started.do("stop", force_unmount="false")
+            assert outcome.code == Exit.ERR_GENERIC
+            assert f"elsewhere, is held by {name_of(pid)} (pid {pid})" in outcome.reason
+        assert holding.process.poll() is None
+        outcome = started.do("stop")
+        assert outcome.code == Exit.SUCCESS
+        assert "sends it SIGTERM" in outcome.err
+        assert ("did not end within" in outcome.err) is maps_hang
+        assert started.do("stop").code == Exit.SUCCESS
+    finally:
+        holding.end()
+
+
+def test_a_mount_that_no_process_has_fails_the_stop(
+    started: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(*_: object, **__: object) -> Found:
+        found = Found()
+        found.rest.append("the store is still mounted somewhere")
+        return found
+
+    monkeypatch.setattr(started.kernel, "holders", find)
+    outcome = started.do("stop")
+    assert outcome.code == Exit.ERR_GENERIC
+    assert outcome.reason.startswith("the store is still mounted somewhere: end what keeps it")
+
+
+def test_the_disk_of_the_whole_node_is_never_asked_for(
+    started: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "asha.data.unmount.end_copies",
+        lambda agent, kernel, devices, *_, **__: asked.append(list(devices)),
+    )
+    assert started.do("stop").code == Exit.SUCCESS
+    started.kernel.mount("/elsewhere", "254:0")
+    assert started.do("stop", data_root="/elsewhere").code == Exit.SUCCESS
+    assert started.do("stop", data_root="/").code == Exit.SUCCESS
+    assert asked == [["147:0"], [], []]
 
 
 # Room.

@@ -7,10 +7,12 @@ are never touched, and all that a test mounts is gone with it.
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -426,11 +428,319 @@ def inside_a_file_that_a_service_holds(shared: Site, start: Start) -> None:
     assert service.wait(timeout=20) == -signal.SIGTERM
 
 
-def inside_a_container_that_keeps_its_copy_is_named(started: Site, start: Start) -> None:
+def gone(site: Site) -> None:
+    """Nobody holds the disk once the store itself is unmounted: the loop device is free."""
+    site.must("monitor", Exit.NOT_RUNNING)
+    site.must("stop")
+    loop = Path(f"/sys/block/{site.loop}/loop/backing_file")
+    run("umount", str(site.drbd))
+    # The kernel lets go of the disk when the last mount of it is gone.
+    assert Deadline(20).poll(lambda: not loop.exists())
+
+
+def inside_a_container_is_left_alone_but_for_its_copy(started: Site, start: Start) -> None:
     container = start("", *CONTAINER)
     said = started.must("stop")
-    assert f"python3 (pid {container.pid}) still has the store in its own mount namespace" in said
+    assert f"in the mount namespace of python3 (pid {container.pid})" in said
+    gone(started)
+    assert container.poll() is None
+
+
+# What is told to be a writer writes again and again, from where our mounts are not.
+WRITER = """
+import sys
+def write(path):
+    print(flush=True)
+    while True:
+        open(path, "a").write("x")
+        time.sleep(0.02)
+"""
+USER = 65534
+AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
+OWN_SPACE = ("unshare", "--user", "--map-root-user", "--mount", "--propagation")
+
+# open_tree(2), with OPEN_TREE_CLONE, of a directory.
+DETACH = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def detach(path):
+    tree = libc.syscall(ctypes.c_long(428), ctypes.c_long(-100), path.encode(), ctypes.c_long(1))
+    assert tree >= 0, os.strerror(ctypes.get_errno())
+    return tree
+"""
+
+
+@pytest.fixture
+def users(shared: Site) -> Site:
+    """Started, with a directory that belongs to a user who makes namespaces."""
+    os.chown(f"{shared.drbd}{shared.points[2]}", USER, USER)
+    for folder in Path(shared.points[2]).parents:
+        if folder != Path("/") and not folder.stat().st_mode & 1:
+            folder.chmod(0o711)
+    name = pwd.getpwuid(USER).pw_name
+    words = [f"{point}:{name}" if point == shared.points[2] else point for point in shared.points]
+    shared.parameters["paths"] = " ".join(words)
+    shared.must("start")
+    return shared
+
+
+def writer(where: str) -> str:
+    return f"{WRITER}\nwrite({where + '/still'!r})"
+
+
+def refuses_without_force(site: Site, pid: int) -> None:
+    code, said = site.do("stop", force_unmount="false")
+    assert code == Exit.ERR_GENERIC
+    assert f"(pid {pid})" in said
+
+
+def inside_a_user_with_a_namespace_of_his_own_is_ended(users: Site, start: Start) -> None:
+    process = start(writer(users.points[2]), *AS_USER, *OWN_SPACE, "private")
+    still = Path(users.drbd, users.points[2].lstrip("/"), "still")
+    assert Deadline(20).poll(still.exists)
+    refuses_without_force(users, process.pid)
+    assert process.poll() is None
+    said = users.must("stop")
+    assert f"held by python3 (pid {process.pid}): sends it SIGTERM" in said
+    assert process.wait(timeout=20) == -signal.SIGTERM
+    gone(users)
+
+
+def inside_a_user_who_hides_his_mounts_is_ended(users: Site, start: Start) -> None:
+    """What lies below another root no list of mounts shows."""
+    code = f"""
+os.chdir({users.points[2]!r})
+libc = __import__("ctypes").CDLL(None)
+assert libc.mount(b"tmpfs", b"/", b"tmpfs", 0, None) == 0
+os.chdir("/")
+"""
+    process = start(code, *AS_USER, *OWN_SPACE, "private")
+    users.must("stop")
+    assert process.wait(timeout=20) == -signal.SIGTERM
+    gone(users)
+
+
+def inside_a_sandbox_of_a_stranger_is_left_alone(users: Site, start: Start) -> None:
+    """The kernel takes the copies in it away together with ours."""
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    stranger = start("", *before, *OWN_SPACE, "slave")
+    users.must("stop")
+    gone(users)
+    assert stranger.poll() is None
+
+
+@pytest.mark.parametrize("whose", ["root", "user"])
+def inside_a_detached_mount(users: Site, start: Start, whose: str) -> None:
+    code = f"{DETACH}\ntree = detach({users.points[2]!r})"
+    # Out of the namespace it came from, where a user cannot be back; root never left.
+    before = (*AS_USER, *OWN_SPACE, "private") if whose == "user" else ()
+    process = start(code, *before)
+    refuses_without_force(users, process.pid)
+    users.must("stop")
+    assert process.wait(timeout=20) == -signal.SIGTERM
+    gone(users)
+
+
+def inside_a_detached_mount_that_is_only_mapped(users: Site, start: Start) -> None:
+    Path(users.points[2], "file").write_bytes(b"x" * 8192)
+    code = f"""{DETACH}
+import mmap
+tree = detach({users.points[2]!r})
+file = os.open("file", os.O_RDWR, dir_fd=tree)
+held = mmap.mmap(file, 4096)
+os.closerange(3, 100)
+"""
+    process = start(code)
+    users.must("stop")
+    assert process.wait(timeout=20) == -signal.SIGTERM
+    gone(users)
+
+
+def inside_a_descriptor_in_the_queue_of_a_socket(users: Site, start: Start) -> None:
+    """In no list of what a process has open; the users of the data are ended for it."""
+    code = f"""
+import array, socket
+left, right = socket.socketpair()
+file = os.open({users.points[2] + '/hidden'!r}, os.O_CREAT | os.O_WRONLY)
+passed = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))
+left.sendmsg([b"x"], [passed])
+os.close(file)
+"""
+    process = start(code, *AS_USER)
+    bystander = start("", "setpriv", "--reuid=65533", "--clear-groups", "--regid=65533")
+    code_, said = users.do("stop", force_unmount="false")
+    assert code_ == Exit.ERR_GENERIC
+    assert "no process is seen to use it" in said
+    assert process.poll() is None
+    users.must("stop")
+    assert process.wait(timeout=20) == -signal.SIGTERM
+    assert bystander.poll() is None
+    gone(users)
+
+
+def inside_a_socket_that_is_bound_there(users: Site, start: Start) -> None:
+    code = f"""
+import socket
+os.chdir({users.points[2]!r})
+made = socket.socket(socket.AF_UNIX)
+made.bind("here")
+os.chdir("/")
+"""
+    process = start(code, *AS_USER)
+    users.must("stop")
+    assert process.wait(timeout=20) == -signal.SIGTERM
+    gone(users)
+
+
+def inside_a_namespace_that_only_a_descriptor_keeps(users: Site, start: Start) -> None:
+    code = """
+reader, writer = os.pipe()
+child = os.fork()
+if child == 0:
+    import ctypes
+    libc = ctypes.CDLL(None)
+    assert libc.unshare(0x20000) == 0
+    assert libc.mount(None, b"/", None, 0x44000, None) == 0
+    os.write(writer, b"x")
+    time.sleep(1000)
+os.read(reader, 1)
+space = os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY)
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+"""
+    process = start(code)
+    users.must("stop")
+    gone(users)
+    assert process.poll() is None, "what it kept was unmounted there"
+
+
+def inside_a_service_that_binds_a_directory_of_its_own(users: Site, start: Start) -> None:
+    """ReadWritePaths= of systemd: the directory is mounted on itself, in a slave."""
+    point = users.points[2]
+    code = f"import subprocess; subprocess.run(['mount', '--bind', {point!r}, {point!r}])"
+    service = start(code, *SERVICE)
+    users.must("stop")
+    gone(users)
+    assert service.poll() is None
+
+
+def inside_what_root_has_bound_elsewhere_is_unmounted(users: Site, tmp_path: Path) -> None:
+    (tmp_path / "also").mkdir()
+    run("mount", "--bind", f"{users.drbd}{users.points[0]}", str(tmp_path / "also"))
+    code, said = users.do("stop", force_unmount="false")
+    assert code == Exit.ERR_GENERIC
+    assert f"is mounted on {tmp_path / 'also'} too: unmount it first" in said
+    assert "unmounts it" in users.must("stop")
+    gone(users)
+
+
+def inside_a_quiet_stop_ends_nobody_and_takes_little(users: Site, start: Start) -> None:
+    services = [start("", *SERVICE) for _ in range(5)]
+    before = time.monotonic()
+    users.must("stop")
+    took = time.monotonic() - before
+    print(f"stop: {took * 1000:.0f} ms")
+    assert all(one.poll() is None for one in services)
+    assert took < 5
+
+
+# The store is root's alone, and so are the ways to it.
+
+
+def inside_the_root_is_closed_and_closed_again(site: Site) -> None:
+    site.drbd.chmod(0o755)
+    site.must("start")
+    assert stat.S_IMODE(site.drbd.stat().st_mode) == 0o700
+    site.drbd.chmod(0o777)
+    assert site.do("monitor")[0] == Exit.SUCCESS
+    assert stat.S_IMODE(site.drbd.stat().st_mode) == 0o777, "a probe changes nothing"
+    assert site.monitor() == (Exit.SUCCESS, "")
+    assert stat.S_IMODE(site.drbd.stat().st_mode) == 0o700
+    site.drbd.chmod(0o755)
+    os.chown(site.drbd, USER, USER)
+    site.must("start")
+    about = site.drbd.stat()
+    assert (about.st_uid, stat.S_IMODE(about.st_mode)) == (0, 0o700)
+
+
+def inside_directories_above_an_item_become_roots(site: Site) -> None:
+    above = Path(f"{site.drbd}{site.points[0]}").parent
+    above.chmod(0o777)
+    os.chown(above, USER, USER)
+    mode = Path(site.drbd, site.points[0].lstrip("/")).stat().st_mode
+    site.must("start")
+    assert (above.stat().st_uid, stat.S_IMODE(above.stat().st_mode)) == (0, 0o755)
+    assert Path(site.points[0]).stat().st_mode == mode
+
+
+def inside_no_rights_and_no_devices(site: Site) -> None:
+    """Also where the store itself is mounted without, or without links."""
+    run("mount", "-o", "remount,bind,nosymfollow", str(site.drbd))
+    site.must("start")
+    Path(site.points[0], "data").write_text("x")
+    os.mknod(f"{site.points[0]}/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.symlink("data", f"{site.points[0]}/link")
+    assert Path(site.points[0], "link").read_text() == "x"
+    with pytest.raises(PermissionError):
+        os.open(f"{site.points[0]}/null", os.O_RDONLY)
+    for mount in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = mount.split(" ")
+        if fields[4] in site.points:
+            assert {"nosuid", "nodev"} <= set(fields[5].split(","))
+
+
+def inside_a_link_in_the_place_is_not_followed(site: Site, tmp_path: Path) -> None:
+    point, target = Path(site.points[3]), tmp_path / "system"
+    target.mkdir()
+    os.chown(point.parent, USER, USER)
+    point.rmdir()
+    point.symlink_to(target)
+    said = site.must("start")
+    assert f"{point} is left out" in said
+    assert [mount.point for mount in mountinfo.read()].count(str(target)) == 0
+    assert f"--name asha-data-warning --update {point} is left out" in site.attributes()[0]
+    site.monitor()
+    site.must("stop")
+    assert "--name asha-data-warning --delete" in site.attributes()
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def inside_another_name_in_the_store(site: Site, optional: bool) -> None:
+    """Renamed by somebody below it: what is shown is the same."""
+    if optional:
+        site.parameters["paths"] = " ".join([*site.points[:3], site.points[3] + "?"])
+    site.must("start")
+    stored = Path(f"{site.drbd}{site.points[3]}")
+    stored.rename(stored.with_name("moved"))
+    code, reason = site.monitor()
+    assert code == Exit.DEGRADED
+    assert reason.startswith(f"{site.points[3]} is not bound as it was")
+    site.must("stop")
+    assert site.bound() == []
+
+
+def inside_an_optional_one_that_is_gone_is_degraded(site: Site) -> None:
+    site.parameters["paths"] = " ".join([*site.points[:3], site.points[3] + "?"])
+    site.must("start")
+    run("umount", site.points[3])
+    code, reason = site.monitor()
+    assert code == Exit.DEGRADED
+    assert reason.startswith(f"{site.points[3]} is not bound")
+    site.must("start")
+    assert site.monitor() == (Exit.SUCCESS, "")
+
+
+def inside_a_place_that_is_swapped_while_it_stops(started: Site) -> None:
+    """What lies on ours is unmounted where the table says, not where a link leads."""
+    inner, elsewhere = Path(started.points[0], "inner"), Path(started.folder, "elsewhere")
+    for folder in (inner / "disk", elsewhere / "disk"):
+        folder.mkdir(parents=True)
+        run("mount", "-t", "tmpfs", "tmpfs", str(folder))
+    inner.rename(inner.with_name("away"))
+    inner.symlink_to(elsewhere)
+    started.must("stop")
     assert started.bound() == []
+    assert os.path.ismount(elsewhere / "disk")
 
 
 def inside_what_is_mounted_in_the_store_later_does_not_show(shared: Site) -> None:

@@ -1,0 +1,408 @@
+"""What still holds the store's disk when our binds are gone: in every mount namespace.
+
+A namespace that was cut off from ours (a container, PrivateMounts=, unshare of a user's)
+keeps its copy of what was mounted, and a detached mount (open_tree(2)) has no place in
+any. Who has one still writes, and DRBD cannot be demoted.
+
+Not counted is what Pacemaker's Filesystem resource takes away with its own umount: the
+store at its mount point, and the copies of that which the kernel removes together with
+it (mount_namespaces(7), "propagation"). Sources: proc_pid_mountinfo(5), ioctl_ns(2).
+"""
+
+from __future__ import annotations
+
+import os
+
+from asha.data import holders, mountinfo
+from asha.data.kernel import Kernel, Looker, enter_namespace
+from asha.data.mountinfo import Mount
+from asha.data.paths import is_inside
+from asha.ocf.child import name_of
+from asha.ocf.text import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from asha.data.holders import Holder
+
+# <linux/nsfs.h>
+NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
+
+# File systems of which even a look may wait for a server.
+REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "autofs")
+
+# User namespaces can be nested that deep (user_namespaces(7)).
+NESTED_MOST = 32
+
+
+class Namespace:
+    """A mount namespace that is not ours.
+
+    ``pids`` live in it, ``keepers`` hold a descriptor of it. A ``foreign`` one is of
+    another user namespace, ``owner`` is whose: there nobody can unmount what was copied
+    when it was made (mount_namespaces(7), "locked").
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.fd = descriptor
+        self.pids: list[int] = []
+        self.keepers: list[int] = []
+        self.mounts: list[Mount] = []
+        self.foreign = False
+        self.owner = 0
+
+
+class Found:
+    """Whom to end, and what holds the disk though it is no process."""
+
+    def __init__(self) -> None:
+        self.holders: list[Holder] = []
+        self.rest: list[str] = []
+        self.released: list[str] = []
+
+    def to_text(self) -> str:
+        lines = [f"holder {one.to_line()}" for one in self.holders]
+        lines += [f"released {text}" for text in self.released]
+        return "\n".join(lines + [f"rest {text}" for text in self.rest])
+
+    @classmethod
+    def from_text(cls, text: str) -> Found:
+        found = cls()
+        for line in filter(None, text.split("\n")):
+            word, _, rest = line.partition(" ")
+            if word == "holder":
+                found.holders.append(holders.Holder.from_line(rest))
+            else:
+                (found.rest if word == "rest" else found.released).append(rest)
+        return found
+
+
+def find(device: str, point: str, users: Collection[int], *, release: bool,
+         maps: bool) -> Found:
+    """All that holds the disk ``device``, whose store is mounted at ``point``.
+
+    With ``release`` the copies are unmounted where that can be done from outside; what
+    remains is found, and the mount namespaces of ``users`` (uids) count whatever they
+    show: their owner can hide a mount from us. Without ``maps`` what is only mapped is not
+    seen: a process whose memory map is locked makes one who reads it wait.
+
+    To be called in a child: it enters other mount namespaces.
+    """
+    own = mountinfo.read()
+    seen = _Search(device, own, maps)
+    groups = _Groups(own)
+    ours = {mount.id for mount in own if mount.device == device and mount.point == point}
+    stores = [(mount, parent) for mount in own if mount.id in ours
+              for parent in own if parent.id == mount.parent]
+    for space in seen.spaces.values():
+        groups.learn(space.mounts)
+    found = Found()
+    named = set()
+    for space in seen.spaces.values():
+        left = _counted(space, device, stores, groups)
+        if left and release:
+            _release(space, left)
+            left = _counted(space, device, stores, groups)
+            if not left and space.pids:
+                first = space.pids[0]
+                found.released.append(f"{name_of(first)} (pid {first})")
+        counted = {mount.id for mount in left}
+        ours |= {mount.id for mount in space.mounts
+                 if mount.device == device and mount.id not in counted}
+        hides = release and space.foreign and space.owner in users and bool(space.pids)
+        if not left and not hides:
+            continue
+        inside = [pid for pid in space.pids if pid in seen.holding and not space.foreign]
+        for pid in inside or space.pids or space.keepers:
+            named.add((pid, f"{point}, in a mount namespace of its own,"))
+        if not space.pids and not space.keepers:
+            found.rest.append(f"{point} is still mounted in a mount namespace without a process,"
+                              f" at {printable(left[0].point)}")
+    for pid, where in seen.holding.items():
+        if where - ours:
+            named.add((pid, f"{point}, by a way of its own,"))
+    family = holders.family()
+    done = set()
+    for pid, how in sorted(named):
+        holder = holders.describe(pid, how, family)
+        if holder is not None and pid not in done:
+            done.add(pid)
+            found.holders.append(holder)
+    return found
+
+
+def of_users(users: Collection[int], point: str) -> list[Holder]:
+    """Every process that runs as one of these uids, or in a user namespace of theirs."""
+    mine = os.stat("/proc/self/ns/user").st_ino
+    family = holders.family()
+    found = []
+    for pid in holders.pids():
+        if _uids(pid) & set(users) or _space_owners(pid, mine) & set(users):
+            holder = holders.describe(pid, f"{point}, by what cannot be seen,", family)
+            if holder is not None:
+                found.append(holder)
+    return found
+
+
+class _Search:
+    """One look at every process: its namespaces, and what it has of the disk."""
+
+    def __init__(self, device: str, mounts: Sequence[Mount], maps: bool) -> None:
+        looker = Looker()
+        remote = [mount.point for mount in mounts if mount.kind.startswith(REMOTE)]
+        mine = looker.look("/proc/self/ns/mnt")
+        assert mine is not None
+        self._nsfs = mine.device
+        self.spaces: dict[int, Namespace] = {}
+        # The mounts of the disk by whose way a process holds something.
+        self.holding: dict[int, set[int]] = {}
+        # After a change of namespace /proc may be another's, or none.
+        # by name: /proc is the kernel's
+        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # by name: the same
+        self._mine = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._user = os.stat("/proc/self/ns/user").st_ino
+        major, _, minor = device.partition(":")
+        self._mapped = f" {int(major):02x}:{int(minor):02x} "
+        own = {mine.inode}
+        for pid in holders.pids():
+            if pid == os.getpid():
+                continue
+            namespace = looker.look(f"/proc/{pid}/ns/mnt")
+            if namespace is None:
+                continue  # a kernel thread's can be seen, one's that has ended not
+            if namespace.inode not in own:
+                space = self._space(namespace.inode, f"/proc/{pid}/ns/mnt")
+                if space is not None:
+                    space.pids.append(pid)
+            for path in holders.handles(pid, False):
+                if remote and _is_below(path, remote):
+                    continue
+                sight = looker.look(path)
+                if sight is None:
+                    continue
+                if sight.device == device:
+                    self.holding.setdefault(pid, set()).add(sight.mount)
+                elif sight.device == self._nsfs and sight.inode not in own and is_mount_space(path):
+                    space = self._space(sight.inode, path)
+                    if space is not None:
+                        space.keepers.append(pid)
+            if maps and pid not in self.holding:
+                self._look_at_maps(pid, device, looker)
+        self._read_all()
+
+    def _look_at_maps(self, pid: int, device: str, looker: Looker) -> None:
+        """What is only mapped. A kernel thread has no map."""
+        try:
+            # by name: /proc is the kernel's
+            with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
+                text = file.read()
+        except OSError:
+            return
+        if self._mapped not in text:
+            return
+        for name in holders.entries(f"/proc/{pid}/map_files"):
+            sight = looker.look(f"/proc/{pid}/map_files/{name}")
+            if sight is not None and sight.device == device:
+                self.holding.setdefault(pid, set()).add(sight.mount)
+
+    def _space(self, inode: int, path: str) -> Namespace | None:
+        if inode not in self.spaces:
+            try:
+                # by name: /proc is the kernel's, and what it leads to is checked
+                self.spaces[inode] = Namespace(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError:
+                return None
+        return self.spaces[inode]
+
+    def _read_all(self) -> None:
+        """The mounts of each namespace, also of those that only a mount keeps."""
+        if not self.spaces:
+            return
+        waiting = list(self.spaces)
+        while waiting:
+            space = self.spaces[waiting.pop()]
+            space.foreign, space.owner = _ownership(space.fd, self._user)
+            try:
+                enter_namespace(space.fd)
+                space.mounts = read_here(self._proc)
+            except OSError:
+                continue  # without the right to: then what its processes hold tells
+            for mount in space.mounts:
+                number = mount.root.removeprefix("mnt:[").removesuffix("]")
+                if mount.kind != "nsfs" or not number.isdecimal() or int(number) in self.spaces:
+                    continue
+                if self._space(int(number), mount.point) is not None:
+                    waiting.append(int(number))
+        try:
+            enter_namespace(self._mine)
+        except OSError:
+            return  # without the right to, we have not left it
+        os.chdir("/")
+
+
+def _is_below(path: str, points: Sequence[str]) -> bool:
+    try:
+        target = os.readlink(path)
+    except OSError:
+        return False
+    return any(is_inside(target, point) for point in points)
+
+
+def read_here(proc: int) -> list[Mount]:
+    """The mounts of the namespace that this process is in now. Raises OSError."""
+    # by name: in the kernel's own /proc
+    descriptor = os.open(f"{os.getpid()}/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    # by name: a descriptor
+    with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return [Mount(line) for line in file.read().split("\n") if line]
+
+
+def is_mount_space(path: str) -> bool:
+    """Whether the link leads to a mount namespace, and not to one of another kind."""
+    try:
+        return os.readlink(path).startswith("mnt:")
+    except OSError:
+        return False
+
+
+class _Groups:
+    """Which groups of mounts get what is mounted and unmounted in which others."""
+
+    def __init__(self, mounts: Iterable[Mount]) -> None:
+        self._masters: dict[str, set[str]] = {}
+        self.learn(mounts)
+
+    def learn(self, mounts: Iterable[Mount]) -> None:
+        for mount in mounts:
+            tags = dict(tag.partition(":")[::2] for tag in mount.tags)
+            masters = {tags[word] for word in ("master", "propagate_from") if word in tags}
+            if "shared" in tags:
+                self._masters.setdefault(tags["shared"], set()).update(masters)
+
+    def follows(self, mount: Mount, leader: Mount) -> bool:
+        """Whether what is unmounted from ``leader`` goes from ``mount`` too."""
+        goal = {tag.partition(":")[2] for tag in leader.tags if tag.startswith("shared:")}
+        waiting = [tag.partition(":")[2] for tag in mount.tags]
+        seen = set(waiting)
+        while waiting:
+            group = waiting.pop()
+            if group in goal:
+                return True
+            more = self._masters.get(group, set()) - seen
+            seen |= more
+            waiting += more
+        return False
+
+
+def _counted(space: Namespace, device: str, stores: Sequence[tuple[Mount, Mount]],
+             groups: _Groups) -> list[Mount]:
+    """The mounts of the disk there that no umount of ours takes away."""
+    parents = {mount.id: mount for mount in space.mounts}
+
+    def goes(mount: Mount) -> bool:
+        below = parents.get(mount.parent)
+        # A copy in another user namespace is locked, but not against ours
+        # (propagate_mount_unlock() in the kernel's fs/pnode.c).
+        return below is not None and any(
+            mount.root == store.root and below.device == under.device
+            and _name_in(below, mount.point) == _name_in(under, store.point)
+            and groups.follows(below, under)
+            for store, under in stores
+        )
+
+    return [mount for mount in space.mounts if mount.device == device and not goes(mount)]
+
+
+def _name_in(under: Mount, point: str) -> str:
+    """A mount point by its path in the file system that it lies on."""
+    return under.root.rstrip("/") + point[len(under.point.rstrip("/")):]
+
+
+def _release(space: Namespace, copies: Sequence[Mount]) -> None:
+    """Unmount them there, the last first; what cannot be stays."""
+    # by name: /proc is the kernel's
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    # by name: the same
+    back = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter_namespace(space.fd)
+        for mount in reversed(copies):
+            try:
+                Kernel().unmount(mount.point)
+            except OSError:
+                continue
+        space.mounts = read_here(proc)
+    except OSError:
+        pass
+    finally:
+        enter_namespace(back)
+        os.chdir("/")
+        os.close(back)
+        os.close(proc)
+
+
+def _ownership(descriptor: int, mine: int) -> tuple[bool, int]:
+    """Whether a namespace is of another user namespace than ours, and its owner's uid."""
+    try:
+        owner = _ioctl(descriptor, NS_GET_USERNS)
+    except OSError:
+        return False, 0
+    try:
+        if os.fstat(owner).st_ino == mine:
+            return False, 0
+        return True, _owner_uid(owner)
+    except OSError:
+        return True, 0
+    finally:
+        os.close(owner)
+
+
+def _space_owners(pid: int, mine: int) -> set[int]:
+    """Who made the user namespaces that a process is in, below ours."""
+    found: set[int] = set()
+    try:
+        # by name: /proc is the kernel's
+        here = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return found
+    for _ in range(NESTED_MOST):
+        try:
+            if os.fstat(here).st_ino == mine:
+                break
+            found.add(_owner_uid(here))
+            above = _ioctl(here, NS_GET_PARENT)
+        except OSError:
+            break
+        os.close(here)
+        here = above
+    os.close(here)
+    return found
+
+
+def _owner_uid(space: int) -> int:
+    import fcntl
+    import sys
+
+    answer = fcntl.ioctl(space, NS_GET_OWNER_UID, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def _ioctl(descriptor: int, request: int) -> int:
+    import fcntl
+
+    return fcntl.ioctl(descriptor, request)
+
+
+def _uids(pid: int) -> set[int]:
+    """Real, effective, saved and file system's: proc_pid_status(5)."""
+    try:
+        # by name: /proc is the kernel's
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("Uid:"):
+                    return {int(word) for word in line.split()[1:]}
+    except OSError:
+        pass
+    return set()
