@@ -41,7 +41,9 @@ class Console:
 
     def _write(self, text: str) -> None:
         if self._log:
+            # by name: in root's /var/log
             os.makedirs(os.path.dirname(self._log), exist_ok=True)
+            # by name: in root's /var/log
             with open(self._log, "a", encoding="utf-8") as log:
                 log.write(time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
 

@@ -25,7 +25,9 @@ class Journal:
     def note(self, event: str, action: str = "", reason: str = "") -> None:
         """``event``: begin, done, failed, interrupted."""
         if self._file is None:
+            # by name: in root's /var/lib/asha
             self._place.parent.mkdir(parents=True, exist_ok=True)
+            # by name: in root's /var/lib/asha
             self._file = self._place.open("a", encoding="utf-8")
         entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, "action": action}
         if reason:
@@ -37,6 +39,7 @@ class Journal:
     def cut_off_in(self) -> str:
         """The action that was begun last and never ended, "" if none."""
         try:
+            # by name: in root's /var/lib/asha
             lines = self._place.read_text(encoding="utf-8").splitlines()
         except OSError:
             return ""
