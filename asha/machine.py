@@ -11,12 +11,14 @@ import os
 import pwd
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from asha import rootwork
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError
 from asha.ocf.runner import Completed, Runner
+from asha.rootwork import Untrusted
 from asha.trouble import Trouble
 
 # Of what a failed program printed.
@@ -40,27 +42,43 @@ class Machine:
         return os.path.lexists(self.path(inside))
 
     def read(self, inside: str) -> str | None:
-        """The text of a file; None without it."""
+        """The text of a file; None without it.
+
+        Raises Trouble for what is no ordinary file, or has no end; OSError.
+        """
         try:
-            return self.path(inside).read_text(encoding="utf-8", errors="surrogateescape")
+            data = rootwork.read(str(self.path(inside)))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except Untrusted as problem:
+            raise Trouble(f"{inside} {problem.reason}", f"ls -l {inside}") from None
+        text = data.decode("utf-8", "surrogateescape")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def write(self, inside: str, text: str, mode: int = 0o644, owner: str = "root",
               group: str = "") -> None:
-        """Whole or not at all, also when the power fails: written beside it, then renamed."""
+        """Whole or not at all, also when the power fails: written beside it, then renamed.
+
+        Only where nobody but root may write; elsewhere see rootwork.Directory.write.
+        """
         place = self.path(inside)
+        # by name: only for directories of root's
         place.parent.mkdir(parents=True, exist_ok=True)
         beside = place.with_name(f".{place.name}.asha-new")
+        # by name: only for directories of root's
         beside.unlink(missing_ok=True)
+        # by name: only for directories of root's
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        # by name: only for directories of root's
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
             file.flush()
             if os.geteuid() == 0:
+                # by name: only for directories of root's
                 shutil.chown(descriptor, owner, group or None)
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
+        # by name: only for directories of root's
         beside.rename(place)
         sync_directory(place.parent)
 
@@ -80,6 +98,7 @@ class Machine:
     def remove(self, inside: str) -> None:
         """No file is no error."""
         place = self.path(inside)
+        # by name: only for directories of root's
         place.unlink(missing_ok=True)
         if place.parent.is_dir():
             sync_directory(place.parent)
@@ -96,6 +115,7 @@ class Machine:
     # Programs.
 
     def has(self, program: str) -> bool:
+        # by name: only for directories of root's
         return shutil.which(program, path=SEARCH) is not None
 
     def run(
@@ -105,15 +125,18 @@ class Machine:
         check: bool = True,
         stdin: str | None = None,
         environ: Mapping[str, str] | None = None,
+        keep_open: Sequence[int] = (),
     ) -> Completed:
         """Run a program to its end, at most ``timeout`` seconds; its group is killed then.
+
+        It gets the descriptors in ``keep_open`` under their own numbers.
 
         Raises Trouble when it is not there, does not end, or (``check``) says
         something other than 0.
         """
         env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
         try:
-            done = Runner().run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
+            done = Runner(keep_open).run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
         except AgentError as problem:
             raise Trouble(problem.reason) from None
         if check and not done.ok:
@@ -137,6 +160,7 @@ def last_words(done: Completed) -> str:
 
 def sync_directory(place: Path) -> None:
     """Have a rename or removal in it survive a power cut."""
+    # by name: only for directories of root's
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

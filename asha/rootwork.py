@@ -149,7 +149,7 @@ class Directory:
         """A file's contents. Raises Untrusted for what is none, or is too large."""
         descriptor = self.open(name)
         try:
-            return _read(descriptor, self.name(name), most)
+            return read_open(descriptor, self.name(name), most)
         finally:
             os.close(descriptor)
 
@@ -165,6 +165,45 @@ class Directory:
             os.close(descriptor)
             raise
         return descriptor
+
+    def open_within(self, path: str) -> int:
+        """An ordinary file in this tree, for reading; links are followed that stay in it.
+
+        Raises Untrusted for what leads out, and for what is no ordinary file.
+        """
+        waiting = _components(path)
+        real: list[str] = []
+        links = 0
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                if not real:
+                    raise Untrusted(self.name(path), f"leads out of {self.path}")
+                real.pop()
+                continue
+            target = self._link("/".join(real), part)
+            if target is None:
+                real.append(part)
+                continue
+            links += 1
+            if target.startswith("/") or links > LINKS_MOST:
+                raise Untrusted(self.name(path), f"leads out of {self.path}, to {target}")
+            waiting += _components(target)
+        if not real:
+            raise Untrusted(self.name(path), "is not an ordinary file")
+        # What is a link by now is refused.
+        with self.below("/".join(real[:-1])) as folder:
+            return folder.open(real[-1])
+
+    def _link(self, folder: str, name: str) -> str | None:
+        """What the link says, None for anything else."""
+        with self.below(folder) as place:
+            try:
+                return os.readlink(_single(name), dir_fd=place.fd)
+            except OSError as problem:
+                if problem.errno == errno.EINVAL:
+                    return None
+                raise OSError(problem.errno, problem.strerror, place.name(name)) from None
 
     # Changing.
 
@@ -232,6 +271,10 @@ class Directory:
         """Give this directory that owner and mode: the last that root does in it."""
         _dress(self.fd, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))
 
+    def own(self, mode: int) -> None:
+        """Make this directory root's, with that mode."""
+        _dress(self.fd, 0, 0, mode)
+
     def sync(self) -> None:
         """Have what was created, renamed and removed here survive a power cut."""
         os.fsync(self.fd)
@@ -296,7 +339,16 @@ def read(path: str, most: int = READ_MOST) -> bytes:
         raise
     try:
         _require_regular(descriptor, path)
-        return _read(descriptor, path, most)
+        return read_open(descriptor, path, most)
+    finally:
+        os.close(descriptor)
+
+
+def read_within(directory: Directory, path: str, most: int = READ_MOST) -> bytes:
+    """As Directory.read, for what ``open_within`` finds."""
+    descriptor = directory.open_within(path)
+    try:
+        return read_open(descriptor, directory.name(path), most)
     finally:
         os.close(descriptor)
 
@@ -374,6 +426,11 @@ def _top_again(descriptor: int, top: str) -> int:
     return fresh
 
 
+def _components(path: str) -> list[str]:
+    """Of a path, the first one last."""
+    return [part for part in reversed(path.split("/")) if part not in ("", ".")]
+
+
 def _single(name: str) -> str:
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name!r} is not a name in a directory")
@@ -385,7 +442,8 @@ def _require_regular(descriptor: int, path: str) -> None:
         raise Untrusted(path, "is not an ordinary file")
 
 
-def _read(descriptor: int, path: str, most: int) -> bytes:
+def read_open(descriptor: int, path: str, most: int = READ_MOST) -> bytes:
+    """The rest of an open file; ``path`` is for messages. Raises Untrusted, OSError."""
     parts: list[bytes] = []
     size = 0
     while part := os.read(descriptor, 1 << 20):

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from contextlib import suppress
 
+from asha import rootwork, terminal
 from asha.bootstrap import asteriskconf, copy, handover, live
 from asha.bootstrap.action import Action, Call, Say, Write
+from asha.bootstrap.asteriskconf import Warn
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.data import owners
 from asha.machine import Machine
+from asha.rootwork import Directory, Untrusted
 
 SECRET_FILE = "/etc/asha/ami.secret"
 USER = "asha"
@@ -84,9 +87,13 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
         return [own]
 
     def work(machine: Machine, say: Say) -> None:
-        add_account(machine, secret)
-        if uses_pjsip(machine.path(COPY)):
-            add_endpoint(machine, site)
+        def warn(text: str) -> None:
+            say(f"warning: {text}")
+
+        with live.told(), open_copy(machine) as directory:
+            add_account(directory, USER, secret.ami(), warn)
+            if uses_pjsip(directory, warn):
+                add_endpoint(directory, site)
 
     def done(machine: Machine) -> bool:
         if handover.is_taken_over(machine) or not machine.exists(ETC):
@@ -107,23 +114,34 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
     ]
 
 
-def add_account(machine: Machine, secret: Secret) -> None:
-    """Raises OSError; again and again the same."""
-    _write(machine, MANAGER_OURS, account_text(machine.path(COPY), secret))
-    _include(machine, MANAGER, MANAGER_OURS)
+def open_copy(machine: Machine) -> Directory:
+    """The copy of Asterisk's directory in the store. Raises OSError."""
+    with live.trusted(machine, live.STORE) as store:
+        return store.below(ETC.strip("/"))
 
 
-def add_endpoint(machine: Machine, site: Site) -> None:
-    _write(machine, PJSIP_OURS, endpoint_text(site))
-    _include(machine, PJSIP, PJSIP_OURS)
+def add_account(directory: Directory, user: str, secret: str, warn: Warn = terminal.warn) -> None:
+    """Have Asterisk know the monitor's account; again and again the same.
+
+    ``directory`` is /etc/asterisk itself or a copy; Asterisk may write in it meanwhile.
+    Raises Untrusted for a manager.conf that is no ordinary file, OSError.
+    """
+    text = account_text(directory, user, secret, warn)
+    _write(directory, MANAGER_OURS, text)
+    _include(directory, MANAGER, MANAGER_OURS)
 
 
-def account_text(directory: Path, secret: Secret) -> str:
+def add_endpoint(directory: Directory, site: Site) -> None:
+    _write(directory, PJSIP_OURS, endpoint_text(site))
+    _include(directory, PJSIP, PJSIP_OURS)
+
+
+def account_text(directory: Directory, user: str, secret: str, warn: Warn = terminal.warn) -> str:
     """``directory`` is Asterisk's, or a copy of it."""
-    text = ACCOUNT_TEXT.format(user=USER, secret=secret.ami())
+    text = ACCOUNT_TEXT.format(user=user, secret=secret)
     general, enabled = False, False
     # Without what we wrote before, which does not say whether it was needed.
-    for section in asteriskconf.read(directory, MANAGER, without=MANAGER_OURS):
+    for section in asteriskconf.read(directory, MANAGER, without=MANAGER_OURS, warn=warn):
         if section.name == "general":
             general = True
             if section.get("enabled"):
@@ -137,50 +155,82 @@ def endpoint_text(site: Site) -> str:
     return HEADER + PJSIP_TEXT.format(virtual=site.virtual_address)
 
 
-def uses_pjsip(directory: Path) -> bool:
+def uses_pjsip(directory: Directory, warn: Warn = terminal.warn) -> bool:
     """Whether PJSIP listens: it has a transport, and its module is loaded."""
     off = [
         value.removesuffix(".so")
-        for section in asteriskconf.read(directory, "modules.conf")
+        for section in asteriskconf.read(directory, "modules.conf", warn=warn)
         for key, value in section.lines
         if key == "noload"
     ]
     return not {"res_pjsip", "chan_pjsip"} & set(off) and any(
-        section.get("type") == "transport" for section in asteriskconf.read(directory, PJSIP)
+        section.get("type") == "transport"
+        for section in asteriskconf.read(directory, PJSIP, warn=warn)
     )
+
+
+def problem(machine: Machine) -> Untrusted | None:
+    """What the installer could not add its line to. Changes nothing."""
+    try:
+        with live.trusted(machine, ETC) as directory:
+            for name in (MANAGER, PJSIP):
+                with suppress(FileNotFoundError):
+                    asteriskconf.text_of(directory, name)
+    except Untrusted as found:
+        return found
+    except OSError:
+        pass  # said by who looks at the directory
+    return None
 
 
 def _is_there(machine: Machine, site: Site, secret: Secret) -> bool:
-    directory = machine.path(COPY)
-    wanted = [(MANAGER, MANAGER_OURS, account_text(directory, secret))]
-    if uses_pjsip(directory):
-        wanted.append((PJSIP, PJSIP_OURS, endpoint_text(site)))
-    return all(
-        machine.read(f"{COPY}/{ours}") == text and asteriskconf.includes(directory, name, ours)
-        for name, ours, text in wanted
-    )
+    def ignore(text: str) -> None:
+        pass
+
+    try:
+        with open_copy(machine) as directory:
+            wanted = [(MANAGER, MANAGER_OURS,
+                       account_text(directory, USER, secret.ami(), ignore))]
+            if uses_pjsip(directory, ignore):
+                wanted.append((PJSIP, PJSIP_OURS, endpoint_text(site)))
+            return all(
+                directory.read(ours, asteriskconf.FILE_MOST) == text.encode()
+                and asteriskconf.includes(directory, name, ours)
+                for name, ours, text in wanted
+            )
+    except OSError:
+        return False
 
 
-def _write(machine: Machine, name: str, text: str) -> None:
+def _write(directory: Directory, name: str, text: str) -> None:
     """Readable for Asterisk and not for everybody."""
-    user, group = ACCOUNT, ACCOUNT
-    if owners.account(ACCOUNT) is None:
-        user, group = machine.owner_of(COPY)
-    machine.write(f"{COPY}/{name}", text, 0o640, user, group)
+    account = owners.account(ACCOUNT)
+    about = directory.about()
+    uid, gid = (about.st_uid, about.st_gid) if account is None \
+        else (account.pw_uid, account.pw_gid)
+    directory.write(name, text.encode("utf-8", "surrogateescape"), uid=uid, gid=gid, mode=0o640)
 
 
-def _include(machine: Machine, name: str, ours: str) -> None:
-    """Add our line at the end, if it is not there; the file keeps owner and mode."""
-    if asteriskconf.includes(machine.path(COPY), name, ours):
+def _include(directory: Directory, name: str, ours: str) -> None:
+    """Add our line at the end, if it is not there; the file keeps owner and mode.
+
+    A link's target is not changed: the link makes way for a file like it.
+    """
+    if asteriskconf.includes(directory, name, ours):
         return
-    path = f"{COPY}/{name}"
-    text = machine.read(path)
-    if text is None:
-        _write(machine, name, f"#include {ours}\n")
+    line = f"#include {ours}\n".encode()
+    try:
+        descriptor = directory.open_within(name)
+    except FileNotFoundError:
+        _write(directory, name, line.decode())
         return
-    about = machine.path(path).stat()
-    if text and not text.endswith("\n"):
-        text += "\n"
-    machine.write(path, f"{text}#include {ours}\n", stat.S_IMODE(about.st_mode))
-    if os.geteuid() == 0:
-        os.chown(machine.path(path), about.st_uid, about.st_gid)
+    try:
+        # Of one and the same file, whatever has its name by now.
+        about = os.fstat(descriptor)
+        text = rootwork.read_open(descriptor, directory.name(name), asteriskconf.FILE_MOST)
+    finally:
+        os.close(descriptor)
+    if text and not text.endswith(b"\n"):
+        text += b"\n"
+    directory.write(name, text + line, uid=about.st_uid, gid=about.st_gid,
+                    mode=stat.S_IMODE(about.st_mode) & 0o777)

@@ -1,21 +1,33 @@
 """Asterisk's configuration files, read only as far as the installer must.
 
 Format: Asterisk main/config.c. Sections may repeat; ``#include`` puts another file in.
+
+They are Asterisk's own to write, and read by root: no name leads out of their directory,
+and everything has an end. What cannot be read so is absent, and said.
 """
 
 from __future__ import annotations
 
-import glob
-import os
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from fnmatch import fnmatchcase
 
+from asha import rootwork
+from asha.rootwork import Directory, Untrusted
+
+Warn = Callable[[str], None]
+
+ETC = "/etc/asterisk/"
 SECTION = re.compile(r"\[([^\]]+)\]")
-INCLUDE = re.compile(r"#(?:try)?include\s+[\"<]?([^\">]+?)[\">]?\s*$")
-BLOCK_COMMENT = re.compile(r";--(?!-).*?--;", re.DOTALL)
 # Files that include each other.
 DEPTH_MOST = 10
+# Of one file, and of all that are read for one question; in bytes.
+FILE_MOST = 1 << 20
+TOTAL_MOST = 1 << 22
+# Includes that are followed for one question, and names of a directory that are compared.
+FILES_MOST = 1000
+NAMES_MOST = 10_000
 
 
 @dataclass
@@ -30,45 +42,146 @@ class Section:
         return next((value for name, value in reversed(self.lines) if name == key), "")
 
 
-def read(directory: Path, name: str, without: str = "") -> list[Section]:
+def _ignore(text: str) -> None:
+    pass
+
+
+def read(directory: Directory, name: str, without: str = "", warn: Warn = _ignore) -> list[Section]:
     """A file of Asterisk's directory, includes but ``without`` resolved; [] without it.
 
-    ``directory`` stands for /etc/asterisk: a copy of it may be read.
+    ``directory`` stands for /etc/asterisk: a copy of it may be read. ``warn`` is told
+    what counts as absent though it is there.
     """
-    sections: list[Section] = []
-    _read(directory, name, without, sections, 0)
-    return sections
+    reader = _Reader(directory, without, warn)
+    reader.read(name, 0)
+    return reader.sections
 
 
-def _read(directory: Path, name: str, without: str, sections: list[Section], depth: int) -> None:
-    inside = os.path.relpath(name, "/etc/asterisk") if name.startswith("/") else name
-    for place in sorted(glob.glob(str(directory / inside))):
-        try:
-            text = Path(place).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        for line in BLOCK_COMMENT.sub("", text).splitlines():
+class _Reader:
+    """One question: what it may still read gets less with each file."""
+
+    def __init__(self, directory: Directory, without: str, warn: Warn) -> None:
+        self.sections: list[Section] = []
+        self._directory = directory
+        self._without = without
+        self._warn = warn
+        self._files = FILES_MOST
+        self._bytes = TOTAL_MOST
+
+    def read(self, name: str, depth: int) -> None:
+        for place in self._places(name):
+            if self._files <= 0 or self._bytes <= 0:
+                return
+            self._files -= 1
+            try:
+                text = text_of(self._directory, place, min(FILE_MOST, self._bytes))
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                self._warn(f"{_told(self._directory, place, problem)}: taken as absent")
+                continue
+            self._bytes -= len(text)
+            if self._files <= 0 or self._bytes <= 0:
+                self._warn(f"{self._directory.name(place)}: too much is included; what comes "
+                           "after this is not read")
+            self._parse(text, depth)
+
+    def _parse(self, text: str, depth: int) -> None:
+        for line in _without_comments(text).splitlines():
             line = re.split(r"(?<!\\);", line, maxsplit=1)[0].strip()
-            include = INCLUDE.match(line)
+            include = _included(line)
             section = SECTION.match(line)
             if include:
-                if depth < DEPTH_MOST and include[1] != without:
-                    _read(directory, include[1], without, sections, depth + 1)
+                if depth < DEPTH_MOST and include != self._without:
+                    self.read(include, depth + 1)
             elif section:
-                sections.append(Section(section[1]))
-            elif "=" in line and sections:
+                self.sections.append(Section(section[1]))
+            elif "=" in line and self.sections:
                 key, _, value = line.partition("=")
-                sections[-1].lines.append((key.strip().lower(), value.removeprefix(">").strip()))
+                self.sections[-1].lines.append(
+                    (key.strip().lower(), value.removeprefix(">").strip()))
+
+    def _places(self, name: str) -> Iterator[str]:
+        """The files of an include, below the directory; it may be a pattern (glob(7))."""
+        inside = name.removeprefix(ETC)
+        parts = [part for part in inside.split("/") if part not in ("", ".")]
+        if inside.startswith("/") or ".." in parts:
+            self._warn(f"{name} is included and lies out of {self._directory.path}: taken as "
+                       "absent")
+        elif parts:
+            yield from self._matches(parts, "")
+
+    def _matches(self, parts: list[str], above: str) -> Iterator[str]:
+        part, *rest = parts
+        if not any(letter in part for letter in "*?["):
+            found = [part]
+        else:
+            found = [one for one in self._names(above) if fnmatchcase(one, part)
+                     and (part.startswith(".") or not one.startswith("."))]
+        for one in found:
+            if rest:
+                yield from self._matches(rest, f"{above}{one}/")
+            else:
+                yield f"{above}{one}"
+
+    def _names(self, folder: str) -> list[str]:
+        # Each pattern costs a file, so that a thousand of them have an end too.
+        self._files -= 1
+        if self._files <= 0:
+            return []
+        try:
+            with self._directory.below(folder) as place:
+                names = place.names()
+        except OSError:
+            return []
+        if len(names) > NAMES_MOST:
+            self._warn(f"{self._directory.path}/{folder} has {len(names)} files: not all are read")
+        return names[:NAMES_MOST]
 
 
-def includes(directory: Path, name: str, included: str) -> bool:
+def text_of(directory: Directory, name: str, most: int = FILE_MOST) -> str:
+    """Raises Untrusted for what is no ordinary file or too large, OSError."""
+    return rootwork.read_within(directory, name, most).decode("utf-8", "replace")
+
+
+def _told(directory: Directory, name: str, problem: OSError) -> str:
+    return str(problem) if isinstance(problem, Untrusted) \
+        else f"{directory.name(name)}: {problem.strerror}"
+
+
+def _without_comments(text: str) -> str:
+    """``;--`` to ``--;``, over lines; one without an end takes the rest."""
+    kept = []
+    here = 0
+    for begin in re.finditer(r";--(?!-)", text):
+        if begin.start() < here:
+            continue
+        kept.append(text[here:begin.start()])
+        end = text.find("--;", begin.end())
+        here = end + 3 if end >= 0 else len(text)
+    kept.append(text[here:])
+    return "".join(kept)
+
+
+def _included(line: str) -> str:
+    """The name in an #include, "" where the line is none."""
+    word, _, rest = line.replace("\t", " ", 1).partition(" ")
+    # A string of C's ends there.
+    name = rest.partition("\0")[0].strip()
+    if word not in ("#include", "#tryinclude") or not name:
+        return ""
+    name = name[1:] if name[0] in "\"<" else name
+    name = name[:-1] if name[-1:] in ("\"", ">") else name
+    return "" if "\"" in name or ">" in name else name
+
+
+def includes(directory: Directory, name: str, included: str) -> bool:
     """Whether a file itself names the other one."""
     try:
-        text = (directory / name).read_text(encoding="utf-8", errors="replace")
+        text = text_of(directory, name)
     except OSError:
         return False
-    found = (INCLUDE.match(line.strip()) for line in text.splitlines())
-    return any(one is not None and one[1] == included for one in found)
+    return any(_included(line.strip()) == included for line in text.splitlines())
 
 
 def is_true(value: str) -> bool:

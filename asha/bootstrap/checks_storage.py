@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from asha.bootstrap import disks, live
+from asha.bootstrap import ami, disks, live
 from asha.bootstrap.disks import Disk
 from asha.bootstrap.facts import MARKER
 from asha.bootstrap.finding import Finding, Look, error, warning
@@ -17,6 +17,8 @@ from asha.trouble import Trouble
 # Live data and a fifth; what grows while the PBX runs comes on top.
 ROOM_PERCENT = 120
 DU_SECONDS = 120.0
+
+PROTECTED_HARDLINKS = "/proc/sys/fs/protected_hardlinks"
 
 
 def device(look: Look) -> Iterator[Finding]:
@@ -101,11 +103,28 @@ def places(look: Look) -> Iterator[Finding]:
         live.directories(look.machine)
     except Trouble as trouble:
         yield error(str(trouble), trouble.mend)
+    for what, mend in live.survey(look.machine).left_out:
+        yield warning(what, f"{mend}, on both nodes, and run asha check again")
+    found = ami.problem(look.machine)
+    if found is not None:
+        yield error(f"{live.inside(look.machine, found.path)} {found.reason}",
+                    "put the file itself there: Asterisk's configuration is read by root")
+    yield from _hard_links(look)
+
+
+def _hard_links(look: Look) -> Iterator[Finding]:
+    """Otherwise anybody can give a file of root's a name where he may write."""
+    if (look.machine.read(PROTECTED_HARDLINKS) or "1").strip() == "0":
+        yield error("the kernel lets anybody make hard links to files of root's "
+                    "(fs.protected_hardlinks is 0)",
+                    "sysctl -w fs.protected_hardlinks=1, and take the 0 out of /etc/sysctl.conf "
+                    "or /etc/sysctl.d")
 
 
 def other_resources(look: Look) -> Iterator[Finding]:
     """No other DRBD resource has our device, number or port."""
     folder = look.machine.path("/etc/drbd.d")
+    # by name: in root's /etc
     for file in sorted(folder.glob("*.res")) if folder.is_dir() else []:
         path = f"/etc/drbd.d/{file.name}"
         text = look.machine.read(path) or ""

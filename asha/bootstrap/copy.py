@@ -11,26 +11,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Self
 
 from asha.bootstrap import handover, live, tree, units
 from asha.bootstrap import record as records
 from asha.bootstrap.action import Action, Call, Say
+from asha.bootstrap.confined import in_directory
 from asha.bootstrap.handover import COPY_ID
 from asha.bootstrap.live import Live
 from asha.bootstrap.record import BEGUN, COPIED
+from asha.bootstrap.tree import Tree
 from asha.cluster.site import Site
 from asha.data import holders, space, sqlite
 from asha.data.paths import is_inside
 from asha.machine import Machine
-from asha.ocf.child import in_child
+from asha.ocf.child import in_child, name_of, stat_of
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError
+from asha.rootwork import Directory
 from asha.trouble import Trouble
 
 # Whose copy the store has, and what of. In sark-data's own directory of the store.
@@ -60,9 +65,12 @@ BYTES_PER_SECOND = 1_000_000
 LEAST_SECONDS = 600.0
 # An inode, and the unused end of a last block.
 BYTES_PER_ENTRY = 4096
-SQLITE_SECONDS = 300.0
+# For all of them; a database of 1 GB takes some ten.
+SQLITE_SECONDS = 60.0
 LEFTOVER_SECONDS = 30.0
 SAY_SECONDS = 5.0
+# Without work of rsync's, on the processor or with a file, before it counts as stuck.
+IDLE_SECONDS = 60.0
 LINKS_MOST = 10
 
 
@@ -123,14 +131,17 @@ def first_pass(machine: Machine, say: Say) -> None:
     """Raises Trouble, with nothing changed but the store."""
     handover.settle(machine, say)
     directories = live.directories(machine)
+    for what, mend in live.survey(machine).left_out:
+        say(f"warning: {what} ({mend})")
     live.mount_store(machine)
     _wait_for_leftovers(machine)
     claim = _claim(machine)
-    sizes = {one.path: tree.measure(str(machine.path(one.place))) for one in directories}
-    _require_room(machine, directories, sizes)
-    _warn_of_links(machine, directories, say)
-    for one in directories:
-        _rsync(machine, one, sizes[one.path], say, codes=LIVE_CODES)
+    with live.views(machine, directories) as trees:
+        sizes = [tree.measure(one.path) for one in trees]
+        _require_room(machine, directories, sizes)
+        _warn_of_links(machine, trees, say)
+        for one, source, size in zip(directories, trees, sizes, strict=True):
+            _rsync(machine, one, source, size, say, codes=LIVE_CODES)
     _save_claim(machine, {**claim, "passed": list(records.owner())})
 
 
@@ -141,29 +152,9 @@ def last_pass(machine: Machine, say: Say) -> None:
         directories = live.directories(machine)
         live.mount_store(machine)
         claim = _claim(machine)
-        places = [str(machine.path(one.place)) for one in directories]
         units.require_quiet(machine, [one.place for one in directories])
-        before = _fingerprint(places)
-        sizes = {one.path: tree.measure(place)
-                 for one, place in zip(directories, places, strict=True)}
-        for one in directories:
-            _rsync(machine, one, sizes[one.path], say)
-        found = _verify(machine, directories, claim, say)
-        handover.require_unchanged(machine, before, directories)
-        if found.problems:
-            # A file that was changed twice in one tick of the clock looks unchanged.
-            say("copying again, by contents: " + found.problems[0])
-            for place in found.joined:
-                os.unlink(place)
-            for one in directories:
-                _rsync(machine, one, sizes[one.path], say, "--checksum")
-            found = _verify(machine, directories, claim, say)
-            handover.require_unchanged(machine, before, directories)
-        if found.problems:
-            raise Trouble(
-                "the copy is not the same as the data: " + "; ".join(found.problems),
-                "look at the disks (dmesg), then run asha install again",
-            )
+        with live.views(machine, directories) as trees:
+            before, found = _copy_quiet(machine, directories, trees, claim, say)
         units.require_quiet(machine, [one.place for one in directories], seconds=0.0)
         _check_sqlite(machine, directories, say)
         _save_claim(machine, {
@@ -180,11 +171,46 @@ def last_pass(machine: Machine, say: Say) -> None:
         say(f"verified: {found.entries} files and directories, {space.size(found.bytes)}")
 
 
-def _fingerprint(places: list[str]) -> str:
+def _copy_quiet(machine: Machine, directories: list[Live], trees: list[Tree],
+                claim: dict[str, Any], say: Say) -> tuple[str, tree.Comparison]:
+    """Copy what nobody changes any more; its fingerprint, and what was verified.
+
+    Raises Trouble where the copy is not the same, or somebody has written meanwhile.
+    """
+    before = _fingerprint(trees)
+    sizes = [tree.measure(one.path) for one in trees]
+    found = tree.Comparison(lambda inside, about: False)
+    for options in ((), ("--checksum",)):
+        for one, source, size in zip(directories, trees, sizes, strict=True):
+            _rsync(machine, one, source, size, say, *options)
+        found = _verify(machine, directories, trees, sizes, claim, say)
+        handover.require_unchanged(machine, before, directories)
+        if not found.problems:
+            return before, found
+        if not options:
+            # A file that was changed twice in one tick of the clock looks unchanged.
+            say("copying again, by contents: " + found.problems[0])
+            for place in found.joined:
+                _unlink(machine, place)
+    raise Trouble(
+        "the copy is not the same as the data: " + "; ".join(found.problems),
+        "look at the disks (dmesg), then run asha install again",
+    )
+
+
+def _unlink(machine: Machine, place: str) -> None:
+    """A file of the store."""
+    folder, name = os.path.split(place)
+    with live.trusted(machine, live.STORE) as store, \
+            store.below(os.path.relpath(folder, store.path)) as above:
+        above.remove(name)
+
+
+def _fingerprint(trees: list[Tree]) -> str:
     try:
-        return tree.fingerprint(places)
+        return tree.fingerprint(trees)
     except OSError as problem:
-        raise Trouble(f"{problem.filename}: {problem.strerror}",
+        raise Trouble(live.complaint(problem, trees),
                       "somebody is still writing there; run asha install again") from None
 
 
@@ -198,6 +224,7 @@ def _claim(machine: Machine) -> dict[str, Any]:
     machine's, or that a cluster has worked with since: it may be the newer one.
     """
     own, claim = _json(machine, COPY_ID), _json(machine, CLAIM)
+    # by name: root's own directory of the store
     has_run = any(machine.path(CLAIM).parent.glob(PROBES))
     has_data = any(machine.exists(live.STORE + item) for item in ("/etc", "/var", "/opt", "/usr"))
     ours = bool(own.get("id")) and claim.get("id") == own.get("id")
@@ -219,8 +246,8 @@ def _claim(machine: Machine) -> dict[str, Any]:
 
 
 def _save_claim(machine: Machine, claim: dict[str, Any]) -> None:
-    place = machine.path(CLAIM).parent
-    place.mkdir(mode=0o700, exist_ok=True)
+    with live.told(), live.trusted(machine, live.STORE) as store:
+        store.ensure(space.PROBE_DIRECTORY, 0o700).close()
     machine.write(CLAIM, json.dumps(claim, indent=1) + "\n", 0o600)
 
 
@@ -255,15 +282,15 @@ def _wait_for_leftovers(machine: Machine) -> None:
 # Room, and what is left out.
 
 
-def _require_room(machine: Machine, directories: list[Live], sizes: dict[str, tree.Size]) -> None:
+def _require_room(machine: Machine, directories: list[Live], sizes: list[tree.Size]) -> None:
     room = space.measure(str(machine.path(live.STORE)))
     there = [tree.measure(str(machine.path(one.copy)))
              for one in directories if machine.path(one.copy).is_dir()]
-    need = sum(one.bytes + one.entries * BYTES_PER_ENTRY for one in sizes.values())
+    need = sum(one.bytes + one.entries * BYTES_PER_ENTRY for one in sizes)
     have = room.free + sum(one.bytes + one.entries * BYTES_PER_ENTRY for one in there)
     if need > have:
-        largest = sorted(directories, key=lambda one: -sizes[one.path].bytes)[:3]
-        most = ", ".join(f"{one.path} {space.size(sizes[one.path].bytes)}" for one in largest)
+        largest = sorted(zip(directories, sizes, strict=True), key=lambda pair: -pair[1].bytes)[:3]
+        most = ", ".join(f"{one.path} {space.size(size.bytes)}" for one, size in largest)
         raise Trouble(
             f"the store is too small: the data takes {space.size(need)} ({most}), the store has "
             f"room for {space.size(have)}",
@@ -271,49 +298,66 @@ def _require_room(machine: Machine, directories: list[Live], sizes: dict[str, tr
         )
 
 
-def _warn_of_links(machine: Machine, directories: list[Live], say: Say) -> None:
+def _warn_of_links(machine: Machine, trees: list[Tree], say: Say) -> None:
     """A link leads the other node to its own disk, which may have nothing there."""
     # A program's files are on both nodes.
     known = [str(machine.path(one)) for one in ("/usr", "/etc", "/dev")]
-    known += [str(machine.path(one.place)) for one in directories]
+    known += [one.name for one in trees]
     found = []
-    for one in directories:
-        top = str(machine.path(one.place))
-        for folder, folders, files in os.walk(top):
-            for place in (f"{folder}/{name}" for name in folders + files):
-                target = os.path.realpath(place) if os.path.islink(place) else ""
-                if target and os.path.exists(target) \
-                        and not any(is_inside(target, path) for path in known):
-                    found.append(f"warning: {place} leads to {target}, which is not replicated")
+    for one in trees:
+        for inside, about in _entries(one.path):
+            place = f"{one.name}/{inside}"
+            # Only looked at: what somebody puts there meanwhile makes a wrong warning.
+            target = os.path.realpath(place) if stat.S_ISLNK(about.st_mode) else ""
+            if target and os.path.exists(target) \
+                    and not any(is_inside(target, path) for path in known):
+                found.append(f"warning: {place} leads to {target}, which is not replicated")
     for text in found[:LINKS_MOST]:
         say(text)
     if len(found) > LINKS_MOST:
         say(f"warning: and {len(found) - LINKS_MOST} more such links")
 
 
+def _entries(top: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Of a tree in use; what goes away meanwhile is left out."""
+    for folder, folders, files in os.walk(top):  # by name: in a view
+        for name in folders + files:
+            try:
+                yield os.path.relpath(f"{folder}/{name}", top), os.lstat(f"{folder}/{name}")
+            except OSError:
+                continue
+
+
 # rsync.
 
 
-def _rsync(machine: Machine, one: Live, size: tree.Size, say: Say, *options: str,
+def _rsync(machine: Machine, one: Live, source: Tree, size: tree.Size, say: Say, *options: str,
            codes: tuple[int, ...] = (0,)) -> None:
-    source, target = machine.path(one.place), machine.path(one.copy)
-    _make_parents(machine, one)
-    target.mkdir(exist_ok=True)
     what = f"{one.path} ({space.size(size.bytes)})"
-    with _Progress(machine, f"copying {what}", say):
+    with live.told(), _copy_of(machine, one) as target, \
+            _Watch(machine, f"copying {what}", say) as watch:
         done = machine.run(
-            *RSYNC, *options, f"{source}/", f"{target}/",
+            *RSYNC, *options, f"/proc/self/fd/{source.fd}/", f"{target.proc_path}/",
             timeout=LEAST_SECONDS + size.bytes / BYTES_PER_SECOND,
             check=False,
             stdin="".join(f"/{_pattern(name)}\0" for name in size.sockets),
+            keep_open=(source.fd, target.fd),
         )
     said = done.out + done.err
+    if watch.stood_still:
+        raise Trouble(
+            f"copying {one.path}: rsync stood still for {IDLE_SECONDS:.0f} s, and was ended",
+            "either somebody has put a FIFO in the place of a file meanwhile (find "
+            f"{one.path} -type p shows them), or a disk does not answer (dmesg); then run asha "
+            "install again",
+        )
     if NO_ROOM in said:
         room = space.measure(str(machine.path(live.STORE)))
         raise Trouble(f"the store is full ({room}) while copying {what}",
                       "delete old recordings and logs, or use a larger partition on both nodes")
     if done.code not in codes:
-        raise Trouble(f"copying {one.path}: rsync ended with {done.code}: {done.complaint}",
+        complaint = source.named(done.complaint).replace(target.proc_path, one.copy)
+        raise Trouble(f"copying {one.path}: rsync ended with {done.code}: {complaint}",
                       "look at the disks (dmesg), then run asha install again")
 
 
@@ -324,52 +368,107 @@ def _pattern(name: str) -> str:
     return "".join("\\" + letter if letter in "*?[\\" else letter for letter in name)
 
 
-def _make_parents(machine: Machine, one: Live) -> None:
-    """The directories above, as they are on this machine."""
-    for parent in reversed(PurePath(one.path).parents[:-1]):
-        there = machine.path(live.STORE + str(parent))
-        if not there.is_dir():
-            there.mkdir()
-            about = machine.path(str(parent)).stat()
-            if os.geteuid() == 0:
-                os.chown(there, about.st_uid, about.st_gid)
-            there.chmod(stat.S_IMODE(about.st_mode))
+def _copy_of(machine: Machine, one: Live) -> Directory:
+    """Its directory in the store, those above it root's as they are in the live system.
+
+    Raises OSError.
+    """
+    here = live.trusted(machine, live.STORE)
+    *above, last = PurePath(one.path).parts[1:]
+    for name in above:
+        with here as outer:
+            here = outer.ensure(name, 0o755)
+        here.own(0o755)
+    with here as outer:
+        return outer.ensure(last)
 
 
-class _Progress:
-    """Says every few seconds how much the store has got."""
+class _Watch:
+    """Says every few seconds how much the store has got, and ends an rsync that stands still.
+
+    rsync opens what was a file when it looked; a FIFO that somebody has put there since
+    would keep it for ever, and its own --timeout does not see that.
+    """
 
     def __init__(self, machine: Machine, what: str, say: Say) -> None:
+        self.stood_still = False
         self._store = str(machine.path(live.STORE))
         self._what = what
         self._say = say
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._tell, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._begun = self._used()
         self._say(self._what)
         self._thread.start()
+        return self
 
     def __exit__(self, *problem: object) -> None:
         self._end.set()
         self._thread.join()
 
     def _tell(self) -> None:
+        last: set[tuple[str, ...]] = set()
+        since = time.monotonic()
         while not self._end.wait(SAY_SECONDS):
             done = self._used() - self._begun
             if done > 0:
                 self._say(f"{self._what}: {space.size(done)} done")
+            now = {work for pid in _children() for work in _work(pid)}
+            if now != last or not now:
+                last, since = now, time.monotonic()
+            elif time.monotonic() - since >= IDLE_SECONDS:
+                self.stood_still = True
+                for pid in _children():
+                    _kill(pid)
 
     def _used(self) -> int:
-        return shutil.disk_usage(self._store).used
+        return shutil.disk_usage(self._store).used  # by name: how full the store is
+
+
+def _children() -> list[int]:
+    """The rsync that this process has started, if it runs."""
+    return [pid for pid in holders.pids() if (about := stat_of(pid)) is not None
+            and int(about[1]) == os.getpid() and name_of(pid) == "rsync"]
+
+
+def _work(leader: int) -> list[tuple[str, ...]]:
+    """What each process of its session has done so far: processor time and bytes.
+
+    Fields 6, 14 and 15 of proc_pid_stat(5).
+    """
+    found: list[tuple[str, ...]] = []
+    for pid in holders.pids():
+        about = stat_of(pid)
+        if about is not None and int(about[3]) == leader:
+            try:
+                with open(f"/proc/{pid}/io", encoding="ascii") as file:  # by name: the kernel's
+                    found.append((str(pid), about[11], about[12], file.read()))
+            except OSError:
+                continue  # it has ended
+    return found
+
+
+def _kill(pid: int) -> None:
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if pid in _children():
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(handle)
 
 
 # Is it the same?
 
 
-def _verify(machine: Machine, directories: list[Live], claim: dict[str, Any],
-            say: Say) -> tree.Comparison:
+def _verify(machine: Machine, directories: list[Live], trees: list[Tree], sizes: list[tree.Size],
+            claim: dict[str, Any], say: Say) -> tree.Comparison:
     machine.run("sync", "--file-system", str(machine.path(live.STORE)), timeout=LEAST_SECONDS)
     told = machine.now()
 
@@ -381,29 +480,49 @@ def _verify(machine: Machine, directories: list[Live], claim: dict[str, Any],
 
     # What has changed since the first copy began. A minute for a clock that was set back.
     fresh = (float(claim.get("begun", 0.0)) - 60.0) * tree.NANO
-    path = ""
+    path, guarded = "", set[int]()
 
     def by_content(inside: str, about: os.stat_result) -> bool:
         return (path.startswith(DATABASES) or inside.endswith(DATABASE_NAMES)
-                or about.st_ctime_ns >= fresh)
+                or about.st_ctime_ns >= fresh or about.st_size in guarded)
 
     say("verifying the copy")
     comparison = tree.Comparison(by_content, progress)
-    for one in directories:
-        path = one.path
-        try:
-            comparison.add(str(machine.path(one.place)), str(machine.path(one.copy)))
-        except OSError as problem:
-            comparison.problems.append(f"{problem.filename}: {problem.strerror}")
+    for one, source, size in zip(directories, trees, sizes, strict=True):
+        path, guarded = one.path, size.guarded
+        with live.told(), _copy_of(machine, one) as target, \
+                live.view(target, target.path) as copied:
+            try:
+                comparison.add(source, copied)
+            except OSError as problem:
+                comparison.problems.append(live.complaint(problem, [source, copied]))
     return comparison
 
 
 def _check_sqlite(machine: Machine, directories: list[Live], say: Say) -> None:
-    """Only warned of: it was so before, and calls go on without a panel."""
+    """Only warned of: it was so before, and calls go on without a panel.
+
+    All of them together have an end: the services are stopped, and who may write there
+    makes as many as he likes.
+    """
+    deadline = Deadline(SQLITE_SECONDS)
     for one in directories:
-        for name in sqlite.PLACES.get(one.path, ()):
-            for place in sorted(machine.path(one.copy).glob(f"*{name}")):
-                try:
-                    sqlite.check(str(place), Deadline(SQLITE_SECONDS))
-                except AgentError as problem:
-                    say(f"warning: {problem.reason}")
+        endings = sqlite.PLACES.get(one.path, ())
+        if not endings:
+            continue
+        with live.told(), _copy_of(machine, one) as target:
+            for name in target.names():
+                if name.endswith(endings) and not deadline.expired:
+                    _check_one(target, one, name, deadline, say)
+    if deadline.expired:
+        say(f"warning: not all databases were checked within {SQLITE_SECONDS:.0f} s")
+
+
+def _check_one(target: Directory, one: Live, name: str, deadline: Deadline, say: Say) -> None:
+    path = f"{one.copy}/{name}"
+    try:
+        sqlite.require_whole(path, in_directory(
+            target, lambda top: sqlite.verdict(f"{top}/{name}", deadline), deadline,
+            f"checking {path}"))
+    except AgentError as problem:
+        say(f"warning: {problem.reason}")

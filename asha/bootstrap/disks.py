@@ -70,6 +70,7 @@ def is_block(status: os.stat_result) -> bool:
 def _open(place: str, flag: int) -> int:
     """-1 if the kernel has it in use: only it may refuse an O_EXCL for that (open(2))."""
     try:
+        # by name: the kernel's own
         return os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flag)
     except OSError as problem:
         if flag and problem.errno == errno.EBUSY:
@@ -88,6 +89,7 @@ def use_of(machine: Machine, path: str, number: int) -> str:
         if swap == path or _number(machine, swap) == number:
             return "used as swap"
     try:
+        # by name: the kernel's own
         holders = sorted(os.listdir(machine.path(f"/sys/dev/block/{name}/holders")))
     except OSError:
         holders = []
@@ -111,6 +113,7 @@ def candidates(machine: Machine) -> tuple[Disk, ...]:
     """The partitions and volumes that are free, empty and large enough; largest first."""
     found: dict[int, Disk] = {}
     for pattern in PLACES:
+        # by name: the kernel's own
         for place in sorted(machine.path("/dev").glob(pattern)):
             path = f"/dev/{place.relative_to(machine.path('/dev'))}"
             number = _number(machine, path)

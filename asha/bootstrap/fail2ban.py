@@ -79,8 +79,10 @@ def _files(machine: Machine) -> list[str]:
     directory = "etc/fail2ban"
     places = [
         machine.root / directory / "jail.conf",
+        # by name: in root's /etc
         *sorted(machine.root.glob(f"{directory}/jail.d/*.conf")),
         machine.root / directory / "jail.local",
+        # by name: in root's /etc
         *sorted(machine.root.glob(f"{directory}/jail.d/*.local")),
     ]
     paths = ["/" + str(place.relative_to(machine.root)) for place in places]

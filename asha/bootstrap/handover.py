@@ -29,8 +29,9 @@ from asha.bootstrap.record import BEGUN, COPIED, MOVING, RECORD, TAKEN, Moved, R
 from asha.cluster import cib
 from asha.cluster.site import Site
 from asha.data import mountinfo
-from asha.machine import Machine, sync_directory
+from asha.machine import Machine
 from asha.ocf.child import is_alive
+from asha.rootwork import Directory, is_roots_alone
 from asha.trouble import Trouble
 
 GUARD = "asha-guard"
@@ -54,6 +55,8 @@ slapd on this machine, and systemd does not. Written by asha install.
 # fail2ban does not start, and guards nothing, without the log files of its jails:
 # also not on the passive node.
 LOGS = "/var/log/asterisk"
+# More than that have no jail.
+LOGS_MOST = 1000
 
 
 def is_taken_over(machine: Machine) -> bool:
@@ -167,12 +170,12 @@ def take_over(machine: Machine, site: Site, say: Say) -> None:
 
 def require_unchanged(machine: Machine, fingerprint: str, directories: list[Live]) -> None:
     """Raises Trouble when the live data is not as it was copied."""
-    tops = [str(machine.path(one.place)) for one in directories]
-    try:
-        same = tree.fingerprint(tops) == fingerprint
-        name = "" if same else tree.newest(tops)
-    except OSError as problem:
-        same, name = False, str(problem.filename)
+    with live.views(machine, directories) as trees:
+        try:
+            same = tree.fingerprint(trees) == fingerprint
+            name = "" if same else tree.newest(trees)
+        except OSError as problem:
+            same, name = False, live.complaint(problem, trees)
     if not same:
         raise Trouble(
             f"{name} was changed while the data was copied: the copy is not complete",
@@ -183,59 +186,77 @@ def require_unchanged(machine: Machine, fingerprint: str, directories: list[Live
 
 def _move_all_aside(machine: Machine, record: Record, say: Say) -> None:
     # A step of the scripts may have been killed in here, and be run again.
-    for moved in list(record.moved):
-        if machine.exists(moved.aside):
-            _stand_in(machine, moved)
-        else:
-            record.moved.remove(moved)
-    for directory in live.directories(machine):
-        is_moved = any(one.path == directory.place for one in record.moved)
-        if directory.mount is None and not is_moved:
-            _move_aside(machine, record, directory.place, say)
+    with live.told():
+        for moved in list(record.moved):
+            with live.parent(machine, moved.path) as above:
+                if above.exists(_name(moved.aside)):
+                    _stand_in(above, moved)
+                else:
+                    record.moved.remove(moved)
+        for directory in live.directories(machine):
+            is_moved = any(one.path == directory.place for one in record.moved)
+            if directory.mount is None and not is_moved:
+                _move_aside(machine, record, directory, say)
 
 
-def _move_aside(machine: Machine, record: Record, path: str, say: Say) -> None:
-    moved = Moved(path, _free_name(machine, f"{path}.asha-{_date()}"))
-    record.moved.append(moved)
-    records.save(machine, record)
-    try:
-        machine.path(path).rename(machine.path(moved.aside))
-    except OSError as problem:
-        raise Trouble(f"{path} cannot be renamed to {moved.aside}: {problem.strerror}",
-                      "lsattr -d and findmnt tell whether it is immutable or mounted") from None
-    _stand_in(machine, moved)
+def _move_aside(machine: Machine, record: Record, directory: Live, say: Say) -> None:
+    path = directory.place
+    with live.parent(machine, path) as above:
+        moved = Moved(path, _free_name(above, path, f"asha-{_date()}"), directory.path == LOGS)
+        record.moved.append(moved)
+        records.save(machine, record)
+        try:
+            above.rename(_name(path), _name(moved.aside))
+        except OSError as problem:
+            raise Trouble(
+                f"{path} cannot be renamed to {moved.aside}: {problem.strerror}",
+                "lsattr -d and findmnt tell whether it is immutable or mounted",
+            ) from None
+        _stand_in(above, moved)
     say(f"{path} is kept as {moved.aside}")
 
 
-def _stand_in(machine: Machine, moved: Moved) -> None:
-    """An empty directory where the data was, for sark-data to show the store's in."""
-    place, aside = machine.path(moved.path), machine.path(moved.aside)
-    place.mkdir(0o700, exist_ok=True)
-    _dress(place, aside.stat())
-    if moved.path == live.resolve(machine, LOGS):
-        for log in aside.iterdir():
-            if log.is_file() and not log.is_symlink():
-                (place / log.name).touch(0o600)
-                _dress(place / log.name, log.stat())
-    sync_directory(place)
-    sync_directory(place.parent)
+def _stand_in(above: Directory, moved: Moved) -> None:
+    """An empty directory where the data was, for sark-data to show the store's in.
+
+    Root's alone until all in it is done: only then its user may go in.
+    """
+    with above.enter(_name(moved.aside)) as old, above.ensure(_name(moved.path)) as made:
+        # Otherwise it is its user's already: of a run that was cut off after that.
+        if moved.logs and is_roots_alone(made.about()):
+            _make_logs(old, made)
+        made.sync()
+        made.dress(old.about())
+    above.sync()
 
 
-def _dress(place: Path, about: os.stat_result) -> None:
-    if os.geteuid() == 0:
-        os.chown(place, about.st_uid, about.st_gid)
-    place.chmod(stat.S_IMODE(about.st_mode))
+def _make_logs(old: Directory, made: Directory) -> None:
+    """The names that are there already are of a run that was cut off in here."""
+    for name in old.names()[:LOGS_MOST]:
+        try:
+            about = old.stat(name)
+        except OSError:
+            continue  # taken away meanwhile
+        if stat.S_ISREG(about.st_mode):
+            made.remove(name)
+            made.create(name, about)
+
+
+def _name(path: str) -> str:
+    return os.path.basename(path)
 
 
 def _date() -> str:
     return time.strftime("%Y%m%d")
 
 
-def _free_name(machine: Machine, name: str) -> str:
+def _free_name(above: Directory, path: str, suffix: str) -> str:
     number = 1
-    while machine.exists(name if number == 1 else f"{name}-{number}"):
+    found = f"{path}.{suffix}"
+    while above.exists(_name(found)):
         number += 1
-    return name if number == 1 else f"{name}-{number}"
+        found = f"{path}.{suffix}-{number}"
+    return found
 
 
 def finish(machine: Machine, say: Say) -> None:
@@ -347,37 +368,46 @@ def _unmount_all(machine: Machine, say: Say) -> None:
 
 def _move_back(machine: Machine, moved: Moved, say: Say) -> str:
     """Why it could not be, or ""."""
-    place, aside = machine.path(moved.path), machine.path(moved.aside)
     try:
-        if not os.path.lexists(aside):
-            # Not moved yet, or back already.
-            return "" if os.path.lexists(place) else f"both {moved.path} and {moved.aside} are gone"
-        if mountinfo.visible(live.mounts(machine), moved.path) is not None:
-            return f"{moved.path} cannot be moved back: something is mounted there"
-        if os.path.lexists(place) and not _remove_stand_in(place):
-            kept = _free_name(machine, f"{moved.path}.asha-written-{_date()}")
-            place.rename(machine.path(kept))
-            say(f"somebody wrote to {moved.path} meanwhile: that is kept as {kept}")
-        aside.rename(place)
-        sync_directory(place.parent)
+        with live.parent(machine, moved.path) as above:
+            place, aside = _name(moved.path), _name(moved.aside)
+            if not above.exists(aside):
+                # Not moved yet, or back already.
+                return "" if above.exists(place) \
+                    else f"both {moved.path} and {moved.aside} are gone"
+            if mountinfo.visible(live.mounts(machine), moved.path) is not None:
+                return f"{moved.path} cannot be moved back: something is mounted there"
+            if above.exists(place) and not _remove_stand_in(above, place):
+                kept = _free_name(above, moved.path, f"asha-written-{_date()}")
+                above.rename(place, _name(kept))
+                say(f"somebody wrote to {moved.path} meanwhile: that is kept as {kept}")
+            above.rename(aside, place)
+            above.sync()
     except OSError as problem:
-        return f"{moved.aside} cannot be renamed to {moved.path}: {problem.strerror}"
+        return f"{moved.aside} cannot be renamed to {moved.path}: {live.complaint(problem)}"
     return ""
 
 
-def _remove_stand_in(place: Path) -> bool:
-    """Remove what ``_move_aside`` left in the place; False if there is more in it."""
-    if place.is_symlink() or not place.is_dir():
+def _remove_stand_in(above: Directory, name: str) -> bool:
+    """Remove what ``_move_aside`` left in the place; False if there is more in it.
+
+    It is its user's by now, who may put anything there at any moment.
+    """
+    try:
+        with above.enter(name) as inside:
+            names = inside.names()
+            if len(names) > LOGS_MOST or not all(_is_empty(inside.stat(one)) for one in names):
+                return False
+            for one in names:
+                inside.remove(one)
+        above.remove_directory(name)
+    except OSError:
         return False
-    inside = list(place.iterdir())
-    for one in inside:
-        about = one.lstat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size:
-            return False
-    for one in inside:
-        one.unlink()
-    place.rmdir()
     return True
+
+
+def _is_empty(about: os.stat_result) -> bool:
+    return stat.S_ISREG(about.st_mode) and not about.st_size
 
 
 # The guard.

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 from asha.agents.sark_data import PATHS
+from asha.bootstrap.tree import Tree
 from asha.data import mountinfo, owners, paths
 from asha.data.mountinfo import MOUNTINFO, Mount
 from asha.data.paths import Item
 from asha.machine import Machine
+from asha.rootwork import Directory, Untrusted, View, is_roots_alone
 from asha.trouble import Trouble
 
 STORE = "/drbd"
 DEVICE = "/dev/drbd0"
 RESOURCE = "asha"
+# While it is filled nobody needs to follow a link in it.
+OPTIONS = "noatime,nosuid,nodev,nosymfollow"
 
 
 @dataclass(frozen=True)
@@ -34,31 +41,77 @@ class Live:
         return STORE + self.path
 
 
+@dataclass
+class Survey:
+    """What this machine has of sark-data's directories.
+
+    ``problems`` is all that cannot be handed over as it is. ``left_out`` names, with a
+    hint, what may be missing and lies where others than root decide what it is.
+    """
+
+    found: list[Live] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
 def directories(machine: Machine) -> list[Live]:
     """What sark-data will bind here: every directory that exists and whose user does.
 
     Raises Trouble with all that cannot be handed over as it is.
     """
-    found: list[Live] = []
-    problems: list[str] = []
+    seen = survey(machine)
+    if seen.problems:
+        mend = "; ".join(seen.hints) or "mend that"
+        raise Trouble("; ".join(seen.problems), f"{mend}, then run asha install again")
+    return seen.found
+
+
+def survey(machine: Machine) -> Survey:
+    """Changes nothing."""
+    seen = Survey()
     table = mounts(machine)
     for item in paths.parse(PATHS, STORE):
-        place = resolve(machine, item.path)
-        if paths.is_inside(place, STORE):
-            problems.append(f"{item.path} is a symbolic link into {STORE}, as older clusters made "
-                            "it: put the data itself in its place")
-        elif machine.path(place).is_dir() and (not item.user or owners.account(item.user)):
-            found.append(Live(item.path, place, mountinfo.visible(table, place)))
-            problems += _problems(machine, item, place, table)
-    overlap = paths.overlap([one.place for one in found], STORE)
+        try:
+            with trusted(machine, item.path) as here:
+                _look(machine, item, here, table, seen)
+        except Untrusted as problem:
+            _untrusted(machine, item, problem, seen)
+        except OSError as problem:
+            # As before it was looked at, a file or a link to nowhere is no directory.
+            if problem.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                seen.problems.append(f"{item.path} cannot be opened: {problem.strerror}")
+    overlap = paths.overlap([one.place for one in seen.found], STORE)
     if overlap:
-        problems.append(f"with symbolic links resolved, {overlap}")
-    if problems:
-        raise Trouble("; ".join(problems), "mend that, then run asha install again")
-    return found
+        seen.problems.append(f"with symbolic links resolved, {overlap}")
+    return seen
 
 
-def _problems(machine: Machine, item: Item, place: str, table: list[Mount]) -> list[str]:
+def _look(machine: Machine, item: Item, here: Directory, table: list[Mount], seen: Survey) -> None:
+    place = inside(machine, here.path)
+    if paths.is_inside(place, STORE):
+        seen.problems.append(f"{item.path} is a symbolic link into {STORE}, as older clusters made "
+                             "it: put the data itself in its place")
+    elif not item.user or owners.account(item.user):
+        # What will be renamed, and where something else takes its name.
+        with parent(machine, place):
+            pass
+        seen.found.append(Live(item.path, place, mountinfo.visible(table, place)))
+        seen.problems += _problems(item, here, place, table)
+
+
+def _untrusted(machine: Machine, item: Item, problem: Untrusted, seen: Survey) -> None:
+    what = f"{inside(machine, problem.path)} {problem.reason}"
+    if item.optional:
+        seen.left_out.append((f"{item.path} is left out, and stays on each node alone: {what}",
+                              problem.hint))
+    elif not item.user or owners.account(item.user):
+        seen.problems.append(what)
+        if problem.hint:
+            seen.hints.append(problem.hint)
+
+
+def _problems(item: Item, here: Directory, place: str, table: list[Mount]) -> list[str]:
     problems = [
         f"{mount.source} is mounted at {mount.point}, inside {item.path}, and cannot move with it:"
         " unmount it, also in /etc/fstab"
@@ -67,19 +120,83 @@ def _problems(machine: Machine, item: Item, place: str, table: list[Mount]) -> l
     ]
     account = owners.account(item.user) if item.user else None
     if account is not None:
-        about = machine.path(place).stat()
-        if about.st_uid not in (0, account.pw_uid):
+        uid = here.about().st_uid
+        if uid not in (0, account.pw_uid):
             # sark-data would refuse it.
-            problems.append(f"{item.path} belongs to uid {about.st_uid} and not to {item.user}: "
+            problems.append(f"{item.path} belongs to uid {uid} and not to {item.user}: "
                             f"chown {item.user} {item.path}")
     return problems
 
 
-def resolve(machine: Machine, path: str) -> str:
-    """The path with symbolic links resolved."""
+def trusted(machine: Machine, path: str) -> Directory:
+    """The directory there, which nobody but root can have put there. Raises OSError."""
+    return Directory.trusted(path, top=os.path.realpath(machine.root))
+
+
+def parent(machine: Machine, place: str) -> Directory:
+    """The directory in which only root renames and creates. Raises OSError."""
+    above = trusted(machine, os.path.dirname(place))
+    if not is_roots_alone(above.about()):
+        above.close()
+        raise Untrusted(above.path, "is not root's alone to write",
+                        f"chown root:root {above.path} && chmod go-w {above.path}")
+    return above
+
+
+def inside(machine: Machine, path: str) -> str:
+    """A real path as this machine's own programs know it."""
     root = os.path.realpath(machine.root)
-    real = os.path.realpath(machine.path(path))
-    return "/" + os.path.relpath(real, root) if paths.is_inside(real, root) else real
+    return "/" + os.path.relpath(path, root) if paths.is_inside(path, root) else path
+
+
+@contextmanager
+def views(machine: Machine, directories: Sequence[Live]) -> Iterator[list[Tree]]:
+    """The live data as it can be read by name: nobody in it leads a reader elsewhere.
+
+    Raises Trouble.
+    """
+    trees: list[Tree] = []
+    with told(trees), ExitStack() as stack:
+        for one in directories:
+            with trusted(machine, one.place) as here:
+                trees.append(stack.enter_context(view(here, here.path)))
+        yield trees
+
+
+@contextmanager
+def view(here: Directory, name: str) -> Iterator[Tree]:
+    """One directory so. Raises Trouble where the kernel cannot, OSError."""
+    try:
+        seen = View(here)
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSYS, errno.EINVAL):
+            raise
+        raise Trouble("this kernel cannot show a directory without its symbolic links: Linux 5.14 "
+                      "or newer is needed", "upgrade this machine to Debian 12 or 13, and boot its "
+                      "kernel") from None
+    with seen:
+        # Not the path itself, which is a symbolic link of /proc's.
+        yield Tree(name, f"{seen.path}/.", seen.fd)
+
+
+@contextmanager
+def told(trees: Sequence[Tree] = ()) -> Iterator[None]:
+    """Have what the system refuses, or somebody may have bent, reach a person as Trouble."""
+    try:
+        yield
+    except Untrusted as problem:
+        raise Trouble(str(problem), problem.hint) from None
+    except OSError as problem:
+        raise Trouble(complaint(problem, trees)) from None
+
+
+def complaint(problem: OSError, trees: Sequence[Tree] = ()) -> str:
+    """What the system said, with the names that a person knows."""
+    text = f"{os.fsdecode(problem.filename)}: {problem.strerror}" \
+        if isinstance(problem.filename, str | bytes) else str(problem)
+    for one in trees:
+        text = one.named(text)
+    return text
 
 
 def mounts(machine: Machine) -> list[Mount]:
@@ -96,13 +213,15 @@ def store_mount(machine: Machine) -> Mount | None:
 
 
 def mount_store(machine: Machine) -> None:
-    """Show the store at /drbd. Raises Trouble."""
-    if store_mount(machine) is not None:
-        return
-    if not machine.says("drbdadm", "role", RESOURCE).startswith("Primary"):
-        machine.run("drbdadm", "primary", RESOURCE)
-    machine.path(STORE).mkdir(parents=True, exist_ok=True)
-    machine.run("mount", "-t", "ext4", "-o", "noatime", DEVICE, STORE)
+    """Show the store at /drbd, to root alone. Raises Trouble."""
+    if store_mount(machine) is None:
+        if not machine.says("drbdadm", "role", RESOURCE).startswith("Primary"):
+            machine.run("drbdadm", "primary", RESOURCE)
+        machine.path(STORE).mkdir(parents=True, exist_ok=True)  # by name: in root's own /
+        machine.run("mount", "-t", "ext4", "-o", OPTIONS, DEVICE, STORE)
+    # What is copied gets its owner at once, and root still works in it.
+    with told(), trusted(machine, STORE) as store:
+        store.own(0o700)
 
 
 def unmount_store(machine: Machine) -> None:

@@ -81,6 +81,7 @@ def _is_permanent(site: Site, machine: Machine) -> bool:
 
 def _texts(machine: Machine, *patterns: str) -> Iterator[tuple[str, str]]:
     for pattern in patterns:
+        # by name: in root's /etc and /run
         for place in sorted(machine.root.glob(pattern.lstrip("/"))):
             inside = "/" + str(place.relative_to(machine.root))
             if place.is_file() and (text := machine.read(inside)) is not None:

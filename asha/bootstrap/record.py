@@ -47,10 +47,14 @@ class Unit:
 
 @dataclass
 class Moved:
-    """A directory of live data, renamed from ``path`` to ``aside``."""
+    """A directory of live data, renamed from ``path`` to ``aside``.
+
+    ``logs``: its files' names are wanted also while it is empty (see handover.LOGS).
+    """
 
     path: str
     aside: str
+    logs: bool = False
 
 
 @dataclass
@@ -142,7 +146,9 @@ def _text(value: object) -> str:
 def locked(machine: Machine, say: Say) -> Iterator[None]:
     """One at a time: an installer, the guard, the service at boot. Raises Trouble."""
     place = machine.path(LOCK)
+    # by name: in root's /var/lib/asha
     place.parent.mkdir(parents=True, exist_ok=True)
+    # by name: in root's /var/lib/asha
     lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         end = machine.now() + LOCK_SECONDS

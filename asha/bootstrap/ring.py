@@ -7,7 +7,11 @@ changed by a join, a removal or the administrator.
 
 from __future__ import annotations
 
-from asha.bootstrap import handover
+import os
+import stat
+from contextlib import suppress
+
+from asha.bootstrap import handover, live
 from asha.bootstrap.action import Action, Call, Run, Say, Write, enable
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
@@ -42,10 +46,8 @@ def reset_actions(site: Site) -> list[Action]:
             )
         say("stopping Debian's own cluster of one")
         machine.run("systemctl", "stop", *reversed(DAEMONS), timeout=STOP_SECONDS)
-        for directory, pattern in ((CIB, "*"), (RINGS, "ringid_*")):
-            for place in sorted(machine.path(directory).glob(pattern)):
-                if place.is_file():
-                    machine.remove(f"{directory}/{place.name}")
+        _clear(machine, *os.path.split(CIB), "")
+        _clear(machine, *os.path.split(RINGS), "ringid_")
         # Last: that it is gone says that this was done.
         machine.remove(corosync.CONF)
 
@@ -61,6 +63,16 @@ def reset_actions(site: Site) -> list[Action]:
         work=work,
         done=done,
     )]
+
+
+def _clear(machine: Machine, above: str, name: str, beginning: str) -> None:
+    """Remove a directory's files that begin so. It may be Pacemaker's user's own."""
+    with live.told(), suppress(FileNotFoundError), live.trusted(machine, above) as outer, \
+            outer.below(name) as directory:
+        for one in directory.names():
+            if one.startswith(beginning) and not stat.S_ISDIR(directory.stat(one).st_mode):
+                directory.remove(one)
+        directory.sync()
 
 
 def _is_ours(site: Site, text: str) -> bool:

@@ -11,16 +11,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from contextlib import suppress
 
+from asha import rootwork
 from asha.bootstrap import copy, handover, live
 from asha.bootstrap.action import Action, Call, Say
+from asha.bootstrap.confined import in_directory
 from asha.cluster.site import Site
 from asha.data.sqlite import become_owner, is_roots_among_others
 from asha.machine import Machine
-from asha.ocf.child import in_child
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import AgentError, Failed
+from asha.rootwork import Directory
 from asha.trouble import Trouble
 
 DIRECTORY = "/opt/sark/db"
@@ -28,6 +29,8 @@ DIRECTORY = "/opt/sark/db"
 # commit, and the panel would wait for that.
 DATABASES = ("sark.db", "sark.rdonly.db")
 SECONDS = 30.0
+# SARK's have some hundred kilobytes.
+DATABASE_MOST = 1 << 28
 
 
 def flags(site: Site) -> dict[str, str]:
@@ -44,19 +47,22 @@ def actions(site: Site, machine: Machine) -> list[Action]:
     """Nothing to do where there is no SARK."""
 
     def work(machine: Machine, say: Say) -> None:
-        for name in DATABASES:
-            path = f"{live.STORE}{DIRECTORY}/{name}"
-            if machine.exists(path):
-                set_flags(str(machine.path(path)), flags(site))
+        with live.told(), _copy(machine) as directory:
+            for name in DATABASES:
+                if directory.exists(name):
+                    set_flags(directory, name, flags(site))
 
     def done(machine: Machine) -> bool:
         if handover.is_taken_over(machine) or not machine.exists(f"{DIRECTORY}/{DATABASES[0]}"):
             return True
-        return copy.is_copied(machine) and all(
-            is_set(str(machine.path(f"{live.STORE}{DIRECTORY}/{name}")), flags(site))
-            for name in DATABASES
-            if machine.exists(f"{live.STORE}{DIRECTORY}/{name}")
-        )
+        if not copy.is_copied(machine):
+            return False
+        try:
+            with _copy(machine) as directory:
+                return all(is_set(directory, name, flags(site))
+                           for name in DATABASES if directory.exists(name))
+        except OSError:
+            return False
 
     values = ", ".join(f"{column}='{value}'" for column, value in flags(site).items())
     return [
@@ -71,16 +77,23 @@ def actions(site: Site, machine: Machine) -> list[Action]:
     ]
 
 
-def set_flags(path: str, wanted: dict[str, str]) -> None:
-    """Raises Trouble. As the file's owner, as SARK would."""
+def _copy(machine: Machine) -> Directory:
+    with live.trusted(machine, live.STORE) as store:
+        return store.below(DIRECTORY.strip("/"))
 
-    def work() -> str:
+
+def set_flags(directory: Directory, name: str, wanted: dict[str, str]) -> None:
+    """Raises Trouble. As the file's owner, as SARK would."""
+    path = directory.name(name)
+
+    def work(top: str) -> str:
+        inside = f"{top}/{name}"
         try:
-            if is_roots_among_others(path):
-                _set_in_a_copy(path, wanted)
+            if is_roots_among_others(inside):
+                _set_in_a_copy(directory, name, wanted)
                 return ""
-            become_owner(path)
-            link = _open(path, "rw")
+            become_owner(inside)
+            link = _open(inside, "rw")
             try:
                 _update(link, wanted)
             finally:
@@ -92,7 +105,7 @@ def set_flags(path: str, wanted: dict[str, str]) -> None:
         return ""
 
     try:
-        in_child(work, Deadline(SECONDS), f"changing {path}")
+        in_directory(directory, work, Deadline(SECONDS), f"changing {path}")
     except AgentError as problem:
         raise Trouble(f"{path} cannot be changed: {problem.reason}",
                       "repair or restore SARK's database, then run asha install again") from None
@@ -106,42 +119,38 @@ def _update(link: sqlite3.Connection, wanted: dict[str, str]) -> None:
             link.execute(f"UPDATE globals SET {names}", tuple(there.values()))
 
 
-def _set_in_a_copy(path: str, wanted: dict[str, str]) -> None:
-    about = os.lstat(path)
-    link = _in_memory(path)
+def _set_in_a_copy(directory: Directory, name: str, wanted: dict[str, str]) -> None:
+    link, about = _in_memory(directory, name)
     try:
         _update(link, wanted)
         data = link.serialize()
     finally:
         link.close()
-    draft = f"{path}.asha"
-    with suppress(FileNotFoundError):
-        os.unlink(draft)
-    with open(draft, "xb") as new:
-        os.fchown(new.fileno(), about.st_uid, about.st_gid)
-        os.fchmod(new.fileno(), stat.S_IMODE(about.st_mode))
-        new.write(data)
-        new.flush()
-        os.fsync(new.fileno())
-    os.replace(draft, path)
+    directory.write(name, data, uid=about.st_uid, gid=about.st_gid,
+                    mode=stat.S_IMODE(about.st_mode) & 0o777)
 
 
-def _in_memory(path: str) -> sqlite3.Connection:
+def _in_memory(directory: Directory, name: str) -> tuple[sqlite3.Connection, os.stat_result]:
     """The bytes alone: no journal beside it is looked at as root."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    with open(file, "rb") as database:
-        link = sqlite3.connect(":memory:")
-        link.deserialize(database.read())
-        return link
+    descriptor = directory.open(name)
+    try:
+        about = os.fstat(descriptor)
+        data = rootwork.read_open(descriptor, directory.name(name), DATABASE_MOST)
+    finally:
+        os.close(descriptor)
+    link = sqlite3.connect(":memory:")
+    link.deserialize(data)
+    return link, about
 
 
-def is_set(path: str, wanted: dict[str, str]) -> bool:
-    def work() -> str:
-        if is_roots_among_others(path):
-            link = _in_memory(path)
+def is_set(directory: Directory, name: str, wanted: dict[str, str]) -> bool:
+    def work(top: str) -> str:
+        inside = f"{top}/{name}"
+        if is_roots_among_others(inside):
+            link, _ = _in_memory(directory, name)
         else:
-            become_owner(path)
-            link = _open(path, "ro")
+            become_owner(inside)
+            link = _open(inside, "ro")
         try:
             there = _there(link, wanted)
             names = ", ".join(f'"{column}"' for column in there) or "1"
@@ -151,7 +160,8 @@ def is_set(path: str, wanted: dict[str, str]) -> bool:
             link.close()
 
     try:
-        return in_child(work, Deadline(SECONDS), f"reading {path}") == str(True)
+        return in_directory(directory, work, Deadline(SECONDS),
+                            f"reading {directory.name(name)}") == str(True)
     except AgentError:
         return False
 

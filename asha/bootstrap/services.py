@@ -115,6 +115,7 @@ def _own_host(machine: Machine) -> str:
         text
         for pattern in ("apache2.conf", "ports.conf", "conf-enabled/*.conf",
                         "sites-enabled/*.conf")
+        # by name: in root's /etc/apache2
         for place in sorted(machine.path("/etc/apache2").glob(pattern))
         if (inside := "/" + str(place.relative_to(machine.root))) != STATUS_ENABLED
         and (text := machine.read(inside))

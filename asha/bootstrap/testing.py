@@ -85,9 +85,13 @@ class FakeMachine(Machine):
     def put(self, inside: str, text: str = "", mode: int = 0o644) -> FakeMachine:
         """A file that is there to begin with."""
         place = self.path(inside)
+        # by name: a test's own directory
         place.parent.mkdir(parents=True, exist_ok=True)
+        # by name: a test's own directory
         place.unlink(missing_ok=True)  # it may be read-only, for who is not root
+        # by name: a test's own directory
         place.write_text(text, encoding="utf-8", errors="surrogateescape")
+        # by name: a test's own directory
         place.chmod(mode)
         return self
 
@@ -133,6 +137,7 @@ class FakeMachine(Machine):
         check: bool = True,
         stdin: str | None = None,
         environ: Mapping[str, str] | None = None,
+        keep_open: Sequence[int] = (),
     ) -> Completed:
         if argv[0] in self._absent:
             raise Trouble(f"program {argv[0]} is not installed")

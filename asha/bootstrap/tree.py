@@ -6,10 +6,12 @@ recordings take no memory.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 CHUNK = 1 << 20
@@ -22,6 +24,29 @@ XATTRS = ("user.", "security.capability", "system.posix_acl_")
 
 NANO = 10**9
 
+# Users and groups: ("user", 33).
+Writers = frozenset[tuple[str, int]]
+EVERYBODY = ("others", 0)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A directory: ``name`` is its path for messages, ``path`` where it is read.
+
+    They differ where others may write: there it is read through a view (rootwork.View),
+    whose descriptor is ``fd``.
+    """
+
+    name: str
+    path: str
+    fd: int = -1
+
+    def named(self, text: str) -> str:
+        """A message with the name in it that a person knows."""
+        if self.fd < 0:
+            return text
+        return re.sub(rf"/proc/self/fd/{self.fd}(?!\d)(/\.(?![^/\"]))?", lambda _: self.name, text)
+
 
 @dataclass
 class Size:
@@ -30,6 +55,9 @@ class Size:
     entries: int = 0
     bytes: int = 0
     sockets: list[str] = field(default_factory=list)
+    # How large the files are that not everybody may read, where another owns a directory
+    # above: with it he could give one the name of a file of his own.
+    guarded: set[int] = field(default_factory=set)
 
 
 def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -46,36 +74,63 @@ def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
         yield inside, about
         if stat.S_ISDIR(about.st_mode):
             prefix = f"{inside}/" if inside else ""
-            names = sorted(os.listdir(f"{top}/{inside}"), reverse=True)
+            names = sorted(os.listdir(f"{top}/{inside}"), reverse=True)  # by name: in a view
             waiting += [prefix + name for name in names]
 
 
 def measure(top: str) -> Size:
-    """Raises OSError. What goes away meanwhile is not counted."""
+    """Raises OSError. What goes away or is swapped meanwhile is not counted."""
     size = Size()
-    for folder, folders, files in os.walk(top):
+    # By directory, who may rename in it or above it, root left out.
+    above: dict[str, Writers] = {}
+    for folder, folders, files in os.walk(top):  # by name: in a view
+        outer: Writers = above.pop(folder, frozenset())
+        try:
+            whose = outer | _who_writes(os.lstat(folder))
+        except OSError:
+            continue
+        above.update((f"{folder}/{name}", whose) for name in folders)
         for name in files + folders:
             try:
                 about = os.lstat(f"{folder}/{name}")
-            except FileNotFoundError:
+            except OSError:
                 continue
             size.entries += 1
             if stat.S_ISREG(about.st_mode):
                 size.bytes += max(about.st_size, about.st_blocks * 512)
+                if not about.st_mode & stat.S_IROTH and whose - _who_reads(about):
+                    size.guarded.add(about.st_size)
             elif stat.S_ISSOCK(about.st_mode):
                 size.sockets.append(os.path.relpath(f"{folder}/{name}", top))
     return size
 
 
-def fingerprint(tops: list[str]) -> str:
+def _who_writes(about: os.stat_result) -> Writers:
+    found = {("user", about.st_uid)} - {("user", 0)}
+    if about.st_mode & stat.S_IWGRP:
+        found.add(("group", about.st_gid))
+    if about.st_mode & stat.S_IWOTH:
+        found.add(EVERYBODY)
+    return frozenset(found)
+
+
+def _who_reads(about: os.stat_result) -> Writers:
+    """A file that not everybody may read."""
+    found = {("user", about.st_uid)}
+    if about.st_mode & stat.S_IRGRP:
+        found.add(("group", about.st_gid))
+    return frozenset(found)
+
+
+def fingerprint(tops: Sequence[Tree]) -> str:
     """Changes with every write, creation, removal or renaming in these trees.
 
     By ctime, which no program can set back. Contents are not read.
     """
     digest = hashlib.sha256()
     for top in tops:
-        digest.update(os.fsencode(top))
-        for inside, about in walk(top):
+        digest.update(os.fsencode(top.name))
+        for inside, about in walk(top.path):
             digest.update(os.fsencode(inside))
             size = about.st_size if stat.S_ISREG(about.st_mode) else 0
             fields = (about.st_mode, about.st_uid, about.st_gid, size, about.st_ino,
@@ -84,13 +139,13 @@ def fingerprint(tops: list[str]) -> str:
     return digest.hexdigest()
 
 
-def newest(tops: list[str]) -> str:
+def newest(tops: Sequence[Tree]) -> str:
     """The entry that was changed last; a directory, when something in it was removed."""
     found, latest = "", -1
     for top in tops:
-        for inside, about in walk(top):
+        for inside, about in walk(top.path):
             if about.st_ctime_ns > latest:
-                found, latest = f"{top}/{inside}".rstrip("/"), about.st_ctime_ns
+                found, latest = f"{top.name}/{inside}".rstrip("/"), about.st_ctime_ns
     return found
 
 
@@ -119,35 +174,36 @@ class Comparison:
         self._links: dict[int, int] = {}
         self._joints: dict[int, int] = {}
 
-    def add(self, source: str, copy: str) -> None:
+    def add(self, source: Tree, copy: Tree) -> None:
         """Compare one tree. Raises OSError."""
         self._links.clear()
         self._joints.clear()
-        theirs = walk(copy)
+        theirs = walk(copy.path)
         other = next(theirs, None)
-        for inside, about in walk(source):
+        for inside, about in walk(source.path):
             key = _key(inside)
             while other is not None and _key(other[0]) < key:
-                self._note(f"{copy}/{other[0]} is not in {source}")
+                self._note(f"{copy.name}/{other[0]} is not in {source.name}")
                 other = next(theirs, None)
             if other is None or other[0] != inside:
-                self._note(f"{source}/{inside} is missing in the copy")
+                self._note(f"{source.name}/{inside} is missing in the copy")
                 continue
-            self._pair(f"{source}/{inside}", f"{copy}/{inside}", inside, about, other[1])
+            self._pair(source, copy, inside, about, other[1])
             other = next(theirs, None)
         while other is not None:
-            self._note(f"{copy}/{other[0]} is not in {source}")
+            self._note(f"{copy.name}/{other[0]} is not in {source.name}")
             other = next(theirs, None)
 
-    def _pair(self, source: str, copy: str, inside: str, a: os.stat_result,
+    def _pair(self, source: Tree, copy: Tree, inside: str, a: os.stat_result,
               b: os.stat_result) -> None:
         self.entries += 1
-        name = source.rstrip("/")
+        name = f"{source.name}/{inside}".rstrip("/")
+        one, other = (f"{tree.path}/{inside}".rstrip("/") for tree in (source, copy))
         if stat.S_IFMT(a.st_mode) != stat.S_IFMT(b.st_mode):
             self._note(f"{name} is of another kind in the copy")
             return
         if stat.S_ISLNK(a.st_mode):
-            if os.readlink(name) != os.readlink(copy):
+            if os.readlink(one) != os.readlink(other):
                 self._note(f"{name} points elsewhere in the copy")
         elif a.st_mode != b.st_mode:
             self._note(f"{name} has mode {a.st_mode & 0o7777:o}, the copy {b.st_mode & 0o7777:o}")
@@ -156,33 +212,37 @@ class Comparison:
                        f"{b.st_uid}:{b.st_gid}")
         if not _same_time(a.st_mtime_ns, b.st_mtime_ns):
             self._note(f"{name} was changed at another time than the copy")
-        if _attributes(name) != _attributes(copy):
+        if _attributes(one) != _attributes(other):
             self._note(f"{name} has other extended attributes or access lists than the copy")
         if stat.S_ISREG(a.st_mode):
-            self._file(name, copy, inside, a, b)
+            self._file(source, copy, inside, a, b)
 
-    def _file(self, source: str, copy: str, inside: str, a: os.stat_result,
+    def _file(self, source: Tree, copy: Tree, inside: str, a: os.stat_result,
               b: os.stat_result) -> None:
         self.bytes += a.st_size
+        name = f"{source.name}/{inside}"
         if b.st_nlink > 1 and self._joints.setdefault(b.st_ino, a.st_ino) != a.st_ino:
-            self._note(f"{source} is a file of its own, and the copy a hard link")
-            self.joined.append(copy)
+            self._note(f"{name} is a file of its own, and the copy a hard link")
+            self.joined.append(f"{copy.name}/{inside}")
         if a.st_size != b.st_size:
-            self._note(f"{source} has {a.st_size} bytes, the copy {b.st_size}")
+            self._note(f"{name} has {a.st_size} bytes, the copy {b.st_size}")
             return
         if a.st_nlink > 1 and self._links.setdefault(a.st_ino, b.st_ino) != b.st_ino:
-            self._note(f"{source} is a hard link, and the copy is one file more")
+            self._note(f"{name} is a hard link, and the copy is one file more")
         if not self._by_content(inside, a):
             return
-        checksum = self._checksum(source)
-        if checksum != self._checksum(copy, from_disk=True):
-            self._note(f"{source} has other contents than the copy")
-        self.digest.update(os.fsencode(source) + b"\0" + checksum)
+        checksum = self._checksum(f"{source.path}/{inside}")
+        if checksum != self._checksum(f"{copy.path}/{inside}", from_disk=True):
+            self._note(f"{name} has other contents than the copy")
+        self.digest.update(os.fsencode(name) + b"\0" + checksum)
 
     def _checksum(self, path: str, from_disk: bool = False) -> bytes:
         digest = hashlib.sha256()
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        # by name: in a view
         with open(os.open(path, flags), "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "is not an ordinary file any more", path)
             if from_disk:
                 # What has just been written would be read from memory.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -209,6 +269,7 @@ def _same_time(source: int, copy: int) -> bool:
 
 def _attributes(path: str) -> dict[str, bytes]:
     try:
+        # by name: in a View, or in the store, which is root's alone
         names = os.listxattr(path, follow_symlinks=False)
         return {name: os.getxattr(path, name, follow_symlinks=False)
                 for name in names if name.startswith(XATTRS)}

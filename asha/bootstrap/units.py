@@ -62,6 +62,7 @@ def runit(machine: Machine) -> list[str]:
     """SARK's helpers that run, as paths for sv(8)."""
     if not machine.has("sv"):
         return []
+    # by name: in root's /etc
     places = sorted(machine.path(RUNIT).glob(RUNIT_NAMES))
     services = [str(PurePath(RUNIT) / place.name) for place in places]
     return [one for one in services if machine.says("sv", "status", one).startswith("run:")]

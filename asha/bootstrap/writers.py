@@ -120,20 +120,24 @@ def _written(pid: int) -> Iterator[str]:
     if not _is_near(pid):
         return
     try:
-        with open(f"{folder}/maps", encoding="utf-8", errors="surrogateescape") as maps:
-            lines = maps.read().split("\n")
+        # by name: the kernel's own
+        with open(f"{folder}/maps", encoding="utf-8", errors="surrogateescape",
+                  newline="\n") as maps:
+            for line in maps:
+                # address perms offset dev inode path; see proc_pid_maps(5)
+                fields = line.rstrip("\n").split(" ", 5)
+                if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s":
+                    path = fields[5].lstrip(" ")
+                    # Of what a path can hold only a newline is escaped there.
+                    yield from (one for one in {path, path.replace("\\012", "\n")}
+                                if os.path.lexists(one))
     except OSError:
         return
-    for line in lines:
-        # address perms offset dev inode path; see proc_pid_maps(5)
-        fields = line.split(None, 5)
-        if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s" \
-                and os.path.lexists(fields[5]):
-            yield fields[5]
 
 
 def _field(path: str, key: str) -> str:
     try:
+        # by name: the kernel's own
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 if line.startswith(key):

@@ -65,27 +65,34 @@ def check(path: str, deadline: Deadline) -> None:
     Raises Corrupt, or another AgentError when it could not find out: no time,
     locked by a program, a disk error.
     """
+    require_whole(path, in_child(lambda: verdict(path, deadline), deadline, f"checking {path}"))
+
+
+def require_whole(path: str, said: str) -> None:
+    """Raises Corrupt unless that is the ``verdict`` on a good one."""
+    if said != "ok":
+        raise Corrupt(f"{path} is corrupt ({said.splitlines()[-1]}): restore it from a backup")
+
+
+def verdict(path: str, deadline: Deadline) -> str:
+    """What SQLite says, "ok" or what is wrong, to a child that is the file's owner from now
+    on. Raises Failed where it could not find out."""
     import sqlite3
 
-    def work() -> str:
-        become_owner(path)
-        uri = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        if not os.access(path, os.R_OK):
-            raise Failed("whose folder it lies in may not read it: chown it")
-        # Read-only it is whole, or a journal is left and SQLite refuses.
-        mode = "rw" if os.access(path, os.W_OK) else "ro"
-        try:
-            link = sqlite3.connect(f"{uri}?mode={mode}", uri=True, timeout=deadline.remaining())
-            # One complaint is enough, and there can be thousands.
-            return str(link.execute("PRAGMA quick_check(1)").fetchone()[0])
-        except sqlite3.OperationalError as problem:
-            raise Failed(str(problem)) from None
-        except sqlite3.DatabaseError as problem:
-            return str(problem)
-
-    verdict = in_child(work, deadline, f"checking {path}")
-    if verdict != "ok":
-        raise Corrupt(f"{path} is corrupt ({verdict.splitlines()[-1]}): restore it from a backup")
+    become_owner(path)
+    uri = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    if not os.access(path, os.R_OK):
+        raise Failed("whose folder it lies in may not read it: chown it")
+    # Read-only it is whole, or a journal is left and SQLite refuses.
+    mode = "rw" if os.access(path, os.W_OK) else "ro"
+    try:
+        link = sqlite3.connect(f"{uri}?mode={mode}", uri=True, timeout=deadline.remaining())
+        # One complaint is enough, and there can be thousands.
+        return str(link.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as problem:
+        raise Failed(str(problem)) from None
+    except sqlite3.DatabaseError as problem:
+        return str(problem)
 
 
 def check_all(points: Collection[str], deadline: Deadline) -> tuple[list[str], list[str]]:

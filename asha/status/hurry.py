@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from asha.machine import Machine
 from asha.ocf.deadline import Deadline
@@ -32,7 +32,8 @@ class Hurried(Machine):
         check: bool = True,
         stdin: str | None = None,
         environ: Mapping[str, str] | None = None,
+        keep_open: Sequence[int] = (),
     ) -> Completed:
         patience = self.deadline.remaining(min(timeout, self._cap))
         return self._machine.run(*argv, timeout=patience, check=check, stdin=stdin,
-                                 environ=environ)
+                                 environ=environ, keep_open=keep_open)

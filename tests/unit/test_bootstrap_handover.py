@@ -18,6 +18,7 @@ from asha.bootstrap.facts import MARKER
 from asha.bootstrap.record import Record
 from asha.bootstrap.testing import Outcome
 from asha.ocf.child import start_time
+from asha.rootwork import Directory
 from asha.trouble import Trouble
 from tests.unit.bootstrap_customer import (
     FILES,
@@ -184,7 +185,8 @@ def cut_at(machine: Customer, monkeypatch: pytest.MonkeyPatch, step: int) -> Cal
         return wrapper
 
     for owner, name in ((machine, "write"), (machine, "run"), (machine, "remove"),
-                        (Path, "rename"), (Path, "mkdir"), (Path, "rmdir")):
+                        *((Directory, name) for name in ("rename", "make", "create", "dress",
+                                                         "remove", "remove_directory"))):
         monkeypatch.setattr(owner, name, guarded(getattr(owner, name)))
     return lambda: count >= step
 
@@ -483,7 +485,7 @@ def test_who_has_a_file_open_for_writing_is_found(tmp_path: Path) -> None:
 
 
 def test_a_shared_mapping_counts_as_open(tmp_path: Path) -> None:
-    place = tmp_path / "mapped"
+    place = tmp_path / "mapped\nwith two lines"
     place.write_bytes(b"x" * 4096)
     code = ("import mmap, os, sys; f = os.open(sys.argv[1], os.O_RDWR); m = mmap.mmap(f, 4096);"
             "[os.close(n) for n in range(3, 64) if os.path.exists(f'/proc/self/fd/{n}')];"

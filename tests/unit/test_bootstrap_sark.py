@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap import copy, sark
+from asha.rootwork import Directory
 from asha.trouble import Trouble
 from tests.unit.bootstrap_customer import Customer, customer, site
 
@@ -32,6 +33,16 @@ def make(path: Path, columns: str) -> Path:
     return path
 
 
+def set_flags(path: Path, wanted: dict[str, str]) -> None:
+    with Directory.trusted(str(path.parent)) as directory:
+        sark.set_flags(directory, path.name, wanted)
+
+
+def is_set(path: Path, wanted: dict[str, str]) -> bool:
+    with Directory.trusted(str(path.parent)) as directory:
+        return sark.is_set(directory, path.name, wanted)
+
+
 def row(path: Path) -> dict[str, str | None]:
     link = sqlite3.connect(path)
     link.row_factory = sqlite3.Row
@@ -42,31 +53,31 @@ def row(path: Path) -> dict[str, str | None]:
 
 def test_the_manuals_flags_are_set(path: Path) -> None:
     wanted = sark.flags(site(RHINOSPF="YES"))
-    assert not sark.is_set(str(path), wanted)
-    sark.set_flags(str(path), wanted)
+    assert not is_set(path, wanted)
+    set_flags(path, wanted)
     assert row(path) == {"pkey": "global", "BINDADDR": "ON", "HACLUSTERIP": "192.168.1.90",
                          "HAUSECLUSTER": "YES", "RHINOSPF": "YES", "STATICIPV4": None}
-    assert sark.is_set(str(path), wanted)
+    assert is_set(path, wanted)
 
 
 def test_only_columns_that_exist(tmp_path: Path) -> None:
     """SAIL 7 has dropped some; names are compared as SQLite does."""
     path = make(tmp_path / "sark.db", "pkey haclusterip hausecluster")
-    sark.set_flags(str(path), sark.flags(site()))
+    set_flags(path, sark.flags(site()))
     assert row(path) == {"pkey": "global", "haclusterip": "192.168.1.90", "hausecluster": "YES"}
-    assert sark.is_set(str(path), sark.flags(site()))
+    assert is_set(path, sark.flags(site()))
 
 
 def test_a_release_without_any_of_them(tmp_path: Path) -> None:
     path = make(tmp_path / "sark.db", "pkey SITENAME")
-    sark.set_flags(str(path), sark.flags(site()))
-    assert sark.is_set(str(path), sark.flags(site()))
+    set_flags(path, sark.flags(site()))
+    assert is_set(path, sark.flags(site()))
 
 
 def test_mode_and_owner_stay(path: Path) -> None:
     path.chmod(0o664)
     before = path.stat()
-    sark.set_flags(str(path), sark.flags(site()))
+    set_flags(path, sark.flags(site()))
     after = path.stat()
     assert stat.S_IMODE(after.st_mode) == 0o664
     assert (after.st_uid, after.st_gid, after.st_ino) == (
@@ -81,31 +92,31 @@ def test_a_copy_that_root_has_made_is_changed_without_its_journal(path: Path) ->
     os.chown(path.parent, 33, 33)
     journal = path.with_name("sark.db-journal")
     journal.write_bytes(b"x" * 600)
-    sark.set_flags(str(path), sark.flags(site()))
+    set_flags(path, sark.flags(site()))
     about = path.stat()
     assert (about.st_uid, stat.S_IMODE(about.st_mode)) == (0, 0o640)
     assert sorted(os.listdir(path.parent)) == ["sark.db", "sark.db-journal"]
-    assert sark.is_set(str(path), sark.flags(site()))
+    assert is_set(path, sark.flags(site()))
     journal.unlink()
     assert row(path)["HAUSECLUSTER"] == "YES"
     os.chown(path.parent, 0, 33)
     path.parent.chmod(0o775)
     wanted = sark.flags(site()) | {"RHINOSPF": "PERHAPS"}
-    assert not sark.is_set(str(path), wanted)
-    sark.set_flags(str(path), wanted)
-    assert sark.is_set(str(path), wanted)
+    assert not is_set(path, wanted)
+    set_flags(path, wanted)
+    assert is_set(path, wanted)
     path.unlink()
     path.symlink_to("/etc/shadow")
     with pytest.raises(Trouble, match="cannot be changed"):
-        sark.set_flags(str(path), sark.flags(site()))
+        set_flags(path, sark.flags(site()))
 
 
 def test_what_is_no_database_is_told(tmp_path: Path) -> None:
     path = tmp_path / "sark.db"
     path.write_text("this is not a database, and long enough to be none" * 40)
     with pytest.raises(Trouble, match="cannot be changed"):
-        sark.set_flags(str(path), sark.flags(site()))
-    assert not sark.is_set(str(path), sark.flags(site()))
+        set_flags(path, sark.flags(site()))
+    assert not is_set(path, sark.flags(site()))
 
 
 def test_the_copy_is_changed_and_never_the_original(customer: Customer) -> None:

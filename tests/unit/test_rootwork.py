@@ -112,6 +112,25 @@ class TestInside:
             with pytest.raises(Untrusted, match=name):
                 hostile.read(name)
 
+    def test_links_are_followed_that_stay_inside(self, hostile: Directory) -> None:
+        hostile.make("sub").close()
+        Path(hostile.path, "sub/file").write_text("text")
+        for name, target in (("one", "sub/file"), ("two", "./sub/../one"), ("sub/up", "../two"),
+                             ("way", "sub")):
+            os.symlink(target, f"{hostile.path}/{name}")
+        for name in ("sub/file", "one", "two", "sub/up", "way/file"):
+            assert rootwork.read_within(hostile, name) == b"text"
+
+    @pytest.mark.parametrize("target", ["/etc/passwd", "../roots", "sub/../../roots", ".", "link",
+                                        "fifo", "/dev/zero"])
+    def test_and_no_other(self, hostile: Directory, tmp_path: Path, target: str) -> None:
+        (tmp_path / "roots").write_text("mine")
+        hostile.make("sub").close()
+        os.mkfifo("fifo", dir_fd=hostile.fd)
+        os.symlink(target, "link", dir_fd=hostile.fd)
+        with pytest.raises(Untrusted, match=r"link|fifo"):
+            rootwork.read_within(hostile, "link")
+
     def test_a_device_is_none(self) -> None:
         with pytest.raises(Untrusted, match="ordinary file"):
             rootwork.read("/dev/zero")
@@ -142,6 +161,11 @@ class TestInside:
             hostile.create("log", about)
         with pytest.raises(FileExistsError):
             hostile.make("log")
+
+    @needs_root
+    def test_a_directory_becomes_roots(self, hostile: Directory) -> None:
+        hostile.own(0o700)
+        assert (hostile.about().st_uid, hostile.about().st_mode & 0o7777) == (0, 0o700)
 
     def test_removal_takes_the_link(self, hostile: Directory, tmp_path: Path) -> None:
         (tmp_path / "roots").write_text("mine")
