@@ -19,7 +19,9 @@ from asha.data import owners
 from asha.machine import Machine
 
 SECRET_FILE = "/etc/asha/ami.secret"
-USER = "asha"
+# The account of each generation of the secret has a name of its own, so that two can
+# stand side by side while the secret is changed (asha/bootstrap/rotation.py).
+USER = "asha-{id}"
 
 ETC = "/etc/asterisk"
 COPY = live.STORE + ETC
@@ -74,7 +76,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
     """The monitor's secret on both nodes; Asterisk's side of it on the first, in the copy."""
     own = Write(
         SECRET_FILE,
-        f"user={USER}\nsecret={secret.ami()}\n",
+        own_text(secret),
         mode=0o600,
         secret=True,
         why="the monitor's account for Asterisk's manager interface",
@@ -97,13 +99,23 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
         Call(
             "ami",
             "the monitor's account in the copy of Asterisk's configuration",
-            f"Write {COPY}/{MANAGER_OURS} (user [{USER}], from this machine only; switches the\n"
-            f"manager on if it is off), #include it in {MANAGER}. With PJSIP: {PJSIP_OURS}, by\n"
+            f"Write {COPY}/{MANAGER_OURS} (user [{user(secret)}], from this machine only; switches\n"
+            f"the manager on if it is off), #include it in {MANAGER}. With PJSIP: {PJSIP_OURS}, by\n"
             f"which the monitor's question is not logged as a stranger's, #included in {PJSIP}.",
             work,
             done,
         ),
     ]
+
+
+def user(secret: Secret) -> str:
+    """The account's name."""
+    return USER.format(id=secret.key_id())
+
+
+def own_text(secret: Secret) -> str:
+    """What asterisk-health logs in with: asha.asterisk.ami.Credentials."""
+    return f"user={user(secret)}\nsecret={secret.ami()}\n"
 
 
 def add_account(machine: Machine, secret: Secret) -> None:
@@ -119,7 +131,7 @@ def add_endpoint(machine: Machine, site: Site) -> None:
 
 def account_text(directory: Path, secret: Secret) -> str:
     """``directory`` is Asterisk's, or a copy of it."""
-    text = ACCOUNT_TEXT.format(user=USER, secret=secret.ami())
+    text = ACCOUNT_TEXT.format(user=user(secret), secret=secret.ami())
     general, enabled = False, False
     # Without what we wrote before, which does not say whether it was needed.
     for section in asteriskconf.read(directory, MANAGER, without=MANAGER_OURS):

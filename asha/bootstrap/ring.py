@@ -7,7 +7,7 @@ changed by a join, a removal or the administrator.
 
 from __future__ import annotations
 
-from asha.bootstrap import handover
+from asha.bootstrap import handover, rotation
 from asha.bootstrap.action import Action, Call, Run, Say, Write, enable
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
@@ -88,6 +88,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
             work=lambda machine, say: _start(site, machine, say),
             done=lambda machine: _is_running(site, machine),
         ),
+        rotation.publish_action(site, secret),
         enable("let a node that proves the secret join", "asha-join.service"),
         Run(
             title="listen for it now",

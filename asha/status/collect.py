@@ -26,7 +26,7 @@ from asha.status import advice, calls, moving
 from asha.status.advice import Circumstances
 from asha.status.calls import Calls
 from asha.status.hurry import Hurried
-from asha.status.model import Address, Line, Link, Node, Status, Store
+from asha.status.model import Address, Generation, Line, Link, Node, Status, Store
 from asha.status.replication import DiskSight
 from asha.status.services import services
 from asha.trouble import Trouble
@@ -43,6 +43,8 @@ HANDOVER = "/var/lib/asha/handover.json"
 LINE_ATTRIBUTE = "asha-line"
 SPACE_ATTRIBUTE = "asha-data-space"
 DAMAGE_ATTRIBUTE = "asha-data-warning"
+# For good, and so known of a node that is off: asha/bootstrap/rotation.py.
+SECRET_ATTRIBUTE = "asha-secret"
 
 # A stop on one node that long before the start on the other was the same move.
 MOVE_TIME = timedelta(minutes=10)
@@ -80,6 +82,7 @@ def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Statu
         links=_links(quick),
         store=_store(machine, quick.deadline),
         address_answers=_answers(quick, status) if state is None else None,
+        secrets=_secrets(quick, status),
     )
     about = dataclasses.replace(
         _circumstances(quick, status, state, site), other=other, pacemaker_hangs=hangs,
@@ -190,6 +193,18 @@ def _store(machine: Machine, deadline: Deadline) -> Store | None:
     except AgentError:
         return None
     return Store(int(free), int(total))
+
+
+def _secrets(machine: Machine, status: Status) -> tuple[Generation, ...]:
+    """Of each node that has told."""
+    found = []
+    for node in status.nodes:
+        said = machine.says("crm_attribute", "--node", node.name, "--name", SECRET_ATTRIBUTE,
+                            "--query", "--quiet").strip()
+        if said:
+            current, _, coming = said.partition(">")
+            found.append(Generation(node.name, current, coming))
+    return tuple(found)
 
 
 def _answers(machine: Machine, status: Status) -> bool | None:
