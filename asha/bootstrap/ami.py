@@ -99,9 +99,10 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
         Call(
             "ami",
             "the monitor's account in the copy of Asterisk's configuration",
-            f"Write {COPY}/{MANAGER_OURS} (user [{user(secret)}], from this machine only; switches\n"
-            f"the manager on if it is off), #include it in {MANAGER}. With PJSIP: {PJSIP_OURS}, by\n"
-            f"which the monitor's question is not logged as a stranger's, #included in {PJSIP}.",
+            f"Write {COPY}/{MANAGER_OURS} (user [{user(secret)}], from this machine only;\n"
+            f"switches the manager on if it is off), #include it in {MANAGER}.\n"
+            f"With PJSIP: {PJSIP_OURS}, by which the monitor's question is not logged as a\n"
+            f"stranger's, #included in {PJSIP}.",
             work,
             done,
         ),

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from asha.bootstrap import facts, membership, ports, rotation
 from asha.bootstrap.wire import PORT, Body, Talk, WireError, WrongSecret
-from asha.cluster import drbd
+from asha.cluster import drbd, generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.machine import Machine
@@ -172,7 +172,7 @@ class Listener:
 
     def _converse(self, talk: Talk, channel: socket.socket, address: str) -> None:
         site, secret = self._load()
-        new = rotation.pending(self._machine)
+        new = generation.pending(self._machine)
         known = [secret] if new is None else [secret, new]
         if new is not None and not ports.is_member(site, self._machine):
             # Who was removed has the old one.
@@ -220,7 +220,7 @@ class Listener:
 
     def _secret(self, site: Site) -> Body:
         """No secrets, but by which ids they are known."""
-        old, new = rotation.current(self._machine), rotation.pending(self._machine)
+        old, new = generation.current(self._machine), generation.pending(self._machine)
         return {
             "ok": True,
             "id": old.key_id() if old else "",
@@ -257,7 +257,7 @@ class Listener:
         if not self._machine.exists(facts.MARKER):
             raise Trouble(f"{site.here.name} is not installed to the end yet",
                           f"on {site.here.name}: asha install")
-        if rotation.pending(self._machine):
+        if generation.pending(self._machine):
             raise Trouble(f"the cluster secret of {site.here.name} is being changed",
                           f"on {site.here.name}: {rotation.GO_ON}")
         with self._alone():

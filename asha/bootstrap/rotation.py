@@ -1,9 +1,9 @@
 """A new cluster secret in the place of the old one, while the telephones go on.
 
-The new one is kept beside the old (``PENDING``) on each node until everything is made
-from it. Nothing secret travels: it is typed on the second node. Then one node walks
-through ``walk``; what is the other's, the other does (asha-secret@.service) when it is
-asked by somebody who proves the new secret. Each step can be done again and again, and
+The new one is kept beside the old (asha/cluster/generation.py) on each node until
+everything is made from it. Nothing secret travels: it is typed on the second node. Then
+one node walks (``Walk``); what is the other's, the other does (asha-secret@.service) when
+it is asked by somebody who proves the new secret. Each step can be done again and again, and
 is safe to be cut off after: DRBD and Corosync keep a connection whose key is changed on
 both sides, and the accounts of both secrets stand side by side until both nodes use the
 new one.
@@ -23,18 +23,14 @@ from dataclasses import dataclass
 
 from asha.bootstrap import accounts, ami, membership
 from asha.bootstrap.action import Action, Run, Say
-from asha.cluster import corosync, drbd, pacemaker
+from asha.cluster import corosync, drbd, generation, pacemaker
 from asha.cluster import secret as secrets
 from asha.cluster.pacemaker import TELEPHONES
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.machine import Machine
+from asha.rootwork import Untrusted
 from asha.trouble import Trouble
-
-PENDING = "/etc/asha/secret.new"
-# A node attribute, for good: the id of its secret, and ">" and the new one's while it
-# is being changed.
-ATTRIBUTE = "asha-secret"
 
 SHARED_SECRET = re.compile(r'shared-secret "[^"]*"')
 
@@ -53,52 +49,29 @@ GO_ON = "asha secret rotate goes on with it"
 
 # What is kept.
 
-def current(machine: Machine) -> Secret | None:
-    return _kept(machine, secrets.PATH)
-
-
-def pending(machine: Machine) -> Secret | None:
-    """The new secret, while it is not in use everywhere. Raises Trouble."""
-    return _kept(machine, PENDING)
-
-
-def _kept(machine: Machine, path: str) -> Secret | None:
-    try:
-        return Secret.read(str(machine.path(path)))
-    except FileNotFoundError:
-        return None
-
-
 def begin(machine: Machine, site: Site, secret: Secret) -> None:
-    machine.write(PENDING, secret.text, mode=0o600)
+    machine.write(generation.PENDING, secret.text, mode=0o600)
     publish(machine, site)
 
 
 def find(machine: Machine, key_id: str) -> Secret:
     """The one of that id. Raises Trouble."""
-    new = pending(machine)
-    for secret in [new] if new else [current(machine)]:
+    new = generation.pending(machine)
+    for secret in [new] if new else [generation.current(machine)]:
         if secret and secret.key_id() == key_id:
             return secret
     raise Trouble(f"this node has no secret {key_id}", "asha secret rotate")
 
 
-def generation(machine: Machine) -> str:
-    """As in ``ATTRIBUTE``; "" without a secret. Raises Trouble."""
-    old, new = current(machine), pending(machine)
-    text = old.key_id() if old else ""
-    return f"{text}>{new.key_id()}" if new else text
-
-
 def publish(machine: Machine, site: Site) -> None:
     """Have the cluster know. One that does not run is told by the next installer."""
-    machine.says("crm_attribute", "--node", site.here.name, "--name", ATTRIBUTE,
-                 "--update", generation(machine))
+    machine.says("crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE,
+                 "--update", generation.text(machine))
 
 
 def publish_action(site: Site, secret: Secret) -> Action:
     """For an installer, once the cluster runs."""
-    about = ["crm_attribute", "--node", site.here.name, "--name", ATTRIBUTE]
+    about = ["crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE]
     return Run(
         title="tell the cluster which secret this node has (its id)",
         argv=[*about, "--update", secret.key_id()],
@@ -117,7 +90,7 @@ def is_applied(machine: Machine, secret: Secret) -> bool:
 def require_in_use(machine: Machine, secret: Secret) -> None:
     """Raises Trouble where a member's keys are made from another secret, before an
     installer would change half of them."""
-    if pending(machine):
+    if generation.pending(machine):
         raise Trouble("a change of the cluster secret is half done on this node", GO_ON)
     conf = corosync.parse(machine.read(corosync.CONF) or "")
     key = machine.read(corosync.AUTHKEY)
@@ -189,9 +162,9 @@ def _ami_drop(machine: Machine, site: Site, secret: Secret) -> None:
 
 
 def _finish(machine: Machine, site: Site, secret: Secret) -> None:
-    if current(machine) != secret:
+    if generation.current(machine) != secret:
         machine.write(secrets.PATH, secret.text, mode=0o600)
-    machine.remove(PENDING)
+    machine.remove(generation.PENDING)
     publish(machine, site)
 
 
@@ -212,6 +185,9 @@ def apply(step: str, machine: Machine, site: Site, secret: Secret) -> None:
     """One step on this node. Raises Trouble."""
     try:
         STEPS[step](machine, site, secret)
+    except Untrusted as problem:
+        raise Trouble(str(problem), f"{problem.hint or 'mend that'}; then: asha secret rotate, "
+                                    "which goes on") from None
     except OSError as problem:
         raise Trouble(f"{problem.filename or step}: {problem.strerror}",
                       "mend that; then: asha secret rotate, which goes on") from None

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from asha.bootstrap import facts, preflight, rotation
 from asha.bootstrap.finding import Finding, error
+from asha.cluster import generation
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
@@ -73,7 +74,7 @@ def look(machine: Machine, site: Site, elsewhere: bool) -> tuple[list[Finding], 
 def _secret(machine: Machine) -> list[Finding]:
     """Whether this node's keys are made of the secret that it has."""
     try:
-        secret = rotation.current(machine)
+        secret = generation.current(machine)
         if secret is not None:
             rotation.require_in_use(machine, secret)
     except Trouble as trouble:

@@ -6,6 +6,7 @@ import argparse
 
 from asha.bootstrap import firewall, membership, rotation
 from asha.bootstrap.console import Console, ask
+from asha.cluster import generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import load_site, need_installed, need_root, only_one
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     with only_one():
         membership.need_gone(machine, site)
         # Also one that was cut off after it had begun.
-        new = rotation.pending(machine)
+        new = generation.pending(machine)
         if membership.is_forgotten(machine, site) and new is None:
             print(f"the cluster has no {name}")
         else:

@@ -12,6 +12,7 @@ from asha.bootstrap import join, membership, ports, rotation
 from asha.bootstrap.console import Console, ask
 from asha.bootstrap.join import WrongSecretThere
 from asha.bootstrap.wire import Body
+from asha.cluster import generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import (
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             _together(machine, site, options, given, console)
     except KeyboardInterrupt:
-        if rotation.pending(machine):
+        if generation.pending(machine):
             print("\ninterrupted: asha secret rotate goes on, on either node")
         raise
     return 0
@@ -92,7 +93,7 @@ def _alone(machine: Machine, site: Site, options: argparse.Namespace, given: Sec
     if site.there.nodeid in membership.members(machine):
         raise Trouble(f"{there} is in the cluster: nothing was changed",
                       "asha secret rotate without --alone changes it on both nodes")
-    new = rotation.pending(machine)
+    new = generation.pending(machine)
     if new is None:
         _confirm(options, f"The secret is changed on {site.here.name} alone. {there} has to be "
                           "told\nbefore it is heard again: asha secret rotate, there.")
@@ -114,7 +115,7 @@ def shown(secret: Secret) -> str:
 def _together(machine: Machine, site: Site, options: argparse.Namespace, given: Secret | None,
               console: Console) -> None:
     there = site.there.name
-    mine, own = rotation.pending(machine), rotation.current(machine)
+    mine, own = generation.pending(machine), generation.current(machine)
     proved, look = _look(site, [one for one in (mine, own) if one])
     if look is None:
         print(f"{there} has another secret. It is in {SECRET} on {there}, or in {SECRET}.new.")
@@ -172,7 +173,7 @@ def _offer(machine: Machine, site: Site, options: argparse.Namespace, new: Secre
            console: Console) -> None:
     """Keep the new secret and wait until the other node has it, and has seen to all."""
     there = site.there.name
-    if rotation.pending(machine) is None:
+    if generation.pending(machine) is None:
         _confirm(options, "A new cluster secret for both nodes. The telephones go on. It has to "
                           f"be typed on {there}.")
     with only_one():
@@ -180,7 +181,7 @@ def _offer(machine: Machine, site: Site, options: argparse.Namespace, new: Secre
         rotation.begin(machine, site, new)
     print(f"{shown(new)}\n\nNow on {there}: asha secret rotate asks for it.", flush=True)
     begun = machine.now()
-    while rotation.pending(machine) is not None or rotation.current(machine) != new:
+    while generation.pending(machine) is not None or generation.current(machine) != new:
         passed = machine.now() - begun
         if passed >= WAIT_SECONDS:
             raise Trouble(f"{there} has not got the new secret yet",
@@ -199,7 +200,7 @@ def walk(machine: Machine, site: Site, new: Secret, look: Body, console: Console
     there, member = site.there.name, look["member"] is True
     finished = look["id"] == new.key_id() and look["applied"] is True and not look["new"]
     with only_one():
-        if rotation.current(machine) != new or not rotation.is_applied(machine, new):
+        if generation.current(machine) != new or not rotation.is_applied(machine, new):
             rotation.begin(machine, site, new)
         rotation.Walk(
             machine, site, new, console.note,

@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timedelta
 
 from asha.asterisk import told
-from asha.cluster import pacemaker
+from asha.cluster import generation, pacemaker
 from asha.cluster import site as conf
 from asha.cluster.pacemaker import State
 from asha.cluster.site import Site, SiteError
@@ -43,8 +43,6 @@ HANDOVER = "/var/lib/asha/handover.json"
 LINE_ATTRIBUTE = "asha-line"
 SPACE_ATTRIBUTE = "asha-data-space"
 DAMAGE_ATTRIBUTE = "asha-data-warning"
-# For good, and so known of a node that is off: asha/bootstrap/rotation.py.
-SECRET_ATTRIBUTE = "asha-secret"
 
 # A stop on one node that long before the start on the other was the same move.
 MOVE_TIME = timedelta(minutes=10)
@@ -195,12 +193,20 @@ def _store(machine: Machine, deadline: Deadline) -> Store | None:
     return Store(int(free), int(total))
 
 
+def _generation(machine: Machine) -> str:
+    try:
+        return generation.text(machine)
+    except (Trouble, OSError):
+        return ""
+
+
 def _secrets(machine: Machine, status: Status) -> tuple[Generation, ...]:
-    """Of each node that has told."""
+    """Of each node that has told; of this one by its files."""
     found = []
     for node in status.nodes:
-        said = machine.says("crm_attribute", "--node", node.name, "--name", SECRET_ATTRIBUTE,
-                            "--query", "--quiet").strip()
+        said = _generation(machine) if node.here else ""
+        said = said or machine.says("crm_attribute", "--node", node.name, "--name",
+                                    generation.ATTRIBUTE, "--query", "--quiet").strip()
         if said:
             current, _, coming = said.partition(">")
             found.append(Generation(node.name, current, coming))

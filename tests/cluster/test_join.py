@@ -142,6 +142,11 @@ def start_second(lab: Lab) -> None:
              "both to be online", timeout=60)
 
 
+def told_the_secret(lab: Lab) -> None:
+    """A removal ends with a new one, which a person types on the second node."""
+    lab.node("crm2").write(PATH, lab.node("crm1").path(PATH).read_text(), 0o600)
+
+
 def joined(lab: Lab) -> None:
     said = join(lab.node("crm2"))
     assert said.out.splitlines()[-1] == "done", said.err
@@ -246,6 +251,7 @@ def test_strangers_and_killed_listeners(lab: Lab) -> None:
                                 "--yes")
             assert "crm1 is alone" in removed.out
             assert first.path(corosync.CONF).read_text() == alone
+            told_the_secret(lab)
         wait_for(lambda: join(second, "facts").ok, "the listener", timeout=30)
         joined(lab)
     assert other.typed not in log(first)
@@ -307,5 +313,7 @@ def test_replaced_and_forgotten(lab: Lab) -> None:
                  "Corosync", timeout=60)
         assert not quorate(second)
         assert online(first) == {"crm1"}
+        assert "the secret is not the one of crm1" in join(second).err
+        told_the_secret(lab)
         joined(lab)
         settled(first)

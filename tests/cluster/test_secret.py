@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import ami, rotation
-from asha.cluster import corosync, drbd
+from asha.bootstrap import ami
+from asha.cluster import corosync, drbd, generation
 from asha.cluster.secret import PATH, Secret
 from tests.cluster import customer
 from tests.cluster.customer import FIRST, SECOND
@@ -116,8 +116,8 @@ def keys_are_of(node: Node, wanted: Secret) -> list[str]:
     if f"shared-secret\t\t\t\"{wanted.drbd()}\"" not in \
             node.run("drbdsetup", "show", "asha").out:
         wrong.append("DRBD's kernel")
-    if node.path(rotation.PENDING).exists():
-        wrong.append(rotation.PENDING)
+    if node.path(generation.PENDING).exists():
+        wrong.append(generation.PENDING)
     return wrong
 
 
@@ -171,8 +171,8 @@ def rotated(cluster: Cluster) -> Secret:
     """One command on the first, one and what is typed on the second."""
     first, second = cluster.lab.node("crm1"), cluster.lab.node("crm2")
     waiting = first.start(*ROTATE)
-    wait_for(lambda: first.path(rotation.PENDING).exists(), "a new secret", timeout=20)
-    new = Secret.parse(first.path(rotation.PENDING).read_text())
+    wait_for(lambda: first.path(generation.PENDING).exists(), "a new secret", timeout=20)
+    new = Secret.parse(first.path(generation.PENDING).read_text())
     said = second.run(*TYPED, stdin=new.typed.lower() + "\n", timeout=120)
     assert "have the new secret" in said.out
     assert waiting.wait(30) == 0
@@ -236,8 +236,8 @@ def test_cut_off_at_any_step_and_gone_on_with(lab: Lab, cluster: Cluster) -> Non
     """Killed on the node that walks, and the other node's half as well."""
     first, second = lab.node("crm1"), lab.node("crm2")
     with background(first, "waiter", *ROTATE):
-        wait_for(first.path(rotation.PENDING).exists, "a new secret", timeout=20)
-    new = Secret.parse(first.path(rotation.PENDING).read_text())
+        wait_for(first.path(generation.PENDING).exists, "a new secret", timeout=20)
+    new = Secret.parse(first.path(generation.PENDING).read_text())
     assert "a change of the cluster secret is half done" in json.dumps(status(first)["findings"])
     with undisturbed(cluster):
         for step in ("drbd", "corosync-key", "ami-switch"):
@@ -292,7 +292,7 @@ def test_a_removed_node_is_kept_out(lab: Lab, cluster: Cluster) -> None:
     second.crash()
     refused = first.run(*ROTATE, check=False, timeout=60)
     assert "--alone" in refused.err
-    assert not first.path(rotation.PENDING).exists()
+    assert not first.path(generation.PENDING).exists()
     call = cluster.place_call()
     said = first.run("asha", "remove-node", "crm2", "--yes", timeout=120)
     new = secret(first)
