@@ -46,9 +46,9 @@ def run(options: argparse.Namespace) -> int:
     console = Console()
     with only_one():
         membership.need_gone(machine, site)
-        # Also one that was cut off after it had begun.
+        # Of a removal that was cut off.
         new = generation.pending(machine)
-        if membership.is_forgotten(machine, site) and new is None:
+        if membership.is_forgotten(machine, site):
             print(f"the cluster has no {name}")
         else:
             print(f"{site.here.name} becomes a cluster of its own: corosync.conf without {name}, "
@@ -57,8 +57,9 @@ def run(options: argparse.Namespace) -> int:
                   "there would be two telephone systems.")
             if not options.yes and not ask(f"Is {name} switched off, and shall it be forgotten?"):
                 raise Trouble("nothing was changed", "asha remove-node --yes does not ask")
-            # Before the other is forgotten: what is begun is ended by the next run.
-            new = new or Secret.generate()
+            # Before the other is forgotten: what is begun is ended by the next run. Always
+            # another: one that is half way in may have been typed there already.
+            new = Secret.generate()
             rotation.begin(machine, site, new)
         membership.forget(machine, site)
         firewall.close(site, machine, console.say)

@@ -286,13 +286,48 @@ def test_silent_connections_hold_nobody_up(lab: Lab, cluster: Cluster, count: in
         assert float(seconds) < 5
 
 
+def boot_unheard(lab: Lab) -> None:
+    """The second as it was, which Corosync on the first does not hear any more."""
+    second = lab.node("crm2")
+    second.boot()
+    wait_for(lambda: "Quorate:" in second.run("corosync-quorumtool", "-s", check=False).out,
+             "Corosync", timeout=60)
+    since = time.monotonic()
+    wait_for(lambda: time.monotonic() - since > 5, "what it would say", timeout=10)
+    assert "Quorate:          No" in second.run("corosync-quorumtool", "-s", check=False).out
+
+
+def test_a_node_that_was_off_needs_to_be_told(lab: Lab, cluster: Cluster) -> None:
+    first, second = lab.node("crm1"), lab.node("crm2")
+    old = secret(first)
+    call = cluster.place_call()
+    refused = first.run(*ROTATE, "--alone", check=False, timeout=60)
+    assert "crm2 is in the cluster" in refused.err
+    second.crash()
+    wait_for(lambda: cluster.state().online == ["crm1"], "crm2 to be missed", timeout=30)
+    refused = first.run(*ROTATE, check=False, timeout=60)
+    assert "--alone" in refused.err
+    assert not first.path(generation.PENDING).exists()
+    first.run(*ROTATE, "--alone", timeout=120)
+    new = secret(first)
+    assert new != old
+    assert keys_are_of(first, new) == []
+    told = json.dumps(status(first)["findings"])
+    assert f"the nodes' secrets differ (crm1 {new.key_id()}, crm2 {old.key_id()})" in told
+    boot_unheard(lab)
+    assert cluster.state().online == ["crm1"]
+    second.run(*TYPED, stdin=new.typed, timeout=120)
+    cluster.wait_ready(active="crm1")
+    customer.wait_in_sync(second)
+    assert keys_are_of(first, new) == keys_are_of(second, new) == []
+    assert cluster.call_is_up(call)
+
+
 def test_a_removed_node_is_kept_out(lab: Lab, cluster: Cluster) -> None:
     first, second = lab.node("crm1"), lab.node("crm2")
     old = secret(first)
     second.crash()
-    refused = first.run(*ROTATE, check=False, timeout=60)
-    assert "--alone" in refused.err
-    assert not first.path(generation.PENDING).exists()
+    wait_for(lambda: cluster.state().online == ["crm1"], "crm2 to be missed", timeout=30)
     call = cluster.place_call()
     said = first.run("asha", "remove-node", "crm2", "--yes", timeout=120)
     new = secret(first)
@@ -305,23 +340,18 @@ def test_a_removed_node_is_kept_out(lab: Lab, cluster: Cluster) -> None:
     assert "the cluster has no crm2" in again.out
     assert secret(first) == new
 
-    second.boot()
-    wait_for(lambda: "Quorate:" in second.run("corosync-quorumtool", "-s", check=False).out,
-             "Corosync", timeout=60)
+    # Not even with the firewall open does Corosync hear it.
+    first.run("nft", "delete", "table", "inet", "asha")
+    boot_unheard(lab)
+    first.run("systemctl", "restart", "asha-firewall")
+    assert open_ports(first) == {5409}
     ports = asked(second, KNOCK).out.splitlines()
     assert ports == ["5409 open", "7788 dropped"]
     refused = asked(second, FACTS)
     assert "the secret is not the one of crm1" in refused.err
     _, refused = customer.install_node(second, check=False)
     assert refused.code == 1
-    # Not even with the firewall open does Corosync hear it.
-    first.run("nft", "delete", "table", "inet", "asha")
-    since = time.monotonic()
-    wait_for(lambda: time.monotonic() - since > 5, "what it would say", timeout=10)
-    assert "Quorate:          No" in second.run("corosync-quorumtool", "-s", check=False).out
     assert cluster.state().online == ["crm1"]
-    first.run("systemctl", "restart", "asha-firewall")
-    assert open_ports(first) == {5409}
     assert cluster.call_is_up(call)
 
     # With the new secret it may come back.
