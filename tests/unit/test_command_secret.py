@@ -174,7 +174,11 @@ def test_it_waits_for_so_long(both: Both) -> None:
     assert generation.current(both.here) == OLD
     # The same one again, not another.
     new = both.shown()
-    both.waits(lambda: (both.type(new), both.rotate("crm2", secret_file="-")))
+    def typed() -> None:
+        both.type(new)
+        both.rotate("crm2", secret_file="-")
+
+    both.waits(typed)
     both.rotate("crm1")
     assert both.all_new().typed == new
 
@@ -274,7 +278,7 @@ def test_a_lost_secret(both: Both) -> None:
     node = both.pair.nodes["crm1"]
     node.path(secrets.PATH).unlink()
     made = common.cluster_secret(node.site, node)
-    with pytest.raises(Trouble, match="asha secret rotate|keys are made of"):
+    with pytest.raises(Trouble, match="keys are made of"):
         rotation.require_in_use(node, made)
     both.type(OLD.typed)
     both.rotate("crm1", secret_file="-")
