@@ -161,7 +161,8 @@ def _ask(site: Site, secret: Secret, request: Body, timeout: float) -> Body:
         except WrongSecret:
             raise WrongSecretThere(
                 f"the secret is not the one of {there.name}",
-                f"it is in /etc/asha/secret on {there.name}; put it in /etc/asha/secret here",
+                f"it is in /etc/asha/secret on {there.name}. A bare machine: put it in "
+                "/etc/asha/secret here; one that was a node: asha secret rotate asks for it",
             ) from None
         except WireError as problem:
             raise Trouble(f"{there.name} ({there.address}) cannot be understood: {problem}",

@@ -91,6 +91,8 @@ class Listener:
         self._guard = threading.Lock()
         # Who has proved nothing yet, the oldest first.
         self._strangers: dict[socket.socket, None] = {}
+        # Who had to make room: no news, and no pause.
+        self._dismissed: set[socket.socket] = set()
 
     def serve(self, server: socket.socket) -> NoReturn:
         server.settimeout(TICK_SECONDS)
@@ -114,6 +116,7 @@ class Listener:
                 oldest = next(iter(self._strangers), None)
                 if oldest is not None:
                     del self._strangers[oldest]
+                    self._dismissed.add(oldest)
                     with contextlib.suppress(OSError):
                         oldest.shutdown(socket.SHUT_RDWR)
             if self._places.acquire(timeout=PAUSE_SECONDS):
@@ -137,10 +140,11 @@ class Listener:
             channel.close()
             self._places.release()
 
-    def _forget(self, channel: socket.socket) -> bool:
-        """No stranger any more. False: sent away for another."""
+    def _forget(self, channel: socket.socket) -> None:
+        """No stranger any more."""
         with self._guard:
-            return self._strangers.pop(channel, self) is None
+            self._strangers.pop(channel, None)
+            self._dismissed.discard(channel)
 
     def tick(self) -> None:
         """What is left to do once the second node has come."""
@@ -160,7 +164,8 @@ class Listener:
         except WrongSecret:
             self._turn_away(address, f"{talk.peer} does not have the cluster secret")
         except WireError as problem:
-            self._turn_away(address, str(problem))
+            if channel not in self._dismissed:
+                self._turn_away(address, str(problem))
         except (Trouble, OSError) as problem:
             self._turn_away(address, f"{problem}")
         except Exception as problem:  # the next one must be served, whatever this was

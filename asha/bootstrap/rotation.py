@@ -93,9 +93,8 @@ def require_in_use(machine: Machine, secret: Secret) -> None:
     if generation.pending(machine):
         raise Trouble("a change of the cluster secret is half done on this node", GO_ON)
     conf = corosync.parse(machine.read(corosync.CONF) or "")
-    key = machine.read(corosync.AUTHKEY)
-    if conf.cluster_name == corosync.CLUSTER_NAME and key is not None \
-            and key != secret.corosync_authkey():
+    is_ours = conf.cluster_name == corosync.CLUSTER_NAME and machine.exists(corosync.AUTHKEY)
+    if is_ours and not is_applied(machine, secret):
         raise Trouble(
             f"{secrets.PATH} is not the secret that this node's keys are made of: Corosync, DRBD "
             "and AMI would each have another one",
