@@ -82,9 +82,12 @@ def publish_action(site: Site, secret: Secret) -> Action:
 
 def is_applied(machine: Machine, secret: Secret) -> bool:
     """Whether this node's keys, as they are on its disk, are made from it."""
-    said = machine.read(ami.SECRET_FILE)
-    return (machine.read(corosync.AUTHKEY) == secret.corosync_authkey()
-            and (said is None or said == ami.own_text(secret)))
+    said, disk = machine.read(ami.SECRET_FILE), machine.read(drbd.CONF)
+    return (
+        machine.read(corosync.AUTHKEY) == secret.corosync_authkey()
+        and (said is None or said == ami.own_text(secret))
+        and (disk is None or f'shared-secret "{secret.drbd()}"' in disk)
+    )
 
 
 def require_in_use(machine: Machine, secret: Secret) -> None:
