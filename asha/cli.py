@@ -29,6 +29,7 @@ COMMANDS = {
     "online": "let a node back in; nothing moves by itself",
     "sync": "how far the two disks are from being the same",
     "cib": "the cluster's configuration: print, compare with the live one, load",
+    "secret": "change the cluster secret on both nodes, while the telephones go on",
     "evidence": "what a hung Asterisk looked like before it was restarted",
     "remove-node": "forget a node that is gone for good; a replacement may then join",
     "step": "one action of the plan alone, as its scripts call it",

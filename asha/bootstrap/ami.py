@@ -22,7 +22,9 @@ from asha.machine import Machine
 from asha.rootwork import Directory, Untrusted
 
 SECRET_FILE = "/etc/asha/ami.secret"
-USER = "asha"
+# The account of each generation of the secret has a name of its own, so that two can
+# stand side by side while the secret is changed (asha/bootstrap/rotation.py).
+USER = "asha-{id}"
 
 ETC = "/etc/asterisk"
 COPY = live.STORE + ETC
@@ -78,7 +80,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
     """The monitor's secret on both nodes; Asterisk's side of it on the first, in the copy."""
     own = Write(
         SECRET_FILE,
-        f"user={USER}\nsecret={secret.ami()}\n",
+        own_text(secret),
         mode=0o600,
         secret=True,
         why="the monitor's account for Asterisk's manager interface",
@@ -91,7 +93,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
             say(f"warning: {text}")
 
         with live.told(), open_copy(machine) as directory:
-            add_account(directory, USER, secret.ami(), warn)
+            add_account(directory, secret, warn)
             if uses_pjsip(directory, warn):
                 add_endpoint(directory, site)
 
@@ -105,9 +107,10 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
         Call(
             "ami",
             "the monitor's account in the copy of Asterisk's configuration",
-            f"Write {COPY}/{MANAGER_OURS} (user [{USER}], from this machine only; switches the\n"
-            f"manager on if it is off), #include it in {MANAGER}. With PJSIP: {PJSIP_OURS}, by\n"
-            f"which the monitor's question is not logged as a stranger's, #included in {PJSIP}.",
+            f"Write {COPY}/{MANAGER_OURS} (user [{user(secret)}], from this machine only;\n"
+            f"switches the manager on if it is off), #include it in {MANAGER}.\n"
+            f"With PJSIP: {PJSIP_OURS}, by which the monitor's question is not logged as a\n"
+            f"stranger's, #included in {PJSIP}.",
             work,
             done,
         ),
@@ -120,25 +123,35 @@ def open_copy(machine: Machine) -> Directory:
         return store.below(ETC.strip("/"))
 
 
-def add_account(directory: Directory, user: str, secret: str, warn: Warn = terminal.warn) -> None:
+def user(secret: Secret) -> str:
+    """The account's name."""
+    return USER.format(id=secret.key_id())
+
+
+def own_text(secret: Secret) -> str:
+    """What asterisk-health logs in with: asha.asterisk.ami.Credentials."""
+    return f"user={user(secret)}\nsecret={secret.ami()}\n"
+
+
+def add_account(directory: Directory, secret: Secret, warn: Warn = terminal.warn) -> None:
     """Have Asterisk know the monitor's account; again and again the same.
 
     ``directory`` is /etc/asterisk itself or a copy; Asterisk may write in it meanwhile.
     Raises Untrusted for a manager.conf that is no ordinary file, OSError.
     """
-    text = account_text(directory, user, secret, warn)
-    _write(directory, MANAGER_OURS, text)
-    _include(directory, MANAGER, MANAGER_OURS)
+    text = account_text(directory, secret, warn)
+    write(directory, MANAGER_OURS, text)
+    include(directory, MANAGER, MANAGER_OURS)
 
 
 def add_endpoint(directory: Directory, site: Site) -> None:
-    _write(directory, PJSIP_OURS, endpoint_text(site))
-    _include(directory, PJSIP, PJSIP_OURS)
+    write(directory, PJSIP_OURS, endpoint_text(site))
+    include(directory, PJSIP, PJSIP_OURS)
 
 
-def account_text(directory: Directory, user: str, secret: str, warn: Warn = terminal.warn) -> str:
+def account_text(directory: Directory, secret: Secret, warn: Warn = terminal.warn) -> str:
     """``directory`` is Asterisk's, or a copy of it."""
-    text = ACCOUNT_TEXT.format(user=user, secret=secret)
+    text = ACCOUNT_TEXT.format(user=user(secret), secret=secret.ami())
     general, enabled = False, False
     # Without what we wrote before, which does not say whether it was needed.
     for section in asteriskconf.read(directory, MANAGER, without=MANAGER_OURS, warn=warn):
@@ -189,8 +202,7 @@ def _is_there(machine: Machine, site: Site, secret: Secret) -> bool:
 
     try:
         with open_copy(machine) as directory:
-            wanted = [(MANAGER, MANAGER_OURS,
-                       account_text(directory, USER, secret.ami(), ignore))]
+            wanted = [(MANAGER, MANAGER_OURS, account_text(directory, secret, ignore))]
             if uses_pjsip(directory, ignore):
                 wanted.append((PJSIP, PJSIP_OURS, endpoint_text(site)))
             return all(
@@ -202,7 +214,7 @@ def _is_there(machine: Machine, site: Site, secret: Secret) -> bool:
         return False
 
 
-def _write(directory: Directory, name: str, text: str) -> None:
+def write(directory: Directory, name: str, text: str) -> None:
     """Readable for Asterisk and not for everybody."""
     account = owners.account(ACCOUNT)
     about = directory.about()
@@ -211,7 +223,7 @@ def _write(directory: Directory, name: str, text: str) -> None:
     directory.write(name, text.encode("utf-8", "surrogateescape"), uid=uid, gid=gid, mode=0o640)
 
 
-def _include(directory: Directory, name: str, ours: str) -> None:
+def include(directory: Directory, name: str, ours: str) -> None:
     """Add our line at the end, if it is not there; the file keeps owner and mode.
 
     A link's target is not changed: the link makes way for a file like it.
@@ -222,7 +234,7 @@ def _include(directory: Directory, name: str, ours: str) -> None:
     try:
         descriptor = directory.open_within(name)
     except FileNotFoundError:
-        _write(directory, name, line.decode())
+        write(directory, name, line.decode())
         return
     try:
         # Of one and the same file, whatever has its name by now.

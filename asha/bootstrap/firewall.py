@@ -10,19 +10,34 @@ from dataclasses import dataclass
 
 from asha.bootstrap import fail2ban, nft, shorewall
 from asha.bootstrap.action import Action, Call, Say
-from asha.bootstrap.ports import Opening, openings
+from asha.bootstrap.ports import Opening, allowed, openings
 from asha.cluster.site import Site
 from asha.machine import Machine
 
 
 def actions(site: Site, machine: Machine) -> list[Action]:
+    return [*_rulers(site, machine), *fail2ban.actions(site, machine)]
+
+
+def close(site: Site, machine: Machine, say: Say) -> None:
+    """After the other node was removed: what only a member may reach is closed to it.
+
+    Nothing where step 10 was never done. Raises Trouble.
+    """
+    if not (machine.exists(nft.TABLE_FILE) or shorewall.rules(machine)
+            or _firewalld_rules(machine)):
+        return
+    for action in _rulers(site, machine):
+        if not action.is_done(machine):
+            action.do(machine, say)
+
+
+def _rulers(site: Site, machine: Machine) -> list[Action]:
     if shorewall.rules(machine):
-        rulers = shorewall.actions(site)
-    elif _firewalld_rules(machine):
-        rulers = [_firewalld(site)]
-    else:
-        rulers = nft.actions(site)
-    return [*rulers, *fail2ban.actions(site, machine)]
+        return shorewall.actions(site, machine)
+    if _firewalld_rules(machine):
+        return [_firewalld(site, machine)]
+    return nft.actions(site, machine)
 
 
 def _firewalld_rules(machine: Machine) -> bool:
@@ -56,16 +71,21 @@ def _zone(machine: Machine, nic: str) -> str:
     return own or machine.run("firewall-cmd", "--get-default-zone").out.strip()
 
 
-def _firewalld(site: Site) -> Action:
+def _firewalld(site: Site, machine: Machine) -> Action:
     # Not a zone of the other node's own, by its address: all else that comes from
     # it, ssh for one, would then find that zone's rules and not the administrator's.
-    rules = [_Rule(opening, permanent)
-             for opening in openings(site) for permanent in (True, False)]
+    opened = allowed(site, machine)
+    rules = [_Rule(opening, permanent) for opening in opened for permanent in (True, False)]
+    closed = [_Rule(opening, permanent) for opening in openings(site) if opening not in opened
+              for permanent in (True, False)]
 
     def work(machine: Machine, say: Say) -> None:
         for rule in rules:
             if not rule.is_there(machine):
                 machine.run(*rule.command(machine, "add"))
+        for rule in closed:
+            if rule.is_there(machine):
+                machine.run(*rule.command(machine, "remove"))
 
     return Call(
         name="firewall",
@@ -73,5 +93,6 @@ def _firewalld(site: Site) -> Action:
         what="\n".join(f"firewall-cmd [--permanent] --zone=(that of {rule.opening.nic}) "
                        f"--add-rich-rule='{rule.text}'" for rule in rules if rule.permanent),
         work=work,
-        done=lambda machine: all(rule.is_there(machine) for rule in rules),
+        done=lambda machine: all(rule.is_there(machine) for rule in rules)
+        and not any(rule.is_there(machine) for rule in closed),
     )

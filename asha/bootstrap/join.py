@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from asha.bootstrap import membership, nics
+from asha.bootstrap import listener, membership, nics
 from asha.bootstrap.action import Action, Call, Say, Write
 from asha.bootstrap.listener import agreement
 from asha.bootstrap.wire import PORT, Body, Talk, WireError, WrongSecret
@@ -28,6 +28,11 @@ JOIN_SECONDS = 90.0
 MEET_SECONDS = 30.0
 # A NIC that was just switched on needs a moment for its cable.
 CONNECT_EVERY = 1.0
+
+# A question that is answered at once; the listener's limits are shorter.
+ASK_SECONDS = 15.0
+# A step of a change of the secret: longer than the listener waits for it.
+STEP_SECONDS = listener.STEP_SECONDS + 15.0
 
 # What passes while a link comes up.
 NOT_YET = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
@@ -47,6 +52,17 @@ def ask_facts(site: Site, secret: Secret, own: dict[str, object], timeout: float
         raise Trouble(f"{site.there.name} tells nothing about itself",
                       "install the same asha package on both nodes")
     return {**given, "received": time.time()}
+
+
+def ask_secret(site: Site, secret: Secret) -> Body:
+    """What the other node says of its own secrets to who proves one of them: "id", "new",
+    "applied", "member" (asha.bootstrap.listener). Raises WrongSecretThere, Trouble."""
+    return _ask(site, secret, {"do": "secret"}, ASK_SECONDS)
+
+
+def have_rotated(site: Site, secret: Secret, step: str) -> None:
+    """Have the other node do its half of a step of asha.bootstrap.rotation. Raises Trouble."""
+    _ask(site, secret, {"do": "rotate", "step": step}, STEP_SECONDS)
 
 
 def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
@@ -127,6 +143,10 @@ def _meet(site: Site, machine: Machine) -> None:
 
 # Asking.
 
+class WrongSecretThere(Trouble):
+    """The other node has another secret."""
+
+
 def _ask(site: Site, secret: Secret, request: Body, timeout: float) -> Body:
     """The answer to one request. Raises Trouble, also when it is a no."""
     there = site.there
@@ -139,9 +159,10 @@ def _ask(site: Site, secret: Secret, request: Body, timeout: float) -> Body:
             talk.say(request)
             answer = talk.hear()
         except WrongSecret:
-            raise Trouble(
+            raise WrongSecretThere(
                 f"the secret is not the one of {there.name}",
-                f"it is in /etc/asha/secret on {there.name}; put it in /etc/asha/secret here",
+                f"it is in /etc/asha/secret on {there.name}. A bare machine: put it in "
+                "/etc/asha/secret here; one that was a node: asha secret rotate asks for it",
             ) from None
         except WireError as problem:
             raise Trouble(f"{there.name} ({there.address}) cannot be understood: {problem}",

@@ -1,33 +1,51 @@
 """The side of the conversation that lets the other node in.
 
-One conversation at a time, each with an end: whoever comes, and whatever he says, the
-next one is served. The wire is asha.bootstrap.wire, the work asha.bootstrap.membership.
+Each visitor has a thread of its own until he has proved a secret of this node's, for two
+seconds at most, and there are so many threads: when all are taken, the visitor who has
+been silent for longest is sent away. So strangers, however many, hold nobody up. The
+work that a proved one asks for is done one at a time. The wire is asha.bootstrap.wire,
+the work asha.bootstrap.membership and asha.bootstrap.rotation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
-from asha.bootstrap import facts, membership
+from asha.bootstrap import facts, membership, ports, rotation
 from asha.bootstrap.wire import PORT, Body, Talk, WireError, WrongSecret
-from asha.cluster import drbd
+from asha.cluster import drbd, generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.machine import Machine
 from asha.ocf.deadline import Deadline
 from asha.trouble import Trouble
 
-# From the first byte to the whole request; what a stranger can hold us up.
-EXCHANGE_SECONDS = 10.0
+# From the first byte to the proof; what a stranger can hold a place for. A joiner that
+# finds all places taken waits so long for one at most, and it waits for 15 s.
+PROOF_SECONDS = 2.0
+# From there to the whole request.
+EXCHANGE_SECONDS = 5.0
+# How long a request waits for the work of another.
+TURN_SECONDS = 5.0
 # For the answer to be taken, after the work.
 ANSWER_SECONDS = 5.0
+# One step of a change of the secret, done by asha-secret@.service.
+STEP_SECONDS = 120.0
 # After somebody who was not the other node: bounds the log and the work.
 PAUSE_SECONDS = 0.2
 # How often to look whether the second has come.
 TICK_SECONDS = 2.0
+# Visitors at a time; asha-join.service may have 64 threads and processes.
+PLACES = 24
+# Who waits for a place.
+BACKLOG = 64
+
+SECRET_UNIT = "asha-secret@{step}:{id}.service"
 
 # linux/in.h. Python has no name for it before 3.14.
 IP_FREEBIND = 15
@@ -39,7 +57,7 @@ def open_socket(address: str, port: int = PORT) -> socket.socket:
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
     server.bind((address, port))
-    server.listen(4)
+    server.listen(BACKLOG)
     return server
 
 
@@ -68,6 +86,13 @@ class Listener:
         self._load = load
         self._alone = alone
         self._log = log
+        self._turn = threading.Lock()
+        self._places = threading.BoundedSemaphore(PLACES)
+        self._guard = threading.Lock()
+        # Who has proved nothing yet, the oldest first.
+        self._strangers: dict[socket.socket, None] = {}
+        # Who had to make room: no news, and no pause.
+        self._dismissed: set[socket.socket] = set()
 
     def serve(self, server: socket.socket) -> NoReturn:
         server.settimeout(TICK_SECONDS)
@@ -82,8 +107,44 @@ class Listener:
                 self._log(f"accept: {problem.strerror}")
                 self._machine.pause(PAUSE_SECONDS)
                 continue
-            with channel:
-                self.attend(channel, address)
+            self.receive(channel, address)
+
+    def receive(self, channel: socket.socket, address: str) -> None:
+        """Give a visitor a place, if need be that of the one who is silent for longest."""
+        while not self._places.acquire(blocking=False):
+            with self._guard:
+                oldest = next(iter(self._strangers), None)
+                if oldest is not None:
+                    del self._strangers[oldest]
+                    self._dismissed.add(oldest)
+                    with contextlib.suppress(OSError):
+                        oldest.shutdown(socket.SHUT_RDWR)
+            if self._places.acquire(timeout=PAUSE_SECONDS):
+                break
+        with self._guard:
+            self._strangers[channel] = None
+
+        def attend() -> None:
+            try:
+                with channel:
+                    self.attend(channel, address)
+            finally:
+                self._forget(channel)
+                self._places.release()
+
+        try:
+            threading.Thread(target=attend, daemon=True).start()
+        except RuntimeError as problem:  # no more threads
+            self._log(f"{address}: {problem}")
+            self._forget(channel)
+            channel.close()
+            self._places.release()
+
+    def _forget(self, channel: socket.socket) -> None:
+        """No stranger any more."""
+        with self._guard:
+            self._strangers.pop(channel, None)
+            self._dismissed.discard(channel)
 
     def tick(self) -> None:
         """What is left to do once the second node has come."""
@@ -97,13 +158,14 @@ class Listener:
 
     def attend(self, channel: socket.socket, address: str) -> None:
         """One conversation, to its end. Raises nothing."""
-        talk = Talk(channel, Deadline(EXCHANGE_SECONDS))
+        talk = Talk(channel, Deadline(PROOF_SECONDS))
         try:
-            self._converse(talk, address)
+            self._converse(talk, channel, address)
         except WrongSecret:
             self._turn_away(address, f"{talk.peer} does not have the cluster secret")
         except WireError as problem:
-            self._turn_away(address, str(problem))
+            if channel not in self._dismissed:
+                self._turn_away(address, str(problem))
         except (Trouble, OSError) as problem:
             self._turn_away(address, f"{problem}")
         except Exception as problem:  # the next one must be served, whatever this was
@@ -113,19 +175,22 @@ class Listener:
         self._log(f"{address}: turned away: {why}")
         self._machine.pause(PAUSE_SECONDS)
 
-    def _converse(self, talk: Talk, address: str) -> None:
+    def _converse(self, talk: Talk, channel: socket.socket, address: str) -> None:
         site, secret = self._load()
-        talk.listen(secret.join_key(), site.here.name)
+        new = generation.pending(self._machine)
+        known = [secret] if new is None else [secret, new]
+        if new is not None and not ports.is_member(site, self._machine):
+            # Who was removed has the old one.
+            known = [new]
+        which = talk.listen(known[0].join_key(), site.here.name,
+                            *(one.join_key() for one in known[1:]))
+        self._forget(channel)
+        talk.deadline = Deadline(EXCHANGE_SECONDS)
         request = talk.hear()
         wish = request.get("do")
         try:
-            if wish == "facts":
-                answer = self._facts(site)
-            elif wish == "join":
-                answer = self._join(site, request, address)
-            else:
-                raise Trouble("asks for what this release does not know",
-                              "install the same asha package on both nodes")
+            with self._one_at_a_time():
+                answer = self._answer(site, known[which], request, talk.peer, address)
         except Trouble as trouble:
             self._log(f"{talk.peer} ({address}) asks {wish!r:.40}: no: {trouble}")
             answer = {"ok": False, "reason": str(trouble), "mend": trouble.mend}
@@ -133,6 +198,61 @@ class Listener:
             self._log(f"{talk.peer} ({address}) asks {wish}: yes")
         talk.deadline = Deadline(ANSWER_SECONDS)
         talk.say(answer)
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        if not self._turn.acquire(timeout=TURN_SECONDS):
+            raise Trouble("another request is being worked on", "try again in a minute")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _answer(self, site: Site, proved: Secret, request: Body, name: str,
+                address: str) -> Body:
+        """Raises Trouble for a no."""
+        wish = request.get("do")
+        if wish == "facts":
+            return self._facts(site)
+        if wish == "join":
+            return self._join(site, request, address)
+        if wish == "secret":
+            return self._secret(site)
+        if wish == "rotate":
+            return self._rotate(site, proved, request, name, address)
+        raise Trouble("asks for what this release does not know",
+                      "install the same asha package on both nodes")
+
+    def _secret(self, site: Site) -> Body:
+        """No secrets, but by which ids they are known."""
+        old, new = generation.current(self._machine), generation.pending(self._machine)
+        return {
+            "ok": True,
+            "id": old.key_id() if old else "",
+            "new": new.key_id() if new else "",
+            "applied": old is not None and rotation.is_applied(self._machine, old),
+            "member": ports.is_member(site, self._machine),
+        }
+
+    def _rotate(self, site: Site, proved: Secret, request: Body, name: str,
+                address: str) -> Body:
+        """This node's half of a step, by a unit that may do more than we."""
+        step = request.get("step")
+        if name != site.there.name or address != site.there.address \
+                or not ports.is_member(site, self._machine):
+            raise Trouble(f"{name} at {address} is no member of {site.here.name}'s cluster",
+                          "asha install makes it one")
+        if not isinstance(step, str) or step not in rotation.STEPS:
+            raise Trouble("asks for what this release does not know",
+                          "install the same asha package on both nodes")
+        rotation.find(self._machine, proved.key_id())
+        unit = SECRET_UNIT.format(step=step, id=proved.key_id())
+        done = self._machine.run("systemctl", "start", unit, timeout=STEP_SECONDS, check=False)
+        if not done.ok:
+            what, mend = rotation.told(self._machine)
+            raise Trouble(what or f"{unit}: {done.complaint}",
+                          mend or f"on {site.here.name}: journalctl -u {unit} tells why")
+        return {"ok": True}
 
     def _facts(self, site: Site) -> Body:
         return {"ok": True, "facts": facts.shared_facts(self._machine, site)}
@@ -142,9 +262,12 @@ class Listener:
         if not self._machine.exists(facts.MARKER):
             raise Trouble(f"{site.here.name} is not installed to the end yet",
                           f"on {site.here.name}: asha install")
+        if generation.pending(self._machine):
+            raise Trouble(f"the cluster secret of {site.here.name} is being changed",
+                          f"on {site.here.name}: {rotation.GO_ON}")
         with self._alone():
             site = membership.admit(self._machine, site, lan, request.get("runs") is True)
-        # The second ring needs a hole in the firewall, which our sandbox may not make.
+        # A member may reach more ports, which our sandbox may not open.
         self._machine.run("systemctl", "start", "--no-block", "asha-network.service", check=False)
         return {
             "ok": True,

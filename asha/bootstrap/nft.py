@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asha.bootstrap.action import Action, Call, Say, Write, enable
-from asha.bootstrap.ports import Opening, openings
+from asha.bootstrap.ports import Opening, allowed, openings
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
@@ -37,8 +37,8 @@ MARK = "asha: "
 MEND = f"look at: nft list ruleset; systemctl status {UNIT}. Is nftables installed?"
 
 
-def actions(site: Site) -> list[Action]:
-    allowed = openings(site)
+def actions(site: Site, machine: Machine) -> list[Action]:
+    opened = allowed(site, machine)
 
     def work(machine: Machine, say: Say) -> None:
         try:
@@ -47,7 +47,8 @@ def actions(site: Site) -> list[Action]:
             raise Trouble(str(trouble), MEND) from None
 
     return [
-        Write(TABLE_FILE, render(allowed), why="the cluster's ports are the other node's alone"),
+        Write(TABLE_FILE, render(opened, openings(site)),
+              why="the cluster's ports are the other node's alone"),
         enable("load the firewall at boot", UNIT),
         Call(
             name="firewall",
@@ -55,18 +56,19 @@ def actions(site: Site) -> list[Action]:
             what=f"systemctl restart {UNIT}\n"
                  "and the same accept rules at the head of other input chains that drop",
             work=work,
-            done=lambda machine: in_force(machine, allowed),
+            done=lambda machine: in_force(machine, opened),
         ),
     ]
 
 
-def render(allowed: Sequence[Opening]) -> str:
-    """The table, as a file that nft loads whole or not at all."""
-    accepts = "".join(f"        {_rule(opening)}\n" for opening in allowed)
+def render(opened: Sequence[Opening], every: Sequence[Opening]) -> str:
+    """The table, as a file that nft loads whole or not at all: the ports of ``every``
+    opening are closed to all, but for those ``opened``."""
+    accepts = "".join(f"        {_rule(opening)}\n" for opening in opened)
     closed = "".join(
         f"        {protocol} dport {{ {', '.join(map(str, ports))} }} drop\n"
         for protocol in ("udp", "tcp")
-        if (ports := sorted({o.port for o in allowed if o.protocol == protocol}))
+        if (ports := sorted({o.port for o in every if o.protocol == protocol}))
     )
     return f"""\
 #!/usr/sbin/nft -f
@@ -104,20 +106,20 @@ class _Chain:
     ours: dict[str, int]
 
 
-def in_force(machine: Machine, allowed: Sequence[Opening]) -> bool:
+def in_force(machine: Machine, opened: Sequence[Opening]) -> bool:
     """Whether the other node gets through every input chain, and only it through ours."""
     if not machine.has("nft"):
         return False
     chains = list(_chains(machine))
-    wanted = {_comment(opening) for opening in allowed}
+    wanted = {_comment(opening) for opening in opened}
     return any(_is_our_table(chain) for chain in chains) and all(
         set(chain.ours) == wanted for chain in chains if chain.drops or chain.ours
     )
 
 
-def load(machine: Machine, allowed: Sequence[Opening]) -> None:
+def load(machine: Machine, opened: Sequence[Opening]) -> None:
     machine.run("nft", "-f", str(machine.path(TABLE_FILE)))
-    wanted = {_comment(opening): opening for opening in allowed}
+    wanted = {_comment(opening): opening for opening in opened}
     for chain in _chains(machine):
         if _is_our_table(chain):
             continue
@@ -218,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = Machine()
     try:
         if options.what == "load":
-            load(machine, openings(conf.read()))
+            load(machine, allowed(conf.read(), machine))
         else:
             unload(machine)
     except (Trouble, OSError, SiteError) as problem:

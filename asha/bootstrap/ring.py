@@ -11,7 +11,7 @@ import os
 import stat
 from contextlib import suppress
 
-from asha.bootstrap import handover, live
+from asha.bootstrap import handover, live, rotation
 from asha.bootstrap.action import Action, Call, Run, Say, Write, enable
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
@@ -100,6 +100,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
             work=lambda machine, say: _start(site, machine, say),
             done=lambda machine: _is_running(site, machine),
         ),
+        rotation.publish_action(site, secret),
         enable("let a node that proves the secret join", "asha-join.service"),
         Run(
             title="listen for it now",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from asha.bootstrap.action import Action, Call
-from asha.bootstrap.ports import Opening, openings
+from asha.bootstrap.ports import Opening, allowed, openings
 from asha.cluster.site import Site
 from asha.machine import Machine
 from asha.trouble import Trouble
@@ -40,15 +40,16 @@ def rules(machine: Machine) -> bool:
     )
 
 
-def actions(site: Site) -> list[Action]:
-    allowed = openings(site)
+def actions(site: Site, machine: Machine) -> list[Action]:
+    opened = allowed(site, machine)
+    closed = [opening for opening in openings(site) if opening not in opened]
     return [_Shorewall(
         name="firewall",
         title="open Shorewall to the other node",
         what=f"zones, interfaces, policy, rules in {DIRECTORY}; shorewall check, shorewall reload",
-        work=lambda machine, say: _apply(machine, _changed(machine, allowed)),
-        done=lambda machine: _is_open(machine, allowed),
-        allowed=allowed,
+        work=lambda machine, say: _apply(machine, _changed(machine, opened)),
+        done=lambda machine: _is_open(machine, opened, closed),
+        opened=opened,
     )]
 
 
@@ -56,11 +57,11 @@ def actions(site: Site) -> list[Action]:
 class _Shorewall(Call):
     """Shows the files' differences as well."""
 
-    allowed: list[Opening]
+    opened: list[Opening]
 
     def preview(self, machine: Machine) -> str:
         try:
-            changed = _changed(machine, self.allowed)
+            changed = _changed(machine, self.opened)
         except Trouble as trouble:
             return f"CANNOT: {trouble}\n{trouble.mend}"
         lines: list[str] = []
@@ -71,14 +72,22 @@ class _Shorewall(Call):
         return "\n".join([*lines, "shorewall check", "shorewall reload"])
 
 
-def _is_open(machine: Machine, allowed: list[Opening]) -> bool:
+def _is_open(machine: Machine, opened: list[Opening], closed: list[Opening]) -> bool:
     try:
-        if _changed(machine, allowed):
+        if _changed(machine, opened):
             return False
     except Trouble:
         return False
     compiled = machine.read(COMPILED)
-    return compiled is None or all(f" {opening.peer} " in compiled for opening in allowed)
+    return compiled is None or (
+        all(f" {opening.peer} " in compiled for opening in opened)
+        and not any(_has_rule(compiled, opening) for opening in closed)
+    )
+
+
+def _has_rule(compiled: str, opening: Opening) -> bool:
+    return any(f" {opening.peer} " in line and f"--dport {opening.port} " in f"{line} "
+               for line in compiled.splitlines())
 
 
 def _apply(machine: Machine, changed: dict[str, str]) -> None:
@@ -103,7 +112,7 @@ def _apply(machine: Machine, changed: dict[str, str]) -> None:
         machine.run("shorewall", "reload", timeout=CHECK_SECONDS)
 
 
-def _changed(machine: Machine, allowed: list[Opening]) -> dict[str, str]:
+def _changed(machine: Machine, opened: list[Opening]) -> dict[str, str]:
     """Path and new text of each file that is not as it should be. Raises Trouble."""
     before = {
         name: _without_block(name, machine.read(f"{DIRECTORY}/{name}") or "")
@@ -112,13 +121,13 @@ def _changed(machine: Machine, allowed: list[Opening]) -> dict[str, str]:
     params = _params(machine.read(f"{DIRECTORY}/params") or "")
     known = dict(_interfaces(before["interfaces"], params))
     blocks: dict[str, list[str]] = {name: [] for name in before}
-    for nic in dict.fromkeys(opening.nic for opening in allowed):
+    for nic in dict.fromkeys(opening.nic for opening in opened):
         if nic not in known:
             known[nic] = (ZONE, nic)
             blocks["zones"] = [f"{ZONE} ipv4"]
             blocks["interfaces"] = [f"{ZONE} {nic}"]
             blocks["policy"] = [f"$FW {ZONE} ACCEPT", f"{ZONE} all DROP", f"all {ZONE} DROP"]
-    for opening in allowed:
+    for opening in opened:
         blocks["rules"] += _rules(opening, *known[opening.nic])
     after = {
         # A zone must be declared after fw; of a policy or a rule the first counts.

@@ -79,18 +79,24 @@ class Talk:
         self.say({"proof": True})
         self.hear()
 
-    def listen(self, join_key: bytes, name: str) -> None:
-        """The listener's beginning. Raises WrongSecret, WireError."""
+    def listen(self, join_key: bytes, name: str, *others: bytes) -> int:
+        """The listener's beginning. Raises WrongSecret, WireError.
+
+        Which of the keys the joiner has proved, 0 for the first: while the secret is
+        changed there are two.
+        """
         nonce = self._say_hello(name)
         theirs = self._hear_hello()
-        self._agree(join_key, theirs, nonce, joiner=self.peer, listener=name)
         self._says, self._hears = b"listener", b"joiner"
-        try:
-            self.hear()
-        except WrongSecret:
-            self._send(b'{"refused": "secret"}')
-            raise
-        self.say({"proof": True})
+        line = self._line(HELLO_MOST)
+        for number, key in enumerate((join_key, *others)):
+            self._agree(key, theirs, nonce, joiner=self.peer, listener=name)
+            if self._is_next(line):
+                self._heard += 1
+                self.say({"proof": True})
+                return number
+        self._send(b'{"refused": "secret"}')
+        raise WrongSecret(f"{self.peer} has another secret")
 
     def say(self, body: Body) -> None:
         text = json.dumps(body).encode()
@@ -100,13 +106,16 @@ class Talk:
     def hear(self) -> Body:
         """The other side's next. Raises WrongSecret for its first, else WireError."""
         line = self._line(LINE_MOST)
-        mac, text = line[:MAC_DIGITS], line[MAC_DIGITS + 1 :]
-        if not hmac.compare_digest(mac, self._mac(self._hears, self._heard, text)):
+        if not self._is_next(line):
             if self._heard == 0:
                 raise WrongSecret(f"{self.peer or 'the other side'} has another secret")
             raise WireError("a line that was changed on its way, or said before")
         self._heard += 1
-        return _body(text)
+        return _body(line[MAC_DIGITS + 1 :])
+
+    def _is_next(self, line: bytes) -> bool:
+        mac, text = line[:MAC_DIGITS], line[MAC_DIGITS + 1 :]
+        return hmac.compare_digest(mac, self._mac(self._hears, self._heard, text))
 
     # The beginning.
 

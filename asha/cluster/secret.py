@@ -117,6 +117,14 @@ class Secret:
         """32 bytes, by which the second node proves that it was given the secret."""
         return self._key("join proof", 32)
 
+    def key_id(self) -> str:
+        """Four letters and digits by which people and programs tell secrets apart.
+
+        No secret: 20 bits that say nothing about the other keys.
+        """
+        number = int.from_bytes(self._key("key id", 4), "big")
+        return "".join(ALPHABET[number >> shift & 31] for shift in (15, 10, 5, 0))
+
     def _key(self, purpose: str, length: int) -> bytes:
         return hkdf_sha256(self._raw, SALT, f"asha 1 {purpose}".encode(), length)
 

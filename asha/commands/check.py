@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from asha.bootstrap import facts, preflight
+from asha.bootstrap import facts, preflight, rotation
 from asha.bootstrap.finding import Finding, error
+from asha.cluster import generation
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         raise Trouble(f"cannot read {options.config}: {problem.strerror}") from None
     else:
         findings, left_out = look(machine, site, elsewhere=options.config != conf.CONF)
+        findings += _secret(machine)
     failed = any(finding.severity == "error" for finding in findings)
     if options.json:
         show(json.dumps({"ok": not failed, "findings": [asdict(one) for one in findings],
@@ -69,6 +71,19 @@ def look(machine: Machine, site: Site, elsewhere: bool) -> tuple[list[Finding], 
         left_out = [check.title for check in preflight.CHECKS if check not in alone]
         return preflight.look(machine, site, facts.Facts(name), checks=alone), left_out
     return preflight.look(machine, site, facts.gather(machine)), []
+
+
+def _secret(machine: Machine) -> list[Finding]:
+    """Whether this node's keys are made of the secret that it has."""
+    try:
+        secret = generation.current(machine)
+        if secret is not None:
+            rotation.require_in_use(machine, secret)
+    except Trouble as trouble:
+        return [error(str(trouble), trouble.mend)]
+    except OSError:
+        pass  # it is root's
+    return []
 
 
 def as_text(findings: Sequence[Finding]) -> str:

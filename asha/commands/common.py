@@ -56,7 +56,7 @@ def cluster_secret(site: Site, machine: Machine, given: str = "") -> Secret:
     The second asks for it at the terminal. Raises Trouble.
     """
     if given:
-        return _given(given)
+        return given_secret(given)
     if machine.exists(SECRET):
         try:
             return Secret.read(str(machine.path(SECRET)))
@@ -78,7 +78,8 @@ def cluster_secret(site: Site, machine: Machine, given: str = "") -> Secret:
             raise KeyboardInterrupt from None
 
 
-def _given(path: str) -> Secret:
+def given_secret(path: str) -> Secret:
+    """From --secret-file. Raises Trouble."""
     try:
         if path == "-":
             return Secret.parse(sys.stdin.readline())

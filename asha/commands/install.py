@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from asha.bootstrap import facts, handover, join, plan, preflight
+from asha.bootstrap import facts, handover, join, plan, preflight, rotation
 from asha.bootstrap.action import Step
 from asha.bootstrap.console import Console, ask
 from asha.bootstrap.journal import Journal
@@ -70,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         if machine.exists(RECORD):
             handover.recover(machine, Console().note)
         secret = cluster_secret(site, machine, options.secret_file)
+        rotation.require_in_use(machine, secret)
         steps = plan.steps(site, machine, secret)
         left = plan.pending(steps, machine)
         if not left:

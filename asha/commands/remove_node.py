@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import membership
-from asha.bootstrap.console import ask
+from asha.bootstrap import firewall, membership, rotation
+from asha.bootstrap.console import Console, ask
+from asha.cluster import generation
+from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import load_site, need_installed, need_root, only_one
+from asha.commands.secret import shown
 from asha.machine import Machine
 from asha.terminal import say, show
 from asha.trouble import Trouble
@@ -20,9 +23,13 @@ Why: after a reboot a node of two waits until it has seen the other one, so that
 nodes that cannot see each other never both start. A survivor that reboots would wait
 for ever; after this command it starts alone, and one that waits already starts at once.
 
+It ends with a new cluster secret, and closes the firewall to the removed node but for the
+port on which a node asks to be let in: whoever has the removed machine gets nowhere.
+
 A replacement needs the same name and addresses: apt install ./asha_*.deb, asha install
-there, as the second node (PRIMARY=false), whichever of the two it was. So does the
-machine that was removed, should it come back.
+there, as the second node (PRIMARY=false), whichever of the two it was, and
+the new secret. So does the machine that was removed, should it come back: there
+asha secret rotate asks for the new secret, then asha install.
 """
 
 
@@ -37,8 +44,11 @@ def run(options: argparse.Namespace) -> int:
     need_root("asha remove-node")
     machine = Machine()
     need_installed(machine)
+    console = Console()
     with only_one():
         membership.need_gone(machine, site)
+        # Of a removal that was cut off.
+        new = generation.pending(machine)
         if membership.is_forgotten(machine, site):
             show(f"the cluster has no {name}")
         else:
@@ -48,7 +58,16 @@ def run(options: argparse.Namespace) -> int:
                   "there would be two telephone systems.")
             if not options.yes and not ask(f"Is {name} switched off, and shall it be forgotten?"):
                 raise Trouble("nothing was changed", "asha remove-node --yes does not ask")
+            # Before the other is forgotten: what is begun is ended by the next run. Always
+            # another: one that is half way in may have been typed there already.
+            new = Secret.generate()
+            rotation.begin(machine, site, new)
         membership.forget(machine, site)
+        firewall.close(site, machine, console.say)
+        if new is not None:
+            rotation.Walk(machine, site, new, console.say).run()
+    if new is not None:
+        show(f"\n{shown(new)}\n")
     say(f"{site.here.name} is alone, and starts alone after a reboot. When {name} or its "
           f"replacement\nis to join: asha install, there.")
     return 0

@@ -41,6 +41,7 @@ exit code: 0 the telephones run and the other node could take over
   calls: calls, channels, longest (s), registered, silent, trunks, trunks_up, started,
     trouble; null: only the active node knows
   links: number, address, state; store: free, total (bytes); null: not mounted here
+  secrets: node, id (of the cluster secret it has), coming (of the one it gets)
   findings: level (warning, note), what, mend
   address_answers: asked only where Pacemaker does not run, else null"""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import plan
+from asha.bootstrap import plan, rotation
 from asha.bootstrap.action import Action, Call, Write
 from asha.bootstrap.console import Console
 from asha.cluster import site as conf
@@ -38,19 +38,26 @@ def run(options: argparse.Namespace) -> int:
     need_root("asha step")
     with only_one():
         secret = cluster_secret(site, machine)
-        keep(secret, machine)
         meant = [
             action
             for step in plan.steps(site, machine, secret)
             for action in step.actions
             if str(step.number) == options.name or _is_meant(action, options)
         ]
+        if any(_uses_secret(action, options) for action in meant):
+            rotation.require_in_use(machine, secret)
         for action in meant:
             if not action.is_done(machine):
+                keep(secret, machine)
                 action.do(machine, Console().say)
     if meant:
         return 0
     raise Trouble(f"the plan has no {options.name or options.file}", "asha step lists the names")
+
+
+def _uses_secret(action: Action, options: argparse.Namespace) -> bool:
+    """Step 10, which a join needs, is none of them."""
+    return options.name != "10" and not (isinstance(action, Write) and not action.secret)
 
 
 def _is_meant(action: Action, options: argparse.Namespace) -> bool:

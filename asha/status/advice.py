@@ -50,6 +50,7 @@ def findings(status: Status, about: Circumstances) -> tuple[Finding, ...]:
         _nodes(status, about),
         _disks(status),
         _links(status),
+        _secrets(status),
         _space(status, about),
         _resources(status, about),
         _notes(status, about),
@@ -196,6 +197,21 @@ def _links(status: Status) -> Iterator[Finding]:
         if peers and link.state != "connected":
             yield Finding(WARNING, f"cluster link {link.number} ({link.address}) is "
                                    f"{link.state}", "check its cable, NIC and switch")
+
+
+def _secrets(status: Status) -> Iterator[Finding]:
+    changing = [one for one in status.secrets if one.coming]
+    if changing:
+        where = ", ".join(f"{one.node} from {one.id} to {one.coming}" for one in changing)
+        yield Finding(WARNING, f"a change of the cluster secret is half done ({where})",
+                      "asha secret rotate, on either node, goes on with it")
+    elif len({one.id for one in status.secrets}) > 1:
+        where = ", ".join(f"{one.node} {one.id}" for one in status.secrets)
+        others = [one.node for one in status.secrets if one.node != status.node]
+        yield Finding(WARNING, f"the nodes' secrets differ ({where}): "
+                               f"{' and '.join(others)} cannot come back",
+                      f"on {' and '.join(others)}: asha secret rotate, which asks for the one of "
+                      f"{status.node}")
 
 
 def _space(status: Status, about: Circumstances) -> Iterator[Finding]:

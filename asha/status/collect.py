@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timedelta
 
 from asha.asterisk import told
-from asha.cluster import pacemaker
+from asha.cluster import generation, pacemaker
 from asha.cluster import site as conf
 from asha.cluster.pacemaker import State
 from asha.cluster.site import Site, SiteError
@@ -26,7 +26,7 @@ from asha.status import advice, calls, moving
 from asha.status.advice import Circumstances
 from asha.status.calls import Calls
 from asha.status.hurry import Hurried
-from asha.status.model import Address, Line, Link, Node, Status, Store
+from asha.status.model import Address, Generation, Line, Link, Node, Status, Store
 from asha.status.replication import DiskSight
 from asha.status.services import services
 from asha.trouble import Trouble
@@ -80,6 +80,7 @@ def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Statu
         links=_links(quick),
         store=_store(machine, quick.deadline),
         address_answers=_answers(quick, status) if state is None else None,
+        secrets=_secrets(quick, status),
     )
     about = dataclasses.replace(
         _circumstances(quick, status, state, site), other=other, pacemaker_hangs=hangs,
@@ -190,6 +191,26 @@ def _store(machine: Machine, deadline: Deadline) -> Store | None:
     except AgentError:
         return None
     return Store(int(free), int(total))
+
+
+def _generation(machine: Machine) -> str:
+    try:
+        return generation.text(machine)
+    except (Trouble, OSError):
+        return ""
+
+
+def _secrets(machine: Machine, status: Status) -> tuple[Generation, ...]:
+    """Of each node that has told; of this one by its files."""
+    found = []
+    for node in status.nodes:
+        said = _generation(machine) if node.here else ""
+        said = said or machine.says("crm_attribute", "--node", node.name, "--name",
+                                    generation.ATTRIBUTE, "--query", "--quiet").strip()
+        if said:
+            current, _, coming = said.partition(">")
+            found.append(Generation(node.name, current, coming))
+    return tuple(found)
 
 
 def _answers(machine: Machine, status: Status) -> bool | None:

@@ -113,6 +113,16 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Generation:
+    """By which id a node's cluster secret is known; ``coming``: that of the one it is being
+    changed to, "" if none."""
+
+    node: str
+    id: str
+    coming: str = ""
+
+
+@dataclass(frozen=True)
 class Store:
     """Bytes for ordinary users, in the mounted store of this node."""
 
@@ -153,6 +163,7 @@ class Status:
     store: Store | None = None
     findings: tuple[Finding, ...] = ()
     address_answers: bool | None = None
+    secrets: tuple[Generation, ...] = ()
 
     @property
     def exit_code(self) -> int:

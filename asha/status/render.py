@@ -65,6 +65,10 @@ class _Screen:
             self._row("Calls", calls(status.calls))
         elif status.active and status.active != status.node:
             self._row("Calls", f"only {status.active} knows: asha status there")
+        if status.secrets:
+            self._row("Secret", ", ".join(
+                f"{one.node} {one.id}{' to ' + one.coming if one.coming else ''}"
+                for one in status.secrets))
         if status.links:
             self._row("Links", "; ".join(f"{link.number}: {link.address} {link.state}"
                                          for link in status.links))

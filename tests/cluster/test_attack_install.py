@@ -69,12 +69,13 @@ def moving():
     handover.recover(machine, quiet)
 
 def account():
+    from asha.cluster.secret import Secret
+
     if hasattr(ami, "open_copy"):
         from asha.rootwork import Directory
         with Directory.trusted("/etc/asterisk") as here:
-            ami.add_account(here, "asha", "secret", quiet)
+            ami.add_account(here, Secret(bytes(32)), quiet)
     else:
-        from asha.cluster.secret import Secret
         ami.COPY = "/etc/asterisk"
         ami.add_account(machine, Secret(bytes(32)))
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from asha.bootstrap import facts
-from asha.cluster import corosync
+from asha.cluster import corosync, generation
 from asha.cluster import site as conf
 from asha.cluster.secret import PATH, Secret
 from asha.cluster.site import Site
@@ -97,8 +97,9 @@ def equip(node: Node, answers: str) -> None:
     """What the steps before this one, and the package, leave on a node."""
     node.write(conf.CONF, answers)
     node.write(PATH, SECRET.text, 0o600)
-    unit = (REPOSITORY / "asha/bootstrap/asha-join.service").read_text()
-    node.write("/usr/lib/systemd/system/asha-join.service", unit)
+    for unit in ("asha-join.service", "asha-secret@.service"):
+        text = (REPOSITORY / "asha/bootstrap" / unit).read_text()
+        node.write(f"/usr/lib/systemd/system/{unit}", text)
     if node.is_up:
         node.run("systemctl", "daemon-reload")
 
@@ -140,6 +141,11 @@ def start_second(lab: Lab) -> None:
     lab.node("crm2").run("systemctl", "enable", "--now", *DAEMONS, timeout=120)
     wait_for(lambda: all(online(node) == {"crm1", "crm2"} for node in lab.running),
              "both to be online", timeout=60)
+
+
+def told_the_secret(lab: Lab) -> None:
+    """A removal ends with a new one, which a person types on the second node."""
+    lab.node("crm2").write(PATH, lab.node("crm1").path(PATH).read_text(), 0o600)
 
 
 def joined(lab: Lab) -> None:
@@ -246,6 +252,7 @@ def test_strangers_and_killed_listeners(lab: Lab) -> None:
                                 "--yes")
             assert "crm1 is alone" in removed.out
             assert first.path(corosync.CONF).read_text() == alone
+            told_the_secret(lab)
         wait_for(lambda: join(second, "facts").ok, "the listener", timeout=30)
         joined(lab)
     assert other.typed not in log(first)
@@ -307,5 +314,49 @@ def test_replaced_and_forgotten(lab: Lab) -> None:
                  "Corosync", timeout=60)
         assert not quorate(second)
         assert online(first) == {"crm1"}
+        assert "the secret is not the one of crm1" in join(second).err
+        told_the_secret(lab)
         joined(lab)
         settled(first)
+
+
+def ring(node: Node) -> str:
+    """Each change of the membership makes another."""
+    said = node.run("corosync-quorumtool", "-s", check=False).out
+    return next(line for line in said.splitlines() if line.startswith("Ring ID:"))
+
+
+# What a later release of Corosync does is seen in test_secret.py.
+@pytest.mark.parametrize("release", ["bookworm"])
+def test_a_new_secret_changes_no_membership(release: str) -> None:
+    with lab_or_skip(cluster=False, release=release) as lab:
+        first, second = lab.node("crm1"), lab.node("crm2")
+        equip(first, FIRST)
+        equip(second, SECOND)
+        start_first(first)
+        joined(lab)
+        settled(first)
+        second.write(facts.MARKER, "")
+        second.run("systemctl", "enable", "--now", "asha-join")
+        rings = [ring(node) for node in (first, second)]
+        with quorum_never_lost(first):
+            waiting = first.start("asha", "secret", "rotate", "--yes")
+            wait_for(first.path(generation.PENDING).exists, "a new secret", timeout=30)
+            new = Secret.parse(first.path(generation.PENDING).read_text())
+            second.run("asha", "secret", "rotate", "--secret-file", "-", stdin=new.typed,
+                       timeout=120)
+            assert waiting.wait(30) == 0
+        for node in (first, second):
+            assert node.path(PATH).read_text() == new.text
+            assert node.path(corosync.AUTHKEY).read_text() == new.corosync_authkey()
+        assert rings == [ring(node) for node in (first, second)]
+        # The new key is in use, and the old one is not heard.
+        second.run("systemctl", "stop", *reversed(DAEMONS), timeout=120)
+        start_second(lab)
+        second.run("systemctl", "stop", *reversed(DAEMONS), timeout=120)
+        second.write(corosync.AUTHKEY, SECRET.corosync_authkey(), 0o400)
+        second.run("systemctl", "start", "corosync", timeout=60)
+        wait_for(lambda: "Quorate:" in second.run("corosync-quorumtool", "-s", check=False).out,
+                 "Corosync", timeout=60)
+        assert not quorate(second)
+        assert online(first) == {"crm1"}

@@ -38,7 +38,7 @@ def manager(directory: Path, text: str, **more: str) -> str:
     for name, other in more.items():
         (directory / f"{name}.conf").write_text(other)
     with Directory.trusted(str(directory)) as here:
-        return ami.account_text(here, ami.USER, SECRET.ami())
+        return ami.account_text(here, SECRET)
 
 
 def test_the_agent_reads_what_is_written(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_agent_reads_what_is_written(tmp_path: Path) -> None:
     action.do(machine, print)
     who = Credentials.read(str(tmp_path / "etc/asha/ami.secret"))
     assert who is not None
-    assert (who.user, who.secret) == ("asha", SECRET.ami())
+    assert (who.user, who.secret) == (ami.user(SECRET), SECRET.ami())
     assert SECRET.ami() not in action.preview(machine) + action.script()
 
 
@@ -64,7 +64,7 @@ def test_one_line_in_managers_file_and_a_file_of_our_own(customer: Customer) -> 
     ours = customer.path("/drbd/etc/asterisk/asha_manager.conf")
     assert ours.stat().st_mode & 0o777 == 0o640
     sections = read(ours.parent, "manager.conf")
-    assert sections[-1].name == "asha"
+    assert sections[-1].name == ami.user(SECRET) == f"asha-{SECRET.key_id()}"
     assert sections[-1].get("secret") == SECRET.ami()
     assert SECRET.ami() not in account.preview(customer) + account.script()
     assert not any(SECRET.ami() in text for text in customer.said)

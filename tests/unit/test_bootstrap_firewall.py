@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from asha.bootstrap import fail2ban, firewall, nft, shorewall
-from asha.bootstrap.ports import openings
+from asha.bootstrap.facts import MARKER
+from asha.bootstrap.ports import allowed, openings
 from asha.bootstrap.testing import FakeMachine, Outcome
+from asha.cluster import corosync
 from asha.cluster.site import Peer, Site
 from asha.trouble import Trouble
 
@@ -39,6 +41,8 @@ def silent(text: str) -> None:
 
 def units(fake: FakeMachine, *, active: tuple[str, ...] = (),
           enabled: tuple[str, ...] = ()) -> FakeMachine:
+    # A member, of which the other node is one too.
+    fake.put(corosync.CONF, corosync.render(SITE, joined=True))
     for verb, good, bad, those in (("is-active", "active", "inactive", active),
                                    ("is-enabled", "enabled", "disabled", enabled)):
         for name in ("shorewall", "firewalld", "fail2ban", "asha-firewall"):
@@ -57,6 +61,25 @@ def test_what_is_opened() -> None:
     ]
     assert [o.port for o in openings(DYNAMIC)] == [5405, 7788, 5409]
     assert {(o.nic, o.peer) for o in openings(ONE_NIC)} == {("eth0", "192.168.1.12")}
+
+
+def alone(fake: FakeMachine) -> FakeMachine:
+    """The other node has not joined yet, or was removed."""
+    return fake.put(corosync.CONF, corosync.render(SITE, joined=False))
+
+
+def test_who_is_no_member_may_only_ask_to_be_let_in(tmp_path: Path) -> None:
+    fake = units(FakeMachine(tmp_path))
+    assert allowed(SITE, fake) == openings(SITE)
+    assert [o.port for o in allowed(SITE, alone(fake))] == [5409]
+    # Debian's own cluster of "node1", before there is ours.
+    fake.put(corosync.CONF, "nodelist {\n node {\n name: node1\n nodeid: 1\n }\n}\n")
+    assert [o.port for o in allowed(SITE, fake)] == [5409]
+    second = dataclasses.replace(SITE, is_first=False)
+    assert [o.port for o in allowed(second, fake)] == [5405, 7788, 5409, 5406]
+    # An installed one whose other node was removed.
+    fake.put(MARKER)
+    assert [o.port for o in allowed(second, fake)] == [5409]
 
 
 # Which one rules.
@@ -104,6 +127,9 @@ class Firewalld:
         if verb == "--add":
             self.rules.add(key)
             return Outcome("success")
+        if verb == "--remove":
+            self.rules.remove(key)
+            return Outcome("success")
         assert verb == "--query"
         return Outcome("yes" if key in self.rules else "no", 0 if key in self.rules else 1)
 
@@ -123,6 +149,18 @@ def test_firewalld_gets_rules_for_now_and_for_good_in_each_nics_zone(tmp_path: P
     assert {key[-2] for key in daemon.rules if "192.168.1.12" in key[-1]} == {"--zone=internal"}
     daemon.rules.remove(("--zone=public", corosync))
     assert not action.is_done(fake)
+
+
+def test_firewalld_is_closed_to_a_removed_node(tmp_path: Path) -> None:
+    fake = units(FakeMachine(tmp_path), active=("firewalld.service",))
+    daemon = Firewalld(fake)
+    firewall.actions(SITE, fake)[0].do(fake, silent)
+    firewall.close(SITE, alone(fake), silent)
+    assert len(daemon.rules) == 2
+    assert all('port="5409"' in key[-1] for key in daemon.rules)
+    before = set(daemon.rules)
+    firewall.close(SITE, fake, silent)
+    assert daemon.rules == before
 
 
 # nftables.
@@ -159,7 +197,7 @@ def with_ruleset(tmp_path: Path, *ruleset: Rule) -> FakeMachine:
 
 
 def test_the_table_lets_the_peer_in_and_drops_the_rest() -> None:
-    lines = [line.strip() for line in nft.render(openings(SITE)).splitlines()]
+    lines = [line.strip() for line in nft.render(openings(SITE), openings(SITE)).splitlines()]
     assert ('iifname "eth1" ip saddr 10.0.3.252 tcp dport 7788 accept '
             'comment "asha: tcp 7788 from 10.0.3.252 on eth1"') in lines
     assert "udp dport { 5405, 5406 } drop" in lines
@@ -249,11 +287,29 @@ def test_unloading_leaves_nothing_of_ours_and_all_else(tmp_path: Path) -> None:
     ]
 
 
+def test_nft_is_closed_to_a_removed_node(tmp_path: Path) -> None:
+    fake = alone(units(with_ruleset(tmp_path, *ours()), enabled=("asha-firewall.service",)))
+    # Without step 10 there is nothing of ours.
+    firewall.close(SITE, fake, silent)
+    assert not fake.exists(nft.TABLE_FILE)
+    fake.put(nft.TABLE_FILE, nft.render(openings(SITE), openings(SITE)))
+    loads = fake.on("systemctl restart asha-firewall.service").ran
+    firewall.close(SITE, fake, silent)
+    assert loads("systemctl restart asha-firewall.service")
+    lines = [line.strip() for line in (fake.read(nft.TABLE_FILE) or "").splitlines()]
+    assert [line for line in lines if "accept comment" in line] == [
+        'iifname "eth1" ip saddr 10.0.3.252 tcp dport 5409 accept '
+        'comment "asha: tcp 5409 from 10.0.3.252 on eth1"'
+    ]
+    assert {"udp dport { 5405, 5406 } drop", "tcp dport { 5409, 7788 } drop"} <= {
+        line.replace("7788, 5409", "5409, 7788") for line in lines}
+
+
 def test_nft_is_loaded_by_its_unit(tmp_path: Path) -> None:
     fake = units(with_ruleset(tmp_path))
-    made = nft.actions(SITE)
+    made = nft.actions(SITE, fake)
     made[0].do(fake, silent)
-    assert fake.read(nft.TABLE_FILE) == nft.render(openings(SITE))
+    assert fake.read(nft.TABLE_FILE) == nft.render(openings(SITE), openings(SITE))
     fake.on("systemctl enable asha-firewall.service")
     fake.on("systemctl restart asha-firewall.service", Outcome(code=1, err="no nft"))
     made[1].do(fake, silent)
@@ -269,7 +325,7 @@ SARK_RULES = "# SARK\n\nPing/REJECT net $FW\nACCEPT $FW net icmp\nINCLUDE sark_r
 
 def with_shorewall(tmp_path: Path, interfaces: str = "net eth0 detect dhcp\n",
                    rules: str = SARK_RULES) -> FakeMachine:
-    fake = FakeMachine(tmp_path)
+    fake = units(FakeMachine(tmp_path), enabled=("shorewall.service",)).installed("shorewall")
     for name, text in (("zones", "fw firewall\nnet ipv4"), ("interfaces", interfaces),
                        ("policy", "$FW net ACCEPT\nnet all DROP\nall all REJECT\n"),
                        ("rules", rules), ("shorewall.conf", "STARTUP_ENABLED=Yes\n")):
@@ -292,7 +348,7 @@ def blocks(fake: FakeMachine, name: str) -> list[str]:
 
 def test_shorewall_gets_a_zone_for_a_nic_that_has_none(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
-    [action] = shorewall.actions(SITE)
+    [action] = shorewall.actions(SITE, fake)
     assert not action.is_done(fake)
     assert "+ACCEPT asha:eth1:10.0.3.252 $FW udp 5405" in action.preview(fake)
     action.do(fake, silent)
@@ -320,7 +376,7 @@ def test_shorewall_keeps_the_zone_that_the_nic_has(tmp_path: Path) -> None:
     fake = with_shorewall(
         tmp_path, "?FORMAT 2\nnet NET_IF dhcp,physical=$NET\nclst eth1\n"
     ).put("/etc/shorewall/params", "NET=eth0\n")
-    [action] = shorewall.actions(SITE)
+    [action] = shorewall.actions(SITE, fake)
     action.do(fake, silent)
     assert [blocks(fake, name) for name in ("zones", "interfaces", "policy")] == [[], [], []]
     assert "ACCEPT clst:eth1:10.0.3.252 $FW tcp 7788" in blocks(fake, "rules")
@@ -331,7 +387,7 @@ def test_shorewalls_rules_go_into_the_section_of_new_connections(tmp_path: Path)
     fake = with_shorewall(
         tmp_path, rules="?SECTION ALL\n?SECTION ESTABLISHED\n?SECTION NEW\nDROP net $FW\n"
     )
-    shorewall.actions(SITE)[0].do(fake, silent)
+    shorewall.actions(SITE, fake)[0].do(fake, silent)
     text = fake.read("/etc/shorewall/rules") or ""
     assert "?SECTION NEW\n# asha begin\n" in text
 
@@ -341,7 +397,7 @@ def test_rules_that_shorewall_refuses_change_nothing(tmp_path: Path) -> None:
     before = {name: fake.read(f"/etc/shorewall/{name}")
               for name in ("zones", "interfaces", "policy", "rules")}
     with pytest.raises(Trouble, match=r"nothing was changed.*ERROR: no"):
-        shorewall.actions(SITE)[0].do(fake, silent)
+        shorewall.actions(SITE, fake)[0].do(fake, silent)
     assert before == {name: fake.read(f"/etc/shorewall/{name}") for name in before}
     assert not fake.ran("shorewall reload")
     # What was to be checked had all of it.
@@ -350,22 +406,38 @@ def test_rules_that_shorewall_refuses_change_nothing(tmp_path: Path) -> None:
 
 def test_a_shorewall_that_was_not_reloaded_is_not_done(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
-    [action] = shorewall.actions(SITE)
+    [action] = shorewall.actions(SITE, fake)
     action.do(fake, silent)
     fake.put(shorewall.COMPILED, " -s 10.0.3.252 ")
     assert not action.is_done(fake)
 
 
+def test_shorewall_is_closed_to_a_removed_node(tmp_path: Path) -> None:
+    fake = with_shorewall(tmp_path)
+    shorewall.actions(SITE, fake)[0].do(fake, silent)
+    firewall.close(SITE, alone(fake), silent)
+    assert blocks(fake, "rules") == ["ACCEPT asha:eth1:10.0.3.252 $FW tcp 5409",
+                                     "ACCEPT $FW asha:eth1:10.0.3.252 tcp 5409"]
+    assert len(fake.ran("shorewall reload")) == 2
+    # Cut off before the reload: what is in force is looked at.
+    [action] = shorewall.actions(SITE, fake)
+    rule = " -A net-fw -s 10.0.3.252 -p tcp --dport {} -j ACCEPT\n"
+    fake.put(shorewall.COMPILED, rule.format(5409) + rule.format(7788))
+    assert not action.is_done(fake)
+    fake.put(shorewall.COMPILED, rule.format(5409))
+    assert action.is_done(fake)
+
+
 def test_a_stopped_shorewall_is_not_started(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path).on("shorewall status", Outcome(code=3))
-    shorewall.actions(SITE)[0].do(fake, silent)
+    shorewall.actions(SITE, fake)[0].do(fake, silent)
     assert not fake.ran("shorewall reload")
-    assert shorewall.actions(SITE)[0].is_done(fake)
+    assert shorewall.actions(SITE, fake)[0].is_done(fake)
 
 
 def test_a_nic_in_several_zones_is_the_administrators(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path, "- eth0\n")
-    [action] = shorewall.actions(SITE)
+    [action] = shorewall.actions(SITE, fake)
     assert "CANNOT" in action.preview(fake)
     assert not action.is_done(fake)
     with pytest.raises(Trouble, match="no zone of its own"):
@@ -381,7 +453,7 @@ def test_a_block_without_an_end_costs_no_line_of_the_administrators(
     tmp_path: Path, rules: str
 ) -> None:
     fake = with_shorewall(tmp_path, rules=rules)
-    [action] = shorewall.actions(SITE)
+    [action] = shorewall.actions(SITE, fake)
     assert "CANNOT" in action.preview(fake)
     assert not action.is_done(fake)
     with pytest.raises(Trouble, match='rules has a line "# asha begin" without') as trouble:
@@ -393,7 +465,7 @@ def test_a_block_without_an_end_costs_no_line_of_the_administrators(
 def test_shorewalls_files_keep_their_owner(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
     fake.owners["/etc/shorewall/rules"] = ("root", "adm")
-    shorewall.actions(SITE)[0].do(fake, silent)
+    shorewall.actions(SITE, fake)[0].do(fake, silent)
     assert fake.owners["/etc/shorewall/rules"] == ("root", "adm")
 
 

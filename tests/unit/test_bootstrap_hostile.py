@@ -14,6 +14,7 @@ from asha.bootstrap import ami, asteriskconf, checks_storage, copy, handover, li
 from asha.bootstrap.facts import Facts
 from asha.bootstrap.finding import Look
 from asha.bootstrap.record import Moved
+from asha.cluster.secret import Secret
 from asha.data import owners
 from asha.machine import Machine
 from asha.rootwork import Directory, Untrusted
@@ -284,7 +285,7 @@ def test_a_managers_file_that_leads_out_is_not_replaced(etc: Directory, tmp_path
     Path(etc.path, "manager.conf").unlink()
     Path(etc.path, "manager.conf").symlink_to(tmp_path / "outside.conf")
     with pytest.raises(Untrusted, match="leads out of"):
-        ami.add_account(etc, "asha", "secret", lambda text: None)
+        ami.add_account(etc, Secret(bytes(32)), lambda text: None)
     assert Path(etc.path, "manager.conf").is_symlink()
 
 
@@ -302,7 +303,7 @@ def test_one_that_leads_to_a_file_beside_it_becomes_a_file_like_that(etc: Direct
     other.chmod(0o604)
     before = other.read_text()
     Path(etc.path, "manager.conf").symlink_to("other.conf")
-    ami.add_account(etc, "asha", "secret", lambda text: None)
+    ami.add_account(etc, Secret(bytes(32)), lambda text: None)
     assert Path(etc.path, "manager.conf").read_text() == f"{before}#include asha_manager.conf\n"
     assert Path(etc.path, "manager.conf").stat().st_mode & 0o7777 == 0o604
     assert other.read_text() == before

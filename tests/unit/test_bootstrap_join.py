@@ -123,6 +123,8 @@ class Node:
         self.machine.put(conf.CONF, FIRST).put(facts.MARKER)
         self.machine.put(corosync.CONF, corosync.render(self.site, joined=False))
         self.machine.on("systemctl start --no-block asha-network.service")
+        self.machine.on("systemctl is-active firewalld.service", Outcome("inactive", 3))
+        self.machine.on("crm_attribute")
         self.cluster = Cluster(self.machine)
         self.secret = SECRET
         self.log: list[str] = []

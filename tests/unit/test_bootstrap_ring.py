@@ -58,6 +58,7 @@ class Cluster:
         self.active: set[str] = {"corosync.service", "pacemaker.service"}
         self.enabled: set[str] = set()
         self.dc_after = 24.0
+        self.told = ""
         self.started = 0.0
         fake.put(corosync.CONF, DEBIANS)
         fake.put(f"{ring.CIB}/cib.xml", '<cib><node id="1" uname="node1"/></cib>')
@@ -91,6 +92,11 @@ class Cluster:
         return Outcome()
 
     def _attribute(self, argv: tuple[str, ...]) -> Outcome:
+        if argv[1:5] == ("--node", argv[2], "--name", "asha-secret"):
+            assert "pacemaker.service" in self.active
+            if argv[5] == "--update":
+                self.told = argv[6]
+            return Outcome(self.told)
         assert argv[1:] == ("--type", "crm_config", "--name", "dc-deadtime", "--update", "5s")
         assert "pacemaker.service" not in self.active, "it has read its configuration already"
         return Outcome()
@@ -118,7 +124,8 @@ def test_the_first_node_is_a_cluster_of_its_own(cluster: Cluster) -> None:
     assert fake.path(corosync.AUTHKEY).stat().st_mode & 0o777 == 0o400
     assert fake.read(f"{ring.CIB}/cib.xml") == "<cib/>"
     assert fake.owners[f"{ring.CIB}/cib.xml"] == ("hacluster", "haclient")
-    assert fake.ran("crm_attribute")
+    assert fake.ran("crm_attribute --type")
+    assert cluster.told == SECRET.key_id()
     assert not fake.exists(f"{ring.CIB}/cib-1.raw")
     assert not fake.exists(f"{ring.RINGS}/ringid_1")
     assert fake.lines.index("systemctl stop pacemaker.service corosync.service") < (

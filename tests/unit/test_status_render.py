@@ -20,6 +20,7 @@ from asha.status.model import (
     Address,
     Disks,
     Finding,
+    Generation,
     Line,
     Link,
     Node,
@@ -75,6 +76,20 @@ def said(status: Status, about: Circumstances = USUAL) -> str:
 
 def notes(status: Status, about: Circumstances) -> str:
     return "\n".join(f.what for f in findings(status, about) if f.level == NOTE)
+
+
+def test_secrets_that_differ_are_told_and_a_change_that_is_half_done() -> None:
+    same = changed(secrets=(Generation("crm1", "K7QF"), Generation("crm2", "K7QF")))
+    assert said(same) == ""
+    assert "Secret      crm1 K7QF, crm2 K7QF" in render.screen(same)
+    assert as_json(same)["secrets"] == ({"node": "crm1", "id": "K7QF", "coming": ""},
+                                        {"node": "crm2", "id": "K7QF", "coming": ""})
+    text = said(changed(secrets=(Generation("crm1", "M2ZZ"), Generation("crm2", "K7QF"))))
+    assert "the nodes' secrets differ (crm1 M2ZZ, crm2 K7QF): crm2 cannot come back" in text
+    assert "on crm2: asha secret rotate, which asks for the one of crm1" in text
+    text = said(changed(secrets=(Generation("crm1", "K7QF", "M2ZZ"), Generation("crm2", "K7QF"))))
+    assert "half done (crm1 from K7QF to M2ZZ) -> asha secret rotate" in text
+    assert "differ" not in text
 
 
 def test_a_healthy_cluster_has_nothing_to_say() -> None:

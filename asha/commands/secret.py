@@ -1,0 +1,238 @@
+"""``asha secret rotate``: another secret for the cluster, on both nodes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from asha.bootstrap import join, membership, ports, rotation
+from asha.bootstrap.console import Console, ask
+from asha.bootstrap.join import WrongSecretThere
+from asha.bootstrap.wire import Body
+from asha.cluster import generation
+from asha.cluster.secret import Secret
+from asha.cluster.site import Site
+from asha.commands.common import (
+    SECRET,
+    given_secret,
+    load_site,
+    need_installed,
+    need_root,
+    only_one,
+)
+from asha.machine import Machine
+from asha.terminal import answer, say
+from asha.trouble import Trouble
+
+EPILOG = """\
+asha secret rotate, on one node: makes a new secret, shows it and waits for the other.
+asha secret rotate, on the other: asks for it. Then Corosync, DRBD and the monitor's AMI
+account get their new keys on both nodes. No call is interrupted, and the nodes hear each
+other all the while. Cut off at any point, on either node, the same command goes on.
+
+When: the secret may be known to somebody. After asha remove-node, which does it itself.
+When asha install or asha status says that the secrets do not agree.
+
+--alone: the other node is off, or is not to have it. It is not heard any more, by
+Corosync, DRBD and asha install alike, until asha secret rotate there has asked for the
+new secret.
+
+--secret-file: the new secret, as it would be typed; - for standard input. With --yes on
+the first node and this on the other nothing is asked.
+"""
+
+# For a person who walks to the other machine, and types 56 letters there.
+WAIT_SECONDS = 3600.0
+LOOK_EVERY = 0.5
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("rotate", "apply"), metavar="rotate",
+                        help="change it (apply STEP: as asha-secret@.service calls it)")
+    parser.add_argument("step", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("--yes", action="store_true", help="do not ask before the change")
+    parser.add_argument("--alone", action="store_true", help="on this node only")
+    parser.add_argument("--secret-file", metavar="FILE",
+                        help="a file with the new secret, - for standard input")
+
+
+def run(options: argparse.Namespace) -> int:
+    need_root("asha secret")
+    machine = Machine()
+    site = load_site()
+    if options.what == "apply":
+        return _apply(machine, site, options.step or "")
+    need_installed(machine)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    console = Console()
+    given = given_secret(options.secret_file) if options.secret_file else None
+    try:
+        if options.alone or not ports.is_member(site, machine):
+            _alone(machine, site, options, given, console)
+        else:
+            _together(machine, site, options, given, console)
+    except KeyboardInterrupt:
+        if generation.pending(machine):
+            say("\ninterrupted: asha secret rotate goes on, on either node")
+        raise
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+# One node.
+
+def _alone(machine: Machine, site: Site, options: argparse.Namespace, given: Secret | None,
+           console: Console) -> None:
+    there = site.there.name
+    if site.there.nodeid in membership.members(machine):
+        raise Trouble(f"{there} is in the cluster: nothing was changed",
+                      "asha secret rotate without --alone changes it on both nodes")
+    new = generation.pending(machine)
+    if new is None:
+        _confirm(options, f"The secret is changed on {site.here.name} alone. {there} has to be "
+                          "told\nbefore it is heard again: asha secret rotate, there.")
+    with only_one():
+        new = given or new or Secret.generate()
+        rotation.begin(machine, site, new)
+        rotation.Walk(machine, site, new, console.note).run()
+    say(f"\n{shown(new)}\n\n{there} needs it before it may come back: asha secret rotate there "
+          "asks for it\n(a bare machine: asha install).")
+
+
+def shown(secret: Secret) -> str:
+    return ("The new cluster secret. Write it down.\n\n"
+            f"    {secret.typed}\n\n(It stays in {SECRET}, for root alone.)")
+
+
+# Two nodes.
+
+def _together(machine: Machine, site: Site, options: argparse.Namespace, given: Secret | None,
+              console: Console) -> None:
+    there = site.there.name
+    mine, own = generation.pending(machine), generation.current(machine)
+    proved, look = _look(site, [one for one in (mine, own) if one])
+    if look is None:
+        say(f"{there} has another secret. It is in {SECRET} on {there}, or in {SECRET}.new.")
+        proved, look = _typed(site, given, "")
+    elif look["new"] and look["new"] != proved.key_id():
+        say(f"{there} has a new secret already, and shows it there ({SECRET}.new).")
+        proved, look = _typed(site, given, str(look["new"]))
+    elif proved == own and proved != mine and not look["new"]:
+        # Nothing is begun there.
+        _offer(machine, site, options, given or mine, console)
+        return
+    if look["new"] not in ("", proved.key_id()):
+        raise Trouble(f"that is the old secret of {there}, which is changing it",
+                      f"the new one is in {SECRET}.new there")
+    walk(machine, site, proved, look, console)
+
+
+def _look(site: Site, secrets: list[Secret]) -> tuple[Secret, Body | None]:
+    """The first of them that the other node takes, and what it says of its own; None
+    where it takes none. Raises Trouble where it cannot be asked."""
+    for secret in secrets:
+        try:
+            return secret, join.ask_secret(site, secret)
+        except WrongSecretThere:
+            continue
+        except Trouble as trouble:
+            raise Trouble(
+                f"{trouble}; nothing was changed",
+                f"{trouble.mend}. If it is off for long: asha secret rotate --alone",
+            ) from None
+    return Secret.generate(), None
+
+
+def _typed(site: Site, given: Secret | None, key_id: str) -> tuple[Secret, Body]:
+    """A secret that the other node takes, from ``given`` or a person. Raises Trouble."""
+    if given is None and not sys.stdin.isatty():
+        raise Trouble(f"the secret of {site.there.name} is needed",
+                      "give it with --secret-file FILE (- for standard input)")
+    while True:
+        try:
+            secret = given or Secret.parse(answer("new cluster secret: "))
+            if key_id and secret.key_id() != key_id:
+                raise ValueError(f"it is not the new one of {site.there.name}")
+            return secret, join.ask_secret(site, secret)
+        except (ValueError, WrongSecretThere) as wrong:
+            if given:
+                raise Trouble(str(wrong), f"it is in {SECRET}.new (or {SECRET}) on "
+                                          f"{site.there.name}") from None
+            say(f"  {wrong}")
+        except EOFError:
+            raise KeyboardInterrupt from None
+
+
+def _offer(machine: Machine, site: Site, options: argparse.Namespace, new: Secret | None,
+           console: Console) -> None:
+    """Keep the new secret and wait until the other node has it, and has seen to all."""
+    there = site.there.name
+    if generation.pending(machine) is None:
+        _confirm(options, "A new cluster secret for both nodes. The telephones go on. It has to "
+                          f"be typed on {there}.")
+    with only_one():
+        new = new or Secret.generate()
+        rotation.begin(machine, site, new)
+    say(f"{shown(new)}\n\nNow on {there}: asha secret rotate asks for it.")
+    begun = machine.now()
+    while generation.pending(machine) is not None or generation.current(machine) != new:
+        passed = machine.now() - begun
+        if passed >= WAIT_SECONDS:
+            raise Trouble(f"{there} has not got the new secret yet",
+                          "the old one is in use until then; asha secret rotate goes on")
+        if rotation.is_applied(machine, new):
+            console.say(f"{there} has it; the last keys are being changed")
+        else:
+            console.say(f"waiting for {there} ({passed:.0f} s); Ctrl-C does no harm")
+        machine.pause(LOOK_EVERY)
+    console.note(f"{site.here.name} and {there} have the new secret: asha status")
+
+
+def walk(machine: Machine, site: Site, new: Secret, look: Body, console: Console) -> None:
+    """Both nodes have ``new``. Where this one is no member of the other's cluster, or the
+    other is done, only what is this node's own is left."""
+    there, member = site.there.name, look["member"] is True
+    finished = look["id"] == new.key_id() and look["applied"] is True and not look["new"]
+    with only_one():
+        if generation.current(machine) != new or not rotation.is_applied(machine, new):
+            rotation.begin(machine, site, new)
+        rotation.Walk(
+            machine, site, new, console.note,
+            elsewhere=(lambda step: join.have_rotated(site, new, step)) if member else None,
+            with_accounts=member and not finished,
+        ).run()
+    if member:
+        say(f"{site.here.name} and {there} have the new secret: asha status")
+    else:
+        say(f"{site.here.name} has the new secret, and is no member of {there}'s cluster: "
+              "asha install\nasks to be let in")
+
+
+def _confirm(options: argparse.Namespace, text: str) -> None:
+    if not options.yes:
+        say(text)
+        if not ask("Go on?"):
+            raise Trouble("nothing was changed", "asha secret rotate --yes does not ask")
+
+
+# As asha-secret@.service runs it.
+
+def _apply(machine: Machine, site: Site, instance: str) -> int:
+    step, _, key_id = instance.partition(":")
+    if step not in rotation.STEPS:
+        raise Trouble(f"there is no step {step}", ", ".join(rotation.STEPS))
+    machine.remove(rotation.TOLD)
+    try:
+        with only_one():
+            rotation.apply(step, machine, site, rotation.find(machine, key_id))
+    except Trouble as trouble:
+        rotation.tell(machine, trouble)
+        raise
+    return 0
