@@ -54,7 +54,7 @@ def _text(machine: Machine, path: str) -> str:
     try:
         text = machine.read(path) or ""
         text.encode()
-    except (OSError, ValueError):  # also for a name with a zero byte
+    except (OSError, ValueError, Trouble):  # also for a name with a zero byte
         return ""
     return text
 

@@ -174,4 +174,4 @@ def test_a_name_cannot_forge_a_line(start: Start, point: str) -> None:
     start(f"{code}; f = open({point + '/file'!r})")
     (holder,) = holders.find([point])
     assert holder.name.isprintable()
-    assert holder.name.startswith("?[2J")
+    assert holder.name.startswith("\\x1b[2J")
