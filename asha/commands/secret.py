@@ -28,20 +28,22 @@ from asha.terminal import answer, say
 from asha.trouble import Trouble
 
 EPILOG = """\
-asha secret rotate, on one node: makes a new secret, shows it and waits for the other.
-asha secret rotate, on the other: asks for it. Then Corosync, DRBD and the monitor's AMI
-account get their new keys on both nodes. No call is interrupted, and the nodes hear each
-other all the while. Cut off at any point, on either node, the same command goes on.
+asha secret rotate, on one node: makes a new secret, shows it and waits for the
+other.
+asha secret rotate, on the other: asks for it. Then Corosync, DRBD and the
+monitor's AMI account get their new keys on both nodes. No call is interrupted,
+and the nodes hear each other all the while. Cut off at any point, on either
+node, the same command goes on.
 
-When: the secret may be known to somebody. After asha remove-node, which does it itself.
-When asha install or asha status says that the secrets do not agree.
+When: the secret may be known to somebody. After asha remove-node, which does it
+itself. When asha install or asha status says that the secrets do not agree.
 
---alone: the other node is off, or is not to have it. It is not heard any more, by
-Corosync, DRBD and asha install alike, until asha secret rotate there has asked for the
-new secret.
+--alone: the other node is off, or is not to have it. It is not heard any more,
+by Corosync, DRBD and asha install alike, until asha secret rotate there has
+asked for the new secret.
 
---secret-file: the new secret, as it would be typed; - for standard input. With --yes on
-the first node and this on the other nothing is asked.
+--secret-file: the new secret, as it would be typed; - for standard input. With
+--yes on the first node and this on the other nothing is asked.
 """
 
 # For a person who walks to the other machine, and types 56 letters there.
@@ -106,9 +108,9 @@ def _alone(machine: Machine, site: Site, options: argparse.Namespace, given: Sec
           "asks for it\n(a bare machine: asha install).")
 
 
-def shown(secret: Secret) -> str:
+def shown(secret: Secret, where: str = f"It stays in {SECRET}") -> str:
     return ("The new cluster secret. Write it down.\n\n"
-            f"    {secret.typed}\n\n(It stays in {SECRET}, for root alone.)")
+            f"    {secret.typed}\n\n({where}, for root alone.)")
 
 
 # Two nodes.
@@ -175,12 +177,13 @@ def _offer(machine: Machine, site: Site, options: argparse.Namespace, new: Secre
     """Keep the new secret and wait until the other node has it, and has seen to all."""
     there = site.there.name
     if generation.pending(machine) is None:
-        _confirm(options, "A new cluster secret for both nodes. The telephones go on. It has to "
-                          f"be typed on {there}.")
+        _confirm(options, "A new cluster secret for both nodes. The telephones go on.\n"
+                          f"It has to be typed on {there}.")
     with only_one():
         new = new or Secret.generate()
         rotation.begin(machine, site, new)
-    say(f"{shown(new)}\n\nNow on {there}: asha secret rotate asks for it.")
+    waits = f"Until both nodes have it, it is in {SECRET}.new"
+    say(f"{shown(new, waits)}\n\nNow on {there}: asha secret rotate asks for it.")
     begun = machine.now()
     while generation.pending(machine) is not None or generation.current(machine) != new:
         passed = machine.now() - begun
