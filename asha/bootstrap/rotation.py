@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asha.bootstrap import accounts, ami, membership
-from asha.bootstrap.action import Action, Run, Say
+from asha.bootstrap.action import Action, Call, Say
 from asha.cluster import corosync, drbd, generation, pacemaker
 from asha.cluster import secret as secrets
 from asha.cluster.pacemaker import TELEPHONES
@@ -70,13 +70,17 @@ def publish(machine: Machine, site: Site) -> None:
 
 
 def publish_action(site: Site, secret: Secret) -> Action:
-    """For an installer, once the cluster runs."""
-    about = ["crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE]
-    return Run(
+    """For an installer, once the cluster runs. No command of its own: a script that is
+    written beforehand does not know the secret yet."""
+    return Call(
+        name="secret-id",
         title="tell the cluster which secret this node has (its id)",
-        argv=[*about, "--update", secret.key_id()],
-        done=lambda machine: machine.says(*about, "--query", "--quiet").strip()
-        == secret.key_id(),
+        what=f"crm_attribute --node {site.here.name} --name {generation.ATTRIBUTE} --update ID",
+        work=lambda machine, say: publish(machine, site),
+        done=lambda machine: machine.says(
+            "crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE,
+            "--query", "--quiet",
+        ).strip() == secret.key_id(),
     )
 
 

@@ -151,6 +151,7 @@ def undisturbed(cluster: Cluster) -> Iterator[None]:
                     lost.append(f"{node.name}: {said}")
 
     with Prober(lab) as prober, ThreadPoolExecutor(max_workers=1) as watchers:
+        prober.wait_answering(time.monotonic())
         begun = time.monotonic()
         watcher = watchers.submit(watch)
         try:
