@@ -70,17 +70,20 @@ def publish(machine: Machine, site: Site) -> None:
 
 
 def publish_action(site: Site, secret: Secret) -> Action:
-    """For an installer, once the cluster runs. No command of its own: a script that is
-    written beforehand does not know the secret yet."""
+    """For an installer, once the cluster runs. A script that is written beforehand does
+    not know the secret yet: so it is no command."""
+    about = ["crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE]
+
+    def work(machine: Machine, say: Say) -> None:
+        machine.run(*about, "--update", secret.key_id())
+
     return Call(
         name="secret-id",
         title="tell the cluster which secret this node has (its id)",
-        what=f"crm_attribute --node {site.here.name} --name {generation.ATTRIBUTE} --update ID",
-        work=lambda machine, say: publish(machine, site),
-        done=lambda machine: machine.says(
-            "crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE,
-            "--query", "--quiet",
-        ).strip() == secret.key_id(),
+        what=" ".join([*about, "--update", "ID"]),
+        work=work,
+        done=lambda machine: machine.says(*about, "--query", "--quiet").strip()
+        == secret.key_id(),
     )
 
 
