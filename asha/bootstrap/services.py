@@ -27,10 +27,6 @@ GOES_ELSEWHERE = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 
-# The cluster starts these through their units, once the store is mounted; Apache through
-# an agent of its own.
-BY_UNIT = ("asterisk.service", "mariadb.service", "slapd.service")
-
 RELOAD_SECONDS = 90.0
 ANSWER_SECONDS = 10.0
 
@@ -55,7 +51,8 @@ def _drop_in_path(unit: str) -> str:
 
 
 def _drop_in(unit: str) -> Write:
-    if unit in BY_UNIT:
+    if unit in ("asterisk.service", "slapd.service"):
+        # The cluster starts these two through their units, once the store is mounted.
         conditions = (f"ConditionPathExists=|!{MARKER}\n"
                       f"ConditionPathIsMountPoint=|{STORE}\n")
     else:
