@@ -316,8 +316,11 @@ def test_a_port_that_is_not_asterisks_any_more_is_told_nothing(
     told: list[bytes] = []
 
     def greets(caller: socket.socket) -> None:
-        caller.sendall(b"Asterisk Call Manager/5.0.4\r\n")
-        told.append(caller.recv(65536))
+        try:
+            caller.sendall(b"Asterisk Call Manager/5.0.4\r\n")
+            told.append(caller.recv(65536))
+        except ConnectionError:  # hung up on before it has read
+            told.append(b"")
 
     port = listen(greets)
     monkeypatch.setattr(Endpoint, "is_held", False)
