@@ -10,6 +10,7 @@ import grp
 import os
 import pwd
 import shutil
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -166,3 +167,11 @@ def sync_directory(place: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def tell_ready() -> None:
+    """Tell systemd, which has waited for it, that the service is up: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+            link.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)

@@ -1,10 +1,12 @@
-"""A lab for tests, or the reason why there is none."""
+"""A lab for tests, or the reason why there is none; and what many tests need."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +30,12 @@ def lab_or_skip(
         yield lab
     finally:
         lab.down()
+
+
+@pytest.fixture(scope="session")
+def common() -> Iterator[Path]:
+    """A directory that every user may come to: pytest's own are closed, and closed again
+    by each pytest that starts."""
+    with tempfile.TemporaryDirectory(prefix="asha-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)

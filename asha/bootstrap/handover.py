@@ -13,7 +13,6 @@ down before (see record.py).
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import sys
 import time
@@ -29,7 +28,7 @@ from asha.bootstrap.record import BEGUN, COPIED, MOVING, RECORD, TAKEN, Moved, R
 from asha.cluster import cib
 from asha.cluster.site import Site
 from asha.data import mountinfo
-from asha.machine import Machine
+from asha.machine import Machine, tell_ready
 from asha.ocf.child import is_alive
 from asha.rootwork import Directory, is_roots_alone
 from asha.trouble import Trouble
@@ -439,7 +438,7 @@ def watch(machine: Machine, pid: int, say: Say) -> None:
 
     record = records.load(machine)
     if record is None or record.owner[0] != pid:
-        _tell_ready()
+        tell_ready()
         return
     try:
         handle = os.pidfd_open(pid)
@@ -447,7 +446,7 @@ def watch(machine: Machine, pid: int, say: Say) -> None:
         handle = -1
     # Only now: the number could have gone to another process before.
     alive = handle >= 0 and is_alive(pid, record.owner[1])
-    _tell_ready()
+    tell_ready()
     if alive:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
@@ -457,14 +456,6 @@ def watch(machine: Machine, pid: int, say: Say) -> None:
         if record is not None and record.is_orphaned(machine):
             say(f"the installer (pid {pid}) has ended without finishing")
             _recover(machine, record, say)
-
-
-def _tell_ready() -> None:
-    """The protocol of sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
-            link.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
 
 
 # For the plan.

@@ -9,7 +9,7 @@ from asha.bootstrap.wire import PORT
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import SECRET, load_site, only_one
-from asha.machine import Machine
+from asha.machine import Machine, tell_ready
 from asha.ocf.text import printable
 from asha.terminal import warn
 from asha.trouble import Trouble
@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
         raise Trouble(f"cannot listen at {site.here.address}, port {PORT}: {problem.strerror}",
                       f"who does: ss -tlnp sport = {PORT}") from None
     _log(f"{site.here.name} listens at {site.here.address}, port {PORT}")
+    # Not before: who starts the service may send the other node here at once.
+    tell_ready()
     Listener(Machine(), _load, only_one, _log).serve(server)
 
 

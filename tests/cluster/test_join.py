@@ -341,7 +341,9 @@ def test_a_new_secret_changes_no_membership(release: str) -> None:
         rings = [ring(node) for node in (first, second)]
         with quorum_never_lost(first):
             waiting = first.start("asha", "secret", "rotate", "--yes")
-            wait_for(first.path(generation.PENDING).exists, "a new secret", timeout=30)
+            wait_for(lambda: first.path(generation.PENDING).exists()
+                     or waiting.poll() is not None, "a new secret", timeout=60)
+            assert waiting.poll() is None, waiting.communicate()
             new = Secret.parse(first.path(generation.PENDING).read_text())
             second.run("asha", "secret", "rotate", "--secret-file", "-", stdin=new.typed,
                        timeout=120)

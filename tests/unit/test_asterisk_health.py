@@ -193,8 +193,10 @@ class Pbx:
 
 
 @pytest.fixture(scope="session")
-def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return FakeProcess.make_binary(tmp_path_factory.mktemp("sbin"))
+def binary(common: Path) -> Path:
+    made = FakeProcess.make_binary(common)
+    made.chmod(0o755)
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -1572,13 +1574,8 @@ ACCOUNT = 54321
 
 
 @pytest.fixture
-def strangers(pbx: Pbx, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def strangers(pbx: Pbx) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Processes of Asterisk's program that somebody else than root runs."""
-    os.chmod(pbx.binary, 0o755)
-    for folder in (pbx.binary.parent, *pbx.binary.parent.parents):
-        if folder.stat().st_mode & 0o1:
-            break
-        folder.chmod(folder.stat().st_mode | 0o11)
     made: list[subprocess.Popen[bytes]] = []
 
     def make(uid: int, *, halted: bool = False) -> subprocess.Popen[bytes]:
