@@ -46,6 +46,8 @@ MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 0x1, 0x2, 0x4
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
 
+ACCESS_LIST = "system.posix_acl_access"
+
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -225,13 +227,18 @@ class Directory:
         """A new, empty file with that owner and mode. FileExistsError where one is."""
         descriptor = os.open(_single(name), _NEW, 0o600, dir_fd=self.fd)
         try:
+            _set_access_list(descriptor, b"")
             _dress(descriptor, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode) & 0o777)
         finally:
             os.close(descriptor)
 
     def write(self, name: str, data: bytes, *, uid: int = 0, gid: int = 0,
-              mode: int = 0o600) -> None:
-        """A whole file or the old one, also when the power fails."""
+              mode: int = 0o600, acl: bytes = b"") -> None:
+        """A whole file or the old one, also when the power fails.
+
+        ``acl`` is of ``access_list``. Without one nobody has more than ``mode`` says,
+        whatever the directory would give to what is new in it.
+        """
         draft = f".{_single(name)}.asha-new"
         self.remove(draft)
         descriptor = os.open(draft, _NEW, 0o600, dir_fd=self.fd)
@@ -239,7 +246,10 @@ class Directory:
             try:
                 with open(descriptor, "wb", closefd=False) as file:
                     file.write(data)
+                _set_access_list(descriptor, b"")
                 _dress(descriptor, uid, gid, mode)
+                if acl:
+                    _set_access_list(descriptor, acl)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -458,6 +468,26 @@ def _dress(descriptor: int, uid: int, gid: int, mode: int) -> None:
     if os.geteuid() == 0:
         os.fchown(descriptor, uid, gid)
     os.fchmod(descriptor, mode)
+
+
+def access_list(descriptor: int) -> bytes:
+    """The access list of an open file, b"" for none beside its mode (acl(5))."""
+    try:
+        return os.getxattr(descriptor, ACCESS_LIST)
+    except OSError:
+        return b""
+
+
+def _set_access_list(descriptor: int, acl: bytes) -> None:
+    """Of the owner of a directory is what new files in it get by themselves."""
+    if acl:
+        os.setxattr(descriptor, ACCESS_LIST, acl)
+        return
+    try:
+        os.removexattr(descriptor, ACCESS_LIST)
+    except OSError as problem:
+        if problem.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise
 
 
 def _openat2(descriptor: int, path: str, flags: int) -> int:

@@ -40,6 +40,16 @@ WRITE_SECONDS = 0.5
 
 # Seconds after its time by which gdb is ended even if nobody of us is there to do it.
 TIMEOUT_LATER = 1.0
+# gdb opens what the process names: libraries, its program, source files, and anybody may
+# name a device that does something when it is opened. So it opens them as the process's own
+# user, and of root's rights has the one to look into a process. nogroup's number is Debian's
+# (base-passwd).
+NO_GROUP = 65534
+AS_USER = (
+    "setpriv", f"--regid={NO_GROUP}", "--clear-groups", "--inh-caps=-all,+sys_ptrace",
+    "--ambient-caps=-all,+sys_ptrace", "--bounding-set=-all,+sys_ptrace", "--no-new-privs",
+)
+
 # timeout(1) where the program is not there.
 CANNOT_FIND = 127
 
@@ -158,9 +168,11 @@ class Collector:
                 return
         seconds = max(0.1, self.deadline.remaining() - WRITE_SECONDS)
         # When Pacemaker kills this monitor, gdb must not go on holding Asterisk up.
-        argv = ["timeout", "--signal=KILL", f"{seconds + TIMEOUT_LATER:.1f}", "gdb", "-batch",
-                "-nx", "-p", str(self.process.pid), "-iex", "set debuginfod enabled off", "-ex",
-                "thread apply all bt"]
+        argv = ["timeout", "--signal=KILL", f"{seconds + TIMEOUT_LATER:.1f}",
+                *_as_user_of(self.process), "gdb", "-batch", "-nx", "-p",
+                str(self.process.pid), "-iex", "set debuginfod enabled off",
+                # Not through the process's mount namespace, which takes more rights.
+                "-iex", "set sysroot /", "-ex", "thread apply all bt"]
         try:
             done = self.run(*argv, cap=seconds)
             if done.code == CANNOT_FIND:
@@ -178,6 +190,12 @@ class Collector:
             # had just sent to a thread, to attach to it, then stops all of them (seen).
             self.process.send(signal.SIGCONT)
         self._keep("backtraces.txt", lambda: said)
+
+
+def _as_user_of(process: Process) -> tuple[str, ...]:
+    """What has a command run as the process's user; nothing for root's."""
+    user = next(iter(process.users[1:]), 0)
+    return (*AS_USER, f"--reuid={user}") if user and os.geteuid() == 0 else ()
 
 
 def prune(directory: str, events: int, megabytes: int, deadline: Deadline) -> None:

@@ -239,10 +239,11 @@ def include(directory: Directory, name: str, ours: str) -> None:
     try:
         # Of one and the same file, whatever has its name by now.
         about = os.fstat(descriptor)
+        acl = rootwork.access_list(descriptor)
         text = rootwork.read_open(descriptor, directory.name(name), asteriskconf.FILE_MOST)
     finally:
         os.close(descriptor)
     if text and not text.endswith(b"\n"):
         text += b"\n"
     directory.write(name, text + line, uid=about.st_uid, gid=about.st_gid,
-                    mode=stat.S_IMODE(about.st_mode) & 0o777)
+                    mode=stat.S_IMODE(about.st_mode) & 0o777, acl=acl)

@@ -480,7 +480,9 @@ def _verify(machine: Machine, directories: list[Live], trees: list[Tree], sizes:
 
     # What has changed since the first copy began. A minute for a clock that was set back.
     fresh = (float(claim.get("begun", 0.0)) - 60.0) * tree.NANO
-    path, guarded = "", set[int]()
+    path = ""
+    # Of all trees: with two that are his, somebody may move a file from one to the other.
+    guarded = set[int]().union(*(size.guarded for size in sizes))
 
     def by_content(inside: str, about: os.stat_result) -> bool:
         return (path.startswith(DATABASES) or inside.endswith(DATABASE_NAMES)
@@ -488,8 +490,8 @@ def _verify(machine: Machine, directories: list[Live], trees: list[Tree], sizes:
 
     say("verifying the copy")
     comparison = tree.Comparison(by_content, progress)
-    for one, source, size in zip(directories, trees, sizes, strict=True):
-        path, guarded = one.path, size.guarded
+    for one, source in zip(directories, trees, strict=True):
+        path = one.path
         with live.told(), _copy_of(machine, one) as target, \
                 live.view(target, target.path) as copied:
             try:

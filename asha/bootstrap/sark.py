@@ -120,34 +120,36 @@ def _update(link: sqlite3.Connection, wanted: dict[str, str]) -> None:
 
 
 def _set_in_a_copy(directory: Directory, name: str, wanted: dict[str, str]) -> None:
-    link, about = _in_memory(directory, name)
+    link, about, acl = _in_memory(directory, name)
     try:
         _update(link, wanted)
         data = link.serialize()
     finally:
         link.close()
     directory.write(name, data, uid=about.st_uid, gid=about.st_gid,
-                    mode=stat.S_IMODE(about.st_mode) & 0o777)
+                    mode=stat.S_IMODE(about.st_mode) & 0o777, acl=acl)
 
 
-def _in_memory(directory: Directory, name: str) -> tuple[sqlite3.Connection, os.stat_result]:
-    """The bytes alone: no journal beside it is looked at as root."""
+def _in_memory(directory: Directory,
+               name: str) -> tuple[sqlite3.Connection, os.stat_result, bytes]:
+    """The bytes alone: no journal beside it is looked at as root. With its access list."""
     descriptor = directory.open(name)
     try:
         about = os.fstat(descriptor)
+        acl = rootwork.access_list(descriptor)
         data = rootwork.read_open(descriptor, directory.name(name), DATABASE_MOST)
     finally:
         os.close(descriptor)
     link = sqlite3.connect(":memory:")
     link.deserialize(data)
-    return link, about
+    return link, about, acl
 
 
 def is_set(directory: Directory, name: str, wanted: dict[str, str]) -> bool:
     def work(top: str) -> str:
         inside = f"{top}/{name}"
         if is_roots_among_others(inside):
-            link, _ = _in_memory(directory, name)
+            link, _, _ = _in_memory(directory, name)
         else:
             become_owner(inside)
             link = _open(inside, "ro")

@@ -55,8 +55,8 @@ class Size:
     entries: int = 0
     bytes: int = 0
     sockets: list[str] = field(default_factory=list)
-    # How large the files are that not everybody may read, where another owns a directory
-    # above: with it he could give one the name of a file of his own.
+    # How large the files are that not everybody may read, or come to, where another owns a
+    # directory above: with it he could give one the name of a file of his own.
     guarded: set[int] = field(default_factory=set)
 
 
@@ -81,15 +81,18 @@ def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
 def measure(top: str) -> Size:
     """Raises OSError. What goes away or is swapped meanwhile is not counted."""
     size = Size()
-    # By directory, who may rename in it or above it, root left out.
-    above: dict[str, Writers] = {}
+    # By directory, who may rename above it, root left out, and who of them may not come to it.
+    above: dict[str, tuple[Writers, Writers]] = {}
     for folder, folders, files in os.walk(top):  # by name: in a view
-        outer: Writers = above.pop(folder, frozenset())
+        outer, kept_out = above.pop(folder, (frozenset(), frozenset()))
         try:
-            whose = outer | _who_writes(os.lstat(folder))
+            of_folder = os.lstat(folder)
         except OSError:
             continue
-        above.update((f"{folder}/{name}", whose) for name in folders)
+        if not of_folder.st_mode & stat.S_IXOTH:
+            kept_out |= outer - _who_may(of_folder, stat.S_IXGRP)
+        whose = outer | _who_writes(of_folder)
+        above.update((f"{folder}/{name}", (whose, kept_out)) for name in folders)
         for name in files + folders:
             try:
                 about = os.lstat(f"{folder}/{name}")
@@ -98,7 +101,8 @@ def measure(top: str) -> Size:
             size.entries += 1
             if stat.S_ISREG(about.st_mode):
                 size.bytes += max(about.st_size, about.st_blocks * 512)
-                if not about.st_mode & stat.S_IROTH and whose - _who_reads(about):
+                is_open = about.st_mode & stat.S_IROTH
+                if kept_out or (not is_open and whose - _who_may(about, stat.S_IRGRP)):
                     size.guarded.add(about.st_size)
             elif stat.S_ISSOCK(about.st_mode):
                 size.sockets.append(os.path.relpath(f"{folder}/{name}", top))
@@ -114,10 +118,11 @@ def _who_writes(about: os.stat_result) -> Writers:
     return frozenset(found)
 
 
-def _who_reads(about: os.stat_result) -> Writers:
-    """A file that not everybody may read."""
+def _who_may(about: os.stat_result, group: int) -> Writers:
+    """Read a file, or pass a directory, that not everybody may; ``group`` is its group's
+    bit for that."""
     found = {("user", about.st_uid)}
-    if about.st_mode & stat.S_IRGRP:
+    if about.st_mode & group:
         found.add(("group", about.st_gid))
     return frozenset(found)
 

@@ -20,6 +20,9 @@ from asha.data.paths import is_inside
 from asha.ocf.child import name_of
 from asha.ocf.text import printable
 
+# Imported here: in another mount namespace somebody else chooses what a module's file is.
+from asha.rootwork import Directory  # noqa: F401
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -41,7 +44,8 @@ class Namespace:
 
     ``pids`` live in it, ``keepers`` hold a descriptor of it. A ``foreign`` one is of
     another user namespace, ``owner`` is whose: there nobody can unmount what was copied
-    when it was made (mount_namespaces(7), "locked").
+    when it was made (mount_namespaces(7), "locked"). One that ``hides`` keeps another
+    namespace where we cannot come to it.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -51,6 +55,7 @@ class Namespace:
         self.mounts: list[Mount] = []
         self.foreign = False
         self.owner = 0
+        self.hides = False
 
 
 class Found:
@@ -84,8 +89,9 @@ def find(device: str, point: str, users: Collection[int], *, release: bool,
 
     With ``release`` the copies are unmounted where that can be done from outside; what
     remains is found, and the mount namespaces of ``users`` (uids) count whatever they
-    show: their owner can hide a mount from us. Without ``maps`` what is only mapped is not
-    seen: a process whose memory map is locked makes one who reads it wait.
+    show: their owner can hide a mount from us. So do those of others that hide one.
+    Without ``maps`` what is only mapped is not seen: a process whose memory map is locked
+    makes one who reads it wait.
 
     To be called in a child: it enters other mount namespaces.
     """
@@ -110,7 +116,8 @@ def find(device: str, point: str, users: Collection[int], *, release: bool,
         counted = {mount.id for mount in left}
         ours |= {mount.id for mount in space.mounts
                  if mount.device == device and mount.id not in counted}
-        hides = release and space.foreign and space.owner in users and bool(space.pids)
+        hides = (release and space.foreign and bool(space.pids)
+                 and (space.hides or space.owner in users))
         if not left and not hides:
             continue
         inside = [pid for pid in space.pids if pid in seen.holding and not space.foreign]
@@ -165,6 +172,7 @@ class _Search:
         self._user = os.stat("/proc/self/ns/user").st_ino
         major, _, minor = device.partition(":")
         self._mapped = f" {int(major):02x}:{int(minor):02x} "
+        self._known = {_kept(mount) for mount in mounts}
         own = {mine.inode}
         for pid in holders.pids():
             if pid == os.getpid():
@@ -230,16 +238,50 @@ class _Search:
             except OSError:
                 continue  # without the right to: then what its processes hold tells
             for mount in space.mounts:
-                number = mount.root.removeprefix("mnt:[").removesuffix("]")
-                if mount.kind != "nsfs" or not number.isdecimal() or int(number) in self.spaces:
+                number = _kept(mount)
+                if not number or number in self.spaces:
                     continue
-                if self._space(int(number), mount.point) is not None:
-                    waiting.append(int(number))
+                descriptor = self._reach(mount.point, number)
+                if descriptor >= 0:
+                    self.spaces[number] = Namespace(descriptor)
+                    waiting.append(number)
+                elif number not in self._known:
+                    space.hides = True
         try:
             enter_namespace(self._mine)
         except OSError:
             return  # without the right to, we have not left it
         os.chdir("/")
+
+    def _reach(self, point: str, number: int) -> int:
+        """Open the namespace that is mounted there, -1 for anything else.
+
+        Whose namespace we are in chooses what lies at the point: a FIFO would keep us, and
+        a device may do something when it is opened. So it is looked at before.
+        """
+        try:
+            # by name: nothing is opened by this, and what was found is looked at
+            found = os.open(point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return -1
+        try:
+            about = os.fstat(found)
+            device = f"{os.major(about.st_dev)}:{os.minor(about.st_dev)}"
+            if (device, about.st_ino) != (self._nsfs, number):
+                return -1
+            # by name: what was found, in the kernel's own /proc
+            return os.open(f"{os.getpid()}/fd/{found}", os.O_RDONLY | os.O_CLOEXEC,
+                           dir_fd=self._proc)
+        except OSError:
+            return -1
+        finally:
+            os.close(found)
+
+
+def _kept(mount: Mount) -> int:
+    """The mount namespace that a mount keeps, 0 for none."""
+    number = mount.root.removeprefix("mnt:[").removesuffix("]")
+    return int(number) if mount.kind == "nsfs" and number.isdecimal() else 0
 
 
 def _is_below(path: str, points: Sequence[str]) -> bool:

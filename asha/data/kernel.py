@@ -140,7 +140,14 @@ class Looker:
 
 
 def enter_namespace(descriptor: int) -> None:
-    """Go to the root of another mount namespace. For a child. Raises OSError."""
+    """Go to the root of another mount namespace. For a child. Raises OSError.
+
+    From then on the child imports nothing: what is not loaded would be loaded from there,
+    and the namespace's owner chooses what file that is.
+    """
+    import sys
+
+    sys.meta_path.clear()
     _call("setns", "", descriptor, CLONE_NEWNS)
 
 

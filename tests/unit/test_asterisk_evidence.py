@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from asha.asterisk.proc import Proc, Process
 from asha.asterisk.testing import CONTROL, SECRET, FakeAsterisk, FakeProc
 from asha.ocf import Deadline, Failed
 from asha.ocf.results import Expired
-from asha.ocf.runner import Completed
+from asha.ocf.runner import Completed, Runner
 
 
 @pytest.fixture
@@ -204,7 +206,60 @@ def test_gdb_has_an_end_of_its_own(tmp_path: Path, me: Process) -> None:
 
     Collector(me, Deadline(5), remember, str(tmp_path)).collect("hung", [], None, [])
     assert argv[:2] == ["timeout", "--signal=KILL"]
-    assert argv[3] == "gdb"
+    assert argv[3] == ("setpriv" if os.geteuid() == 0 and me.users[1] else "gdb")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts a process of another user")
+def test_gdb_opens_nothing_as_root_that_asterisk_names(common: Path, tmp_path: Path) -> None:
+    """A device may do something when it is opened; here it is a FIFO that tells of it."""
+    if shutil.which("gdb") is None:
+        pytest.skip("needs the program gdb")
+    library = common / "theirs.so"
+    shutil.copy(_ctypes_library(), library)
+    library.chmod(0o644)
+    fifo = common / "fifo"
+    os.mkfifo(fifo, 0o600)
+    code = f"import ctypes, time; ctypes.CDLL({str(library)!r}); print(flush=True); time.sleep(99)"
+    # In a mount namespace of its own, as PrivateTmp= makes one.
+    asterisk = subprocess.Popen(
+        ["unshare", "--mount", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+         "/usr/bin/python3", "-c", code], stdout=subprocess.PIPE)
+    opened = threading.Event()
+    try:
+        assert asterisk.stdout is not None
+        assert asterisk.stdout.readline()
+        library.unlink()
+        library.symlink_to(fifo)
+        threading.Thread(target=_wait_for_reader, args=(fifo, opened),
+                         daemon=True).start()
+        process = Proc().process(asterisk.pid)
+        assert process is not None
+        runner = Runner()
+
+        def run(*argv: str, cap: float | None = None) -> Completed:
+            return runner.run(argv, Deadline(cap or 1.0))
+
+        place = Collector(process, Deadline(20), run, str(tmp_path / "evidence")).collect(
+            "hung", [], None, [])
+        assert "Py_RunMain" in (Path(place) / "backtraces.txt").read_text()
+        assert not opened.is_set()
+    finally:
+        asterisk.kill()
+        asterisk.wait()
+
+
+def _ctypes_library() -> str:
+    """Some library that the process has not loaded yet."""
+    found = sorted(Path("/usr/lib").glob("*/libz.so.1"))
+    if not found:
+        pytest.skip("needs libz")
+    return str(found[0])
+
+
+def _wait_for_reader(fifo: Path, opened: threading.Event) -> None:
+    """Blocks until somebody opens the other end."""
+    with fifo.open("wb"):
+        opened.set()
 
 
 def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path, me: Process) -> None:

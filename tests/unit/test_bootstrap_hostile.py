@@ -132,15 +132,27 @@ def test_of_files_that_their_directorys_owner_may_not_read_the_sizes_are_known(
         (shared / str(number)).write_bytes(b"x" * size)
         os.chown(shared / str(number), 0, STRANGER)
         (shared / str(number)).chmod(mode)
-    assert tree.measure(str(tmp_path)).guarded == {7, 12}
+    # Readable for all, where not all may come.
+    (tmp_path / "theirs/closed").mkdir(0o700)
+    (tmp_path / "theirs/closed/open").write_bytes(b"x" * 13)
+    assert tree.measure(str(tmp_path)).guarded == {7, 12, 13}
 
 
-def test_contents_that_came_in_under_another_name_are_seen(customer: Customer) -> None:
+@pytest.mark.parametrize(("kept", "folder_mode", "mode"), [
+    ("/etc/asterisk/kept", 0o777, 0o600),
+    ("/etc/asterisk/kept", 0o700, 0o644),
+    ("/var/spool/asterisk/kept", 0o777, 0o600),
+])
+def test_contents_that_came_in_under_another_name_are_seen(
+    customer: Customer, kept: str, folder_mode: int, mode: int
+) -> None:
     """Two directories were swapped for a moment: size, time and owner are as they should."""
-    for folder, text in (("mine", "harmless"), ("kept", "a secret")):
-        customer.put(f"/etc/asterisk/{folder}/x", text)
-        customer.path(f"/etc/asterisk/{folder}").chmod(0o777)
-    customer.path("/etc/asterisk/kept/x").chmod(0o600)
+    for folder, text in (("/etc/asterisk/mine", "harmless"), (kept, "a secret")):
+        customer.put(f"{folder}/x", text)
+        customer.path(folder).chmod(0o777)
+        customer.path(folder).parent.chmod(0o777)
+    customer.path(kept).chmod(folder_mode)
+    customer.path(f"{kept}/x").chmod(mode)
     first, begin, last = copy.actions(site(), customer)
     first.do(customer, customer.say)
     stolen = customer.path("/drbd/etc/asterisk/mine/x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,7 +189,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pai
         count += 1
         pair = Pair(tmp_path / str(count), active)
 
-        def counted(self: Directory, name: str, data: bytes, **how: int) -> None:
+        def counted(self: Directory, name: str, data: bytes, **how: Any) -> None:
             pair.moment()
             write(self, name, data, **how)
             pair.moment()

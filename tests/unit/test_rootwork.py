@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,37 @@ class TestView:
                 Path(view.path, "new").write_text("")
             path = view.path
         assert not os.path.exists(path)
+
+
+class TestAccessLists:
+    """The owner of a directory says what new files in it get by themselves."""
+
+    @needs_root
+    @pytest.mark.parametrize("way", ["write", "create"])
+    def test_nobody_gets_more_than_the_mode_says(self, hostile: Directory, way: str) -> None:
+        os.setxattr(hostile.fd, "system.posix_acl_default", _list(STRANGER))
+        about = os.stat_result((0o100640, *[0] * 9))
+        if way == "write":
+            hostile.write("kept", b"of root", mode=0o640)
+        else:
+            hostile.create("kept", about)
+        assert os.stat("kept", dir_fd=hostile.fd).st_mode & 0o777 == 0o640
+        assert "system.posix_acl_access" not in os.listxattr(f"{hostile.path}/kept")
+
+    @needs_root
+    def test_what_a_file_has_it_keeps(self, hostile: Directory) -> None:
+        hostile.write("kept", b"", mode=0o640)
+        os.setxattr(f"{hostile.path}/kept", "system.posix_acl_access", _list(7))
+        descriptor = hostile.open("kept")
+        acl = rootwork.access_list(descriptor)
+        os.close(descriptor)
+        hostile.write("kept", b"new", mode=0o640, acl=acl)
+        assert os.getxattr(f"{hostile.path}/kept", "system.posix_acl_access") == acl == _list(7)
+
+
+def _list(uid: int) -> bytes:
+    """An access list with a user who may read and write (<linux/posix_acl_xattr.h>)."""
+    entries = ((1, 6, -1), (2, 6, uid), (4, 4, -1), (16, 6, -1), (32, 0, -1))
+    return struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHi", *entry) for entry in entries
+    )

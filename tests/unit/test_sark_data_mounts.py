@@ -529,6 +529,48 @@ def inside_a_sandbox_of_a_stranger_is_left_alone(users: Site, start: Start) -> N
     assert stranger.poll() is None
 
 
+# In a namespace of a user's: it keeps a second one without a process, and lays a FIFO over
+# the place where that can be opened.
+COVERED = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def mount(source, place, kind, flags):
+    done = libc.mount(source.encode(), place.encode(), kind, flags, None)
+    assert done == 0, os.strerror(ctypes.get_errno())
+mount("none", "/mnt", b"tmpfs", 0)
+open("/mnt/space", "w").close()
+os.mkfifo("/mnt/fifo")
+for processor in os.sched_getaffinity(0):
+    # The kernel keeps a namespace by a mount of an older one only, and goes by numbers
+    # that each processor gives out by itself: that of this namespace's own will do.
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(1)
+        os.sched_setaffinity(0, {processor})
+        assert libc.unshare(0x20000) == 0
+        os.write(tell, b"x")
+        time.sleep(1000)
+    os.read(told, 1)
+    source = f"/proc/{child}/ns/mnt".encode()
+    done = libc.mount(source, b"/mnt/space", None, 0x1000, None)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if done == 0:
+        break
+assert done == 0
+mount("/mnt/fifo", "/mnt/space", None, 0x1000)
+"""
+
+
+def inside_a_stranger_who_covers_a_namespace_that_he_keeps(users: Site, start: Start) -> None:
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    stranger = start(COVERED, *before, *OWN_SPACE, "private")
+    users.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM, "what he hides holds the store"
+    gone(users)
+
+
 @pytest.mark.parametrize("whose", ["root", "user"])
 def inside_a_detached_mount(users: Site, start: Start, whose: str) -> None:
     code = f"{DETACH}\ntree = detach({users.points[2]!r})"
@@ -827,8 +869,9 @@ def inside_killed(site: Site, action: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in globals() if name.startswith("inside_")])
-def test_in_a_mount_namespace(name: str) -> None:
-    options = ["-q", "-rs", "-p", "no:cacheprovider", "-o", "python_functions=inside_*"]
+def test_in_a_mount_namespace(name: str, common: Path) -> None:
+    options = ["-q", "-rs", "-p", "no:cacheprovider", "-o", "python_functions=inside_*",
+               f"--basetemp={common / 't'}"]
     outer = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     done = subprocess.run(
         [*UNSHARE, sys.executable, "-m", "pytest", *options, f"{Path(__file__)}::{name}"],
