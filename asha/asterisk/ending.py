@@ -79,7 +79,7 @@ class Ending:
         return daemons
 
     def _wrappers(self) -> list[Process]:
-        return [one for one in self.proc.wrappers() if self.ours.is_kin(one)]
+        return self.proc.wrappers(self.ours.is_kin)
 
     def ask(self, grace: float) -> None:
         """Let Asterisk end by itself, for at most ``grace`` seconds.

@@ -50,6 +50,9 @@ SHELLS = ("sh", "dash", "bash")
 # Seconds to wait for a command line before it counts as unreadable.
 CMDLINE_SECONDS = 0.5
 
+# After so many of one user no more of his are waited for: he could have thousands.
+SILENT_MOST = 3
+
 # More than a stat file has: 52 numbers and a name.
 LINE_MOST = 2048
 
@@ -374,6 +377,8 @@ class Proc:
     def __init__(self, root: str = "/proc") -> None:
         self.root = root
         self._command_lines: dict[tuple[str, str], list[str]] = {}
+        # Of whom a command line did not come.
+        self._silent: list[tuple[int, ...]] = []
         self._top: tuple[str, str] | None = None
 
     def process(self, pid: int) -> Process | None:
@@ -435,9 +440,9 @@ class Proc:
                 found += [int(pid)] if pid.isdecimal() else []
         return found
 
-    def wrappers(self) -> list[Process]:
-        """The shells that would start Asterisk again."""
-        return [process for process in self.all() if self._is_wrapper(process)]
+    def wrappers(self, counts: Callable[[Process], bool]) -> list[Process]:
+        """The shells that would start Asterisk again, of those who count."""
+        return [process for process in self.all() if self._is_wrapper(process, counts)]
 
     def members(self, unit: str) -> list[Process]:
         """Everything in the control group of a systemd unit, of any PID namespace."""
@@ -522,8 +527,11 @@ class Proc:
             return ""  # we may not look
         return path[: -len(DELETED)] if path.endswith(DELETED) else path
 
-    def _is_wrapper(self, process: Process) -> bool:
+    def _is_wrapper(self, process: Process, counts: Callable[[Process], bool]) -> bool:
         if process.name != WRAPPER and process.name not in SHELLS:
+            return False
+        # Who counts first: a stranger's command line may take its time.
+        if not counts(process):
             return False
         # As "safe_asterisk", or as "sh /usr/sbin/safe_asterisk".
         words = [process.name, *self._words(process)[:2]]
@@ -537,6 +545,8 @@ class Proc:
         """
         # With the name, which changes when a shell becomes another program.
         known = (process.identity, process.name)
+        if known not in self._command_lines and self._silent.count(process.users) >= SILENT_MOST:
+            return [""]
         if known not in self._command_lines:
             path = f"{self.root}/{process.pid}/cmdline"
             try:
@@ -547,6 +557,7 @@ class Proc:
                 )
             except AgentError:
                 text = ""
+                self._silent.append(process.users)
             self._command_lines[known] = text.split("\0")
         return self._command_lines[known]
 

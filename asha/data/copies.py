@@ -11,6 +11,7 @@ it (mount_namespaces(7), "propagation"). Sources: proc_pid_mountinfo(5), ioctl_n
 
 from __future__ import annotations
 
+import errno
 import os
 
 from asha.data import holders, mountinfo
@@ -18,6 +19,7 @@ from asha.data.kernel import Kernel, Looker, enter_namespace
 from asha.data.mountinfo import Mount
 from asha.data.paths import is_inside
 from asha.ocf.child import name_of
+from asha.ocf.results import Failed
 from asha.ocf.text import printable
 
 # Imported here: in another mount namespace somebody else chooses what a module's file is.
@@ -25,9 +27,11 @@ from asha.rootwork import Directory  # noqa: F401
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from asha.data.holders import Holder
+    from asha.data.turns import Look
+    from asha.ocf.deadline import Deadline
 
 # <linux/nsfs.h>
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
@@ -38,18 +42,25 @@ REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "autofs")
 # User namespaces can be nested that deep (user_namespaces(7)).
 NESTED_MOST = 32
 
+# Bytes that tell of the mounts of another user namespace: some 8000, where a user may
+# have 100000 in each of thousands (/proc/sys/fs/mount-max).
+FOREIGN_MOST = 1 << 20
+
 
 class Namespace:
-    """A mount namespace that is not ours.
+    """A mount namespace that is not ours; ``path``, below /proc, leads to it.
 
-    ``pids`` live in it, ``keepers`` hold a descriptor of it. A ``foreign`` one is of
-    another user namespace, ``owner`` is whose: there nobody can unmount what was copied
-    when it was made (mount_namespaces(7), "locked"). One that ``hides`` keeps another
-    namespace where we cannot come to it.
+    ``pids`` live in it, ``keepers`` hold a descriptor of it; ``user`` is in whose turn it
+    was found (asha.data.turns). A ``foreign`` one is of another user namespace, ``owner``
+    is whose: there nobody can unmount what was copied when it was made
+    (mount_namespaces(7), "locked"). One that ``hides`` may have the disk without our
+    seeing it. ``mounts`` are those of the disk, and what they lie on.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self.fd = descriptor
+    def __init__(self, inode: int, path: str, user: int) -> None:
+        self.inode = inode
+        self.path = path
+        self.user = user
         self.pids: list[int] = []
         self.keepers: list[int] = []
         self.mounts: list[Mount] = []
@@ -57,12 +68,24 @@ class Namespace:
         self.owner = 0
         self.hides = False
 
+    def reach(self, proc: int) -> int:
+        """Open it, by a descriptor of the kernel's own /proc: where we have gone to, that
+        name may be anything. Raises OSError, also when it is gone."""
+        # by name: /proc is the kernel's, and what it leads to is checked
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        if os.fstat(descriptor).st_ino == self.inode:
+            return descriptor
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
+
 
 class Found:
-    """Whom to end, and what holds the disk though it is no process."""
+    """Whom to end, and what holds the disk though it is no process. ``users`` (uids) are
+    those who may hold it by what could not be seen."""
 
     def __init__(self) -> None:
         self.holders: list[Holder] = []
+        self.users: set[int] = set()
         self.rest: list[str] = []
         self.released: list[str] = []
 
@@ -70,6 +93,15 @@ class Found:
         lines = [f"holder {one.to_line()}" for one in self.holders]
         lines += [f"released {text}" for text in self.released]
         return "\n".join(lines + [f"rest {text}" for text in self.rest])
+
+    def __bool__(self) -> bool:
+        return bool(self.holders or self.users or self.rest)
+
+    def suspect(self, seen: Look, point: str) -> None:
+        """Of whom not all was seen, where nobody was seen to hold it."""
+        if not self:
+            self.holders = holders.perhaps(seen.unseen, point)
+            self.users = set(seen.users)
 
     @classmethod
     def from_text(cls, text: str) -> Found:
@@ -83,31 +115,87 @@ class Found:
         return found
 
 
-def find(device: str, point: str, users: Collection[int], *, release: bool,
-         maps: bool) -> Found:
+def look(device: str, among: Iterable[int], maps: bool) -> Iterator[str]:
+    """What these pids have of the disk ``device`` ("major:minor"): lines for ``find``, and
+    "" for each step on the way.
+
+    Without ``maps`` what is only mapped is not seen: a process whose memory map is locked
+    makes one who reads it wait. To be called in a child (asha.data.turns).
+    """
+    looker = Looker()
+    remote = [mount.point for mount in mountinfo.read() if mount.kind.startswith(REMOTE)]
+    mine = looker.look("/proc/self/ns/mnt")
+    assert mine is not None
+    major, _, minor = device.partition(":")
+    mapped = f" {int(major):02x}:{int(minor):02x} "
+    for pid in among:
+        found = set[tuple[str, int]]()
+        for task in holders.threads(pid):
+            yield ""
+            namespace = looker.look(f"{task}/ns/mnt")
+            if namespace is None:
+                continue  # a kernel thread's can be seen, one's that has ended not
+            if namespace.inode != mine.inode and ("lives", namespace.inode) not in found:
+                found.add(("lives", namespace.inode))
+                yield f"lives {pid} {namespace.inode} {task.removeprefix('/proc/')}/ns/mnt"
+            for path in holders.of_task(task):
+                yield ""
+                if remote and _is_below(path, remote):
+                    continue
+                sight = looker.look(path)
+                if sight is None:
+                    continue
+                if sight.device == device and ("holds", sight.mount) not in found:
+                    found.add(("holds", sight.mount))
+                    yield f"holds {pid} {sight.mount} -"
+                elif (sight.device == mine.device and sight.inode != mine.inode
+                      and ("keeps", sight.inode) not in found and is_mount_space(path)):
+                    found.add(("keeps", sight.inode))
+                    yield f"keeps {pid} {sight.inode} {path.removeprefix('/proc/')}"
+        if maps and not any(word == "holds" for word, _ in found):
+            yield from _look_at_maps(pid, device, mapped, looker)
+
+
+def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker) -> Iterator[str]:
+    """What is only mapped. A kernel thread has no map."""
+    try:
+        # by name: /proc is the kernel's
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        return
+    if mapped not in text:
+        return
+    for name in holders.entries(f"/proc/{pid}/map_files"):
+        sight = looker.look(f"/proc/{pid}/map_files/{name}")
+        found = sight is not None and sight.device == device
+        yield f"holds {pid} {sight.mount} -" if sight is not None and found else ""
+
+
+def find(device: str, point: str, users: Collection[int], seen: Look, *, release: bool,
+         limit: Deadline) -> Found:
     """All that holds the disk ``device``, whose store is mounted at ``point``.
 
-    With ``release`` the copies are unmounted where that can be done from outside; what
-    remains is found, and the mount namespaces of ``users`` (uids) count whatever they
-    show: their owner can hide a mount from us. So do those of others that hide one.
-    Without ``maps`` what is only mapped is not seen: a process whose memory map is locked
-    makes one who reads it wait.
+    ``seen`` is what ``look`` has found. With ``release`` the copies are unmounted where
+    that can be done from outside; what remains is found, and the mount namespaces of
+    ``users`` (uids) count whatever they show: their owner can hide a mount from us. So do
+    those of others that hide one, or have so many that the time does not do.
 
-    To be called in a child: it enters other mount namespaces.
+    To be called in a child: it enters other mount namespaces. Raises Failed when root's
+    alone take longer than ``limit``.
     """
     own = mountinfo.read()
-    seen = _Search(device, own, maps)
     groups = _Groups(own)
+    spaces = _Spaces(device, own, groups, seen)
+    spaces.read(limit)
     ours = {mount.id for mount in own if mount.device == device and mount.point == point}
     stores = [(mount, parent) for mount in own if mount.id in ours
               for parent in own if parent.id == mount.parent]
-    for space in seen.spaces.values():
-        groups.learn(space.mounts)
     found = Found()
-    named = set()
-    for space in seen.spaces.values():
+    named = dict[int, str]()
+    for space in spaces.all.values():
         left = _counted(space, device, stores, groups)
-        if left and release:
+        if left and release and not space.foreign:
             _release(space, left)
             left = _counted(space, device, stores, groups)
             if not left and space.pids:
@@ -116,25 +204,23 @@ def find(device: str, point: str, users: Collection[int], *, release: bool,
         counted = {mount.id for mount in left}
         ours |= {mount.id for mount in space.mounts
                  if mount.device == device and mount.id not in counted}
-        hides = (release and space.foreign and bool(space.pids)
-                 and (space.hides or space.owner in users))
+        hides = (release and bool(space.pids)
+                 and (space.hides or (space.foreign and space.owner in users)))
         if not left and not hides:
             continue
-        inside = [pid for pid in space.pids if pid in seen.holding and not space.foreign]
+        inside = [pid for pid in space.pids if pid in spaces.holding and not space.foreign]
         for pid in inside or space.pids or space.keepers:
-            named.add((pid, f"{point}, in a mount namespace of its own,"))
+            named[pid] = f"{point}, in a mount namespace of its own,"
         if not space.pids and not space.keepers:
             found.rest.append(f"{point} is still mounted in a mount namespace without a process,"
                               f" at {printable(left[0].point)}")
-    for pid, where in seen.holding.items():
+    for pid, where in spaces.holding.items():
         if where - ours:
-            named.add((pid, f"{point}, by a way of its own,"))
+            named.setdefault(pid, f"{point}, by a way of its own,")
     family = holders.family()
-    done = set()
-    for pid, how in sorted(named):
+    for pid, how in sorted(named.items()):
         holder = holders.describe(pid, how, family)
-        if holder is not None and pid not in done:
-            done.add(pid)
+        if holder is not None:
             found.holders.append(holder)
     return found
 
@@ -145,113 +231,99 @@ def of_users(users: Collection[int], point: str) -> list[Holder]:
     family = holders.family()
     found = []
     for pid in holders.pids():
-        if _uids(pid) & set(users) or _space_owners(pid, mine) & set(users):
+        if not set(users).isdisjoint(holders.uids(pid)) or _space_owners(pid, mine) & set(users):
             holder = holders.describe(pid, f"{point}, by what cannot be seen,", family)
             if holder is not None:
                 found.append(holder)
     return found
 
 
-class _Search:
-    """One look at every process: its namespaces, and what it has of the disk."""
+class _Spaces:
+    """The mount namespaces that were found, and what each has of the disk."""
 
-    def __init__(self, device: str, mounts: Sequence[Mount], maps: bool) -> None:
-        looker = Looker()
-        remote = [mount.point for mount in mounts if mount.kind.startswith(REMOTE)]
-        mine = looker.look("/proc/self/ns/mnt")
-        assert mine is not None
-        self._nsfs = mine.device
-        self.spaces: dict[int, Namespace] = {}
+    def __init__(self, device: str, own: Sequence[Mount], groups: _Groups, seen: Look) -> None:
+        self._device = device
+        self._groups = groups
+        self.all: dict[int, Namespace] = {}
         # The mounts of the disk by whose way a process holds something.
         self.holding: dict[int, set[int]] = {}
+        mine = Looker().look("/proc/self/ns/mnt")
+        assert mine is not None
+        self._nsfs = mine.device
         # After a change of namespace /proc may be another's, or none.
         # by name: /proc is the kernel's
         self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         # by name: the same
         self._mine = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._user = os.stat("/proc/self/ns/user").st_ino
-        major, _, minor = device.partition(":")
-        self._mapped = f" {int(major):02x}:{int(minor):02x} "
-        self._known = {_kept(mount) for mount in mounts}
-        own = {mine.inode}
-        for pid in holders.pids():
-            if pid == os.getpid():
+        self._known = {_kept(mount) for mount in own}
+        for user, line in seen.lines:
+            word, pid, number, path = line.split(" ", 3)
+            if word == "holds":
+                self.holding.setdefault(int(pid), set()).add(int(number))
                 continue
-            namespace = looker.look(f"/proc/{pid}/ns/mnt")
-            if namespace is None:
-                continue  # a kernel thread's can be seen, one's that has ended not
-            if namespace.inode not in own:
-                space = self._space(namespace.inode, f"/proc/{pid}/ns/mnt")
-                if space is not None:
-                    space.pids.append(pid)
-            for path in holders.handles(pid, False):
-                if remote and _is_below(path, remote):
-                    continue
-                sight = looker.look(path)
-                if sight is None:
-                    continue
-                if sight.device == device:
-                    self.holding.setdefault(pid, set()).add(sight.mount)
-                elif sight.device == self._nsfs and sight.inode not in own and is_mount_space(path):
-                    space = self._space(sight.inode, path)
-                    if space is not None:
-                        space.keepers.append(pid)
-            if maps and pid not in self.holding:
-                self._look_at_maps(pid, device, looker)
-        self._read_all()
+            space = self.all.setdefault(int(number), Namespace(int(number), path, user))
+            (space.pids if word == "lives" else space.keepers).append(int(pid))
 
-    def _look_at_maps(self, pid: int, device: str, looker: Looker) -> None:
-        """What is only mapped. A kernel thread has no map."""
-        try:
-            # by name: /proc is the kernel's
-            with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
-                text = file.read()
-        except OSError:
+    def read(self, limit: Deadline) -> None:
+        """The mounts of each, root's first, then each user's in a share of the time."""
+        by_user: dict[int, list[Namespace]] = {}
+        for space in self.all.values():
+            by_user.setdefault(space.user, []).append(space)
+        if not by_user:
             return
-        if self._mapped not in text:
-            return
-        for name in holders.entries(f"/proc/{pid}/map_files"):
-            sight = looker.look(f"/proc/{pid}/map_files/{name}")
-            if sight is not None and sight.device == device:
-                self.holding.setdefault(pid, set()).add(sight.mount)
-
-    def _space(self, inode: int, path: str) -> Namespace | None:
-        if inode not in self.spaces:
-            try:
-                # by name: /proc is the kernel's, and what it leads to is checked
-                self.spaces[inode] = Namespace(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            except OSError:
-                return None
-        return self.spaces[inode]
-
-    def _read_all(self) -> None:
-        """The mounts of each namespace, also of those that only a mount keeps."""
-        if not self.spaces:
-            return
-        waiting = list(self.spaces)
-        while waiting:
-            space = self.spaces[waiting.pop()]
-            space.foreign, space.owner = _ownership(space.fd, self._user)
-            try:
-                enter_namespace(space.fd)
-                space.mounts = read_here(self._proc)
-            except OSError:
-                continue  # without the right to: then what its processes hold tells
-            for mount in space.mounts:
-                number = _kept(mount)
-                if not number or number in self.spaces:
-                    continue
-                descriptor = self._reach(mount.point, number)
-                if descriptor >= 0:
-                    self.spaces[number] = Namespace(descriptor)
-                    waiting.append(number)
-                elif number not in self._known:
-                    space.hides = True
+        queue = sorted(by_user.items(), key=lambda one: (one[0] != 0, len(one[1])))
+        for number, (user, spaces) in enumerate(queue):
+            share = limit if user == 0 else limit.within(
+                limit.remaining() / (len(queue) - number))
+            while spaces:
+                if share.expired:
+                    if user == 0:
+                        raise Failed("looking at the mount namespaces takes too long")
+                    for space in spaces:
+                        space.hides = True
+                    break
+                spaces += self._read(spaces.pop())
         try:
             enter_namespace(self._mine)
         except OSError:
             return  # without the right to, we have not left it
         os.chdir("/")
+
+    def _read(self, space: Namespace) -> list[Namespace]:
+        """Also finds those that only a mount in it keeps."""
+        more: list[Namespace] = []
+        try:
+            descriptor = space.reach(self._proc)
+        except OSError:
+            return more
+        try:
+            space.foreign, space.owner = _ownership(descriptor, self._user)
+            enter_namespace(descriptor)
+            mounts = read_here(self._proc, FOREIGN_MOST if space.foreign else 0)
+        except OverflowError:
+            space.hides = True
+            return more
+        except OSError:
+            return more  # without the right to: then what its processes hold tells
+        finally:
+            os.close(descriptor)
+        self._groups.learn(mounts)
+        of_disk = [mount for mount in mounts if mount.device == self._device]
+        needed = {mount.id for mount in of_disk} | {mount.parent for mount in of_disk}
+        space.mounts = [mount for mount in mounts if mount.id in needed]
+        for mount in mounts:
+            number = _kept(mount)
+            if not number or number in self.all:
+                continue
+            reached = self._reach(mount.point, number)
+            if reached >= 0:
+                path = f"{os.getpid()}/fd/{reached}"
+                self.all[number] = Namespace(number, path, space.user)
+                more.append(self.all[number])
+            elif number not in self._known and space.foreign:
+                space.hides = True
+        return more
 
     def _reach(self, point: str, number: int) -> int:
         """Open the namespace that is mounted there, -1 for anything else.
@@ -292,13 +364,19 @@ def _is_below(path: str, points: Sequence[str]) -> bool:
     return any(is_inside(target, point) for point in points)
 
 
-def read_here(proc: int) -> list[Mount]:
-    """The mounts of the namespace that this process is in now. Raises OSError."""
+def read_here(proc: int, most: int = 0) -> list[Mount]:
+    """The mounts of the namespace that this process is in now.
+
+    Raises OSError; OverflowError when they are more than ``most`` bytes, 0 for any number.
+    """
     # by name: in the kernel's own /proc
     descriptor = os.open(f"{os.getpid()}/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     # by name: a descriptor
     with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return [Mount(line) for line in file.read().split("\n") if line]
+        text = file.read(most or -1)
+        if most and file.read(1):
+            raise OverflowError(f"more than {most} bytes of mounts")
+    return [Mount(line) for line in text.split("\n") if line]
 
 
 def is_mount_space(path: str) -> bool:
@@ -368,8 +446,10 @@ def _release(space: Namespace, copies: Sequence[Mount]) -> None:
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     # by name: the same
     back = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    there = -1
     try:
-        enter_namespace(space.fd)
+        there = space.reach(proc)
+        enter_namespace(there)
         for mount in reversed(copies):
             try:
                 Kernel().unmount(mount.point)
@@ -381,8 +461,8 @@ def _release(space: Namespace, copies: Sequence[Mount]) -> None:
     finally:
         enter_namespace(back)
         os.chdir("/")
-        os.close(back)
-        os.close(proc)
+        for descriptor in {there, back, proc} - {-1}:
+            os.close(descriptor)
 
 
 def _ownership(descriptor: int, mine: int) -> tuple[bool, int]:
@@ -435,16 +515,3 @@ def _ioctl(descriptor: int, request: int) -> int:
     import fcntl
 
     return fcntl.ioctl(descriptor, request)
-
-
-def _uids(pid: int) -> set[int]:
-    """Real, effective, saved and file system's: proc_pid_status(5)."""
-    try:
-        # by name: /proc is the kernel's
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("Uid:"):
-                    return {int(word) for word in line.split()[1:]}
-    except OSError:
-        pass
-    return set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from itertools import chain, islice
 
 from asha.data.kernel import Looker
 from asha.data.paths import is_inside
@@ -15,18 +16,24 @@ from asha.ocf.child import is_alive, name_of, send, stat_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 # <linux/sched.h>
 PF_KTHREAD = 0x00200000
 
 DELETED = " (deleted)"
 
+STATUS = ("State", "Uid", "Threads")
+
+# Of how many threads it is asked whether they hang.
+THREADS_MOST = 100
+
 
 class Holder:
-    """One process. ``started`` tells it from a later one with the same pid."""
+    """One process. ``started`` tells it from a later one with the same pid; ``perhaps`` it
+    holds nothing, and there was no time to look at all that it has."""
 
-    __slots__ = ("name", "pid", "point", "protected", "started")
+    __slots__ = ("name", "perhaps", "pid", "point", "protected", "started")
 
     def __init__(self, pid: int, started: str, protected: bool, point: str, name: str) -> None:
         self.pid = pid
@@ -34,23 +41,29 @@ class Holder:
         self.protected = protected
         self.point = point
         self.name = name
+        self.perhaps = False
 
     def __str__(self) -> str:
-        threads = (stat_of(f"{self.pid}/task/{one}") for one in entries(f"/proc/{self.pid}/task"))
+        tasks = islice(entries(f"/proc/{self.pid}/task"), THREADS_MOST)
+        threads = (stat_of(f"{self.pid}/task/{one}") for one in tasks)
         # D is a sleep in the kernel that no signal ends: mostly a stalled disk.
         hangs = any(about is not None and about[0] == "D" for about in threads)
         waits = ", waiting for the disk" if hangs else ""
-        return f"{self.point} is held by {self.name} (pid {self.pid}{waits})"
+        perhaps = "perhaps " if self.perhaps else ""
+        return f"{self.point} is {perhaps}held by {self.name} (pid {self.pid}{waits})"
 
     def to_line(self) -> str:
         """For the way from the child that found it."""
-        return f"{self.pid} {self.started} {self.protected:d}\t{self.point}\t{self.name}"
+        numbers = f"{self.pid} {self.started} {self.protected:d} {self.perhaps:d}"
+        return f"{numbers}\t{self.point}\t{self.name}"
 
     @classmethod
     def from_line(cls, line: str) -> Holder:
         numbers, point, name = line.split("\t", 2)
-        pid, started, protected = numbers.split(" ")
-        return cls(int(pid), started, protected == "1", point, name)
+        pid, started, protected, perhaps = numbers.split(" ")
+        holder = cls(int(pid), started, protected == "1", point, name)
+        holder.perhaps = perhaps == "1"
+        return holder
 
     @property
     def is_gone(self) -> bool:
@@ -61,30 +74,43 @@ class Holder:
         send(self.pid, self.started, number)
 
 
-def find(points: Sequence[str], thorough: bool = False) -> list[Holder]:
-    """Who uses something on the mounts at these points.
-
-    A thorough search also reads memory maps and what single threads hold. It
-    costs ten times more, and a process that hangs can make it hang, so it is for
-    when the plain one found nothing.
+def find(points: Sequence[str]) -> list[Holder]:
+    """Who uses something on the mounts at these points, but for ourselves.
 
     To be called in a child: what the searching process holds does not count.
+    """
+    others = [pid for pid in pids() if pid != os.getpid()]
+    return [Holder.from_line(line) for line in look(points, others) if line]
+
+
+def look(points: Sequence[str], among: Iterable[int], thorough: bool = False) -> Iterator[str]:
+    """The holders among these pids, as lines; "" for each step on the way.
+
+    A thorough look also reads memory maps and what single threads hold. It costs ten
+    times more, and a process that hangs can make it hang, so it is for when the plain
+    one found nothing.
     """
     # What was opened before the mount has the same name and another device.
     looker = Looker()
     devices = {point: sight.device for point in points if (sight := looker.look(point))}
     kin = family()
-    found = []
-    for pid in pids():
-        if pid == os.getpid():
-            continue
+    for pid in among:
         for path in handles(pid, thorough):
+            yield ""
             point = _on_which(path, devices, looker)
             if point:
                 holder = describe(pid, point, kin)
                 if holder is not None:
-                    found.append(holder)
+                    yield holder.to_line()
                 break
+
+
+def perhaps(pids: Iterable[int], point: str) -> list[Holder]:
+    """Those of whom not all could be seen."""
+    kin = family()
+    found = [holder for pid in pids if (holder := describe(pid, point, kin)) is not None]
+    for holder in found:
+        holder.perhaps = True
     return found
 
 
@@ -100,15 +126,22 @@ def _on_which(path: str, devices: Mapping[str, str], looker: Looker) -> str:
 
 
 def handles(pid: int, thorough: bool) -> Iterator[str]:
-    """The links under /proc to all that a process holds, maps only with ``thorough``."""
-    tasks = [f"/proc/{pid}"]
-    if thorough:
-        tasks += [f"/proc/{pid}/task/{task}" for task in entries(f"/proc/{pid}/task")]
-    for task in tasks:
-        yield from (f"{task}/cwd", f"{task}/root", f"{task}/exe")
-        yield from (f"{task}/fd/{name}" for name in entries(f"{task}/fd"))
+    """The links under /proc to all that a process holds; of its threads and maps only with
+    ``thorough``."""
+    for task in chain((f"/proc/{pid}",), threads(pid) if thorough else ()):
+        yield from of_task(task)
     if thorough:
         yield from (f"/proc/{pid}/map_files/{name}" for name in entries(f"/proc/{pid}/map_files"))
+
+
+def threads(pid: int) -> Iterator[str]:
+    """Each may have files and a mount namespace of its own: unshare(2)."""
+    return (f"/proc/{pid}/task/{task}" for task in entries(f"/proc/{pid}/task"))
+
+
+def of_task(task: str) -> Iterator[str]:
+    yield from (f"{task}/cwd", f"{task}/root", f"{task}/exe")
+    yield from (f"{task}/fd/{name}" for name in entries(f"{task}/fd"))
 
 
 def describe(pid: int, point: str, kin: Collection[int]) -> Holder | None:
@@ -137,12 +170,39 @@ def pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
 
 
-def entries(directory: str) -> list[str]:
-    """Of a directory of /proc; none when its process is gone."""
+def entries(directory: str) -> Iterator[str]:
+    """Of a directory of /proc, as they come; none when its process is gone."""
     try:
-        return os.listdir(directory)  # by name: /proc is the kernel's
+        with os.scandir(directory) as found:  # by name: /proc is the kernel's
+            for entry in found:
+                yield entry.name
     except OSError:
+        return
+
+
+def uids(pid: int) -> list[int]:
+    """Real, effective, saved and file system's; none of who is gone, or only waits for its
+    parent to take note of its end."""
+    found = status(pid)
+    # A thread may outlive the first one, and its process with it.
+    if not found or (found["State"][0] in "ZX" and found["Threads"] == "1"):
         return []
+    return [int(word) for word in found["Uid"].split()]
+
+
+def status(pid: int) -> dict[str, str]:
+    """Some fields of proc_pid_status(5), of a thread too; {} for who is gone."""
+    found: dict[str, str] = {}
+    try:
+        # by name: /proc is the kernel's
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name in STATUS:
+                    found[name] = value.strip()
+    except OSError:
+        return {}
+    return found if len(found) == len(STATUS) else {}
 
 
 def _link(path: str) -> str:

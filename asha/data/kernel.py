@@ -14,10 +14,11 @@ from asha.data.mountinfo import MOUNTINFO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from asha.data.copies import Found
     from asha.data.holders import Holder
+    from asha.ocf.deadline import Deadline
     from asha.rootwork import Directory
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
@@ -28,6 +29,8 @@ CLONE_NEWNS = 0x00020000
 
 AT_FDCWD, AT_STATX_DONT_SYNC = -100, 0x4000
 STATX_INO, STATX_MNT_ID = 0x100, 0x1000
+
+LOOKING = "looking for who still has the store"
 
 
 class Kernel:
@@ -89,13 +92,27 @@ class Kernel:
         finally:
             os.chdir("/")
 
+    def holders(self, device: str, point: str, users: Callable[[], Collection[int]], *,
+                release: bool, maps: bool, limit: Deadline) -> Found:
+        """Who still has the disk though our binds are gone; see copies.find.
 
-    def holders(self, device: str, point: str, users: Collection[int], *, release: bool,
-                maps: bool) -> Found:
-        """Who still has the disk though our binds are gone; see copies.find."""
-        from asha.data import copies
+        Raises Failed, NoAnswer with ``maps`` when one of root's memory maps cannot be read.
+        """
+        from asha.data import copies, turns
+        from asha.ocf.child import in_child
 
-        return copies.find(device, point, users, release=release, maps=maps)
+        def among(pids: Iterable[int]) -> Iterator[str]:
+            return copies.look(device, pids, maps)
+
+        def work() -> str:
+            return copies.find(device, point, users(), seen, release=release,
+                               limit=limit.within(limit.remaining() * 0.9)).to_text()
+
+        # Half of the time is for the namespaces that are found.
+        seen = turns.take(among, limit.within(limit.remaining() / 2), LOOKING)
+        found = copies.Found.from_text(in_child(work, limit, LOOKING))
+        found.suspect(seen, point)
+        return found
 
     def processes_of(self, users: Collection[int], point: str) -> list[Holder]:
         """See copies.of_users."""

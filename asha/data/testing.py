@@ -12,9 +12,10 @@ from asha.data.mountinfo import Mount, escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from asha.data.holders import Holder
+    from asha.ocf.deadline import Deadline
     from asha.rootwork import Directory
 
 
@@ -74,8 +75,8 @@ class FakeKernel(Kernel):
         inside = source[len(disk.point.rstrip("/")) :]
         self.mount(point, disk.device, disk.root.rstrip("/") + inside, source=disk.source)
 
-    def holders(self, device: str, point: str, users: Collection[int], *, release: bool,
-                maps: bool) -> Found:
+    def holders(self, device: str, point: str, users: Callable[[], Collection[int]], *,
+                release: bool, maps: bool, limit: Deadline) -> Found:
         return Found()
 
     def processes_of(self, users: Collection[int], point: str) -> list[Holder]:

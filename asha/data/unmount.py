@@ -14,7 +14,7 @@ from asha.ocf.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from asha.data.copies import Found
     from asha.data.holders import Holder
@@ -33,11 +33,18 @@ ROUND_SECONDS = 0.5
 # Seconds between two looks at what nobody seems to hold.
 LOOK_AGAIN = 0.1
 
+# Seconds for which a descriptor may lie in a queue.
+QUEUE_SECONDS = 0.3
+
 # So many looks in vain, and what holds it is where no look reaches.
 UNSEEN_ROUNDS = 5
 
-# A search for holders that takes longer hangs on a process that hangs itself.
+# For one search for holders. A process that hangs can make it hang, and one user can have
+# millions of open descriptors: it is asha.data.turns that shares the time.
 SEARCH_SECONDS = 5.0
+
+# So many holders are named, in a reason and in the log; there may be thousands.
+NAMED_MOST = 5
 
 
 def remove(
@@ -55,9 +62,8 @@ def remove(
     (uids) are ended: a descriptor that lies in a socket's queue is in no list. Raises
     Failed with who holds what.
     """
-    number = signal.SIGTERM
+    ending = _Ending(agent)
     why = ""
-    told: set[str] = set()
     unseen = 0
     while True:
         mounts = mountinfo.read(kernel.mountinfo)
@@ -76,7 +82,7 @@ def remove(
             continue
         found = _search(agent, busy)
         if found:
-            why = "; ".join(str(holder) for holder in found)
+            why = _named(found)
         elif found is not None or not why:
             why = (
                 f"{', '.join(busy)} is busy, though no process is seen to use it:"
@@ -85,31 +91,93 @@ def remove(
         if not found:
             unseen += 1
             if force and found is not None and unseen >= UNSEEN_ROUNDS:
-                found = _of_users(agent, kernel, busy[0], users)
+                found.holders = _of_users(agent, kernel, busy[0], users)
+                found.holders += _unlisted(agent, busy[0])
         if not found:
             agent.deadline.pause(LOOK_AGAIN)
             continue
         if not force:
             raise Failed(why)
-        victims = [holder for holder in found if not holder.protected]
-        if not victims:
+        ending.of(found, why)
+
+
+class _Ending:
+    """SIGTERM at first, then SIGKILL; and who has more than he had is ended whole."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._told: set[str] = set()
+        self._killed: set[tuple[int, str]] = set()
+        self._number = signal.SIGTERM
+
+    def of(self, found: Found, why: str) -> None:
+        """Signal them, say so once, and wait a while for their end. Raises Failed with
+        ``why`` when they are none that may be ended."""
+        victims = [holder for holder in found.holders if not holder.protected]
+        if not victims and not found.users:
             raise Failed(f"{why}, which may not be killed: end it or let it go elsewhere")
-        _end(agent, victims, number, told)
-        number = signal.SIGKILL
+        users = set(found.users)
+        if self._number == signal.SIGTERM and victims:
+            users.clear()
+        elif self._killed:
+            # All that there were have been killed: these were made meanwhile, and they may
+            # be quicker than we are.
+            new = [one.pid for one in victims if (one.pid, one.started) not in self._killed]
+            users |= {uids[0] for pid in new if (uids := holders.uids(pid))}
+        for user in users - {0}:
+            self._end_whole(user)
+        for victim in victims[:NAMED_MOST]:
+            self._tell(f"{victim}: sends it {self._number.name}")
+        if len(victims) > NAMED_MOST:
+            self._tell(f"and {len(victims) - NAMED_MOST} more: {self._number.name}")
+        for victim in victims:
+            victim.send(self._number)
+        patience = KILL_SECONDS
+        if self._number == signal.SIGTERM:
+            patience = min(TERM_SECONDS, self._agent.deadline.remaining() / 4)
+        else:
+            self._killed |= {(one.pid, one.started) for one in victims}
+        self._number = signal.SIGKILL
+        left = list(victims)
+
+        def gone() -> bool:
+            while left and left[-1].is_gone:
+                left.pop()
+            return not left
+
+        self._agent.deadline.within(patience).poll(gone)
+
+    def _end_whole(self, user: int) -> None:
+        """All of a user's processes at one stroke, also one that is just being made: as that
+        user, for kill(2) asks for the right to."""
+        self._tell(f"uid {user} has more processes or more open than can be looked at:"
+                   f" ends all its processes")
+
+        def work() -> str:
+            os.setgroups([])
+            os.setresuid(user, user, user)
+            os.kill(-1, signal.SIGKILL)
+            return ""
+
+        try:
+            in_child(work, self._agent.deadline.within(KILL_SECONDS), f"ending uid {user}")
+        except Failed:
+            pass  # the user has ended it before: another search tells what that did
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told and len(self._told) < 4 * NAMED_MOST:
+            self._told.add(line)
+            self._agent.warn(line)
 
 
-def _end(agent: Agent, victims: Sequence[Holder], number: signal.Signals, told: set[str]) -> None:
-    """Signal them, say so once, and wait a while for their end."""
-    for victim in victims:
-        line = f"{victim}: sends it {number.name}"
-        if line not in told:
-            agent.warn(line)
-        told.add(line)
-        victim.send(number)
-    patience = KILL_SECONDS
-    if number == signal.SIGTERM:
-        patience = min(TERM_SECONDS, agent.deadline.remaining() / 4)
-    agent.deadline.within(patience).poll(lambda: all(victim.is_gone for victim in victims))
+def _named(found: Found) -> str:
+    words = [*map(str, found.holders[:NAMED_MOST]), *found.rest[:NAMED_MOST]]
+    if len(found.holders) > NAMED_MOST:
+        words.append(f"and {len(found.holders) - NAMED_MOST} more")
+    if found.users and not found.holders:
+        words.append(f"uid {', '.join(map(str, sorted(found.users)))} has more than could be"
+                     f" looked at")
+    return "; ".join(words)
 
 
 def _mind_strangers(agent: Agent, strangers: Sequence[Mount], force: bool) -> None:
@@ -133,6 +201,26 @@ def _of_users(
     answer = in_child(work, limit, "looking for processes of the users of the data")
     found = [holders.Holder.from_line(line) for line in answer.split("\n") if line]
     return [one for one in found if not one.protected]
+
+
+def _unlisted(agent: Agent, point: str) -> list[Holder]:
+    """Who may hold it by what no list shows, root left out. What is in a queue for a moment
+    only is not meant: two looks."""
+    from asha.data import turns, unlisted
+
+    seen: list[set[str]] = []
+    while len(seen) < 2:
+        limit = agent.deadline.within(SEARCH_SECONDS)
+        try:
+            look = turns.take(unlisted.look, limit, "looking at sockets' queues", roots=False)
+        except Failed as problem:
+            agent.warn(problem.reason)
+            return []
+        seen.append({line for _, line in look.lines})
+        if not seen[0]:
+            return []
+        agent.deadline.pause(QUEUE_SECONDS)
+    return holders.perhaps({int(line.split(" ")[0]) for line in seen[0] & seen[1]}, point)
 
 
 def _unmount_each(
@@ -169,22 +257,29 @@ def _unmount_each(
     return list(dict.fromkeys(point for point in answer.split("\n") if point))
 
 
-def _search(agent: Agent, points: Sequence[str]) -> list[Holder] | None:
-    """Who holds these points; None when the search itself hangs."""
+def _search(agent: Agent, points: Sequence[str]) -> Found | None:
+    """Who holds these points, if need be perhaps; None when the search did not end."""
+    from asha.data import turns
+    from asha.data.copies import Found
+
+    found, seen = Found(), turns.Look()
     for thorough in (False, True):
 
-        def work(thorough: bool = thorough) -> str:
-            return "\n".join(one.to_line() for one in holders.find(points, thorough))
+        def look(pids: Sequence[int], thorough: bool = thorough) -> Iterator[str]:
+            return holders.look(points, pids, thorough)
 
         limit = agent.deadline.within(SEARCH_SECONDS)
         try:
-            answer = in_child(work, limit, "looking for the processes that use the data")
+            seen = turns.take(look, limit, "looking for the processes that use the data")
         except Failed as problem:
             agent.warn(problem.reason)
-            return None
-        if answer:
-            return [holders.Holder.from_line(line) for line in answer.split("\n")]
-    return []
+            if not thorough:
+                return None
+        found.holders = [holders.Holder.from_line(line) for _, line in seen.lines]
+        if found:
+            return found
+    found.suspect(seen, points[0])
+    return found
 
 
 def end_copies(
@@ -201,8 +296,7 @@ def end_copies(
 
     Without ``force`` only look. Raises Failed with who stays.
     """
-    number = signal.SIGTERM
-    told: set[str] = set()
+    ending = _Ending(agent)
     why = ""
     ways = [True, False]
     for device in devices:
@@ -212,18 +306,16 @@ def end_copies(
             found = _holders(agent, kernel, device, point, users, force, ways)
             for one in found.released:
                 agent.warn(f"unmounted {point} in the mount namespace of {one}")
-            if not found.holders and not found.rest:
+            if not found and force:
+                found.holders = _unlisted(agent, point)
+            if not found:
                 break
-            why = "; ".join([*map(str, found.holders), *found.rest])
+            why = _named(found)
             if not force:
                 raise Failed(why)
-            victims = [holder for holder in found.holders if not holder.protected]
-            if not victims and found.holders:
-                raise Failed(f"{why}, which may not be killed: end it or let it go elsewhere")
-            if not victims:
+            if found.rest and not found.holders:
                 raise Failed(f"{why}: end what keeps it, or restart this node")
-            _end(agent, victims, number, told)
-            number = signal.SIGKILL
+            ending.of(found, why)
 
 
 def _holders(
@@ -236,16 +328,10 @@ def _holders(
     ways: list[bool],
 ) -> Found:
     """``ways``: with memory maps and without. One that did not end is not tried again."""
-    from asha.data.copies import Found
-
     for maps in tuple(ways):
-
-        def work(maps: bool = maps) -> str:
-            return kernel.holders(device, point, users(), release=release, maps=maps).to_text()
-
         limit = agent.deadline.within(min(SEARCH_SECONDS, agent.deadline.remaining() / 3))
         try:
-            return Found.from_text(in_child(work, limit, "looking for who still has the store"))
+            return kernel.holders(device, point, users, release=release, maps=maps, limit=limit)
         except NoAnswer as problem:
             agent.warn(problem.reason)
             ways.remove(maps)

@@ -99,6 +99,37 @@ print("ready", flush=True)
 time.sleep(1000)
 """
 
+# More than can be looked at in the time of a stop: copies of a descriptor cost nothing.
+FULL = """
+import os, resource, time
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+for _ in range(4000000 // min(most, 500000)):
+    if os.fork() == 0:
+        break
+null = os.open("/dev/null", os.O_RDONLY)
+for number in range(null + 1, min(most, 500000)):
+    os.dup2(null, number)
+print("ready", flush=True)
+time.sleep(1000)
+"""
+
+# One after the other has it, none for long. It gives up after two minutes.
+HOPS = """
+import os, sys, time
+file = open(sys.argv[1] + "/still", "a")
+print("ready", flush=True)
+if os.fork() == 0:
+    os.closerange(0, 3)
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if os.fork():
+            os._exit(0)
+    os._exit(0)
+file.close()
+time.sleep(1000)
+"""
+
 OWN_SPACE = ("unshare", "--user", "--map-root-user", "--mount", "--propagation")
 
 SERVICE = ("systemd-run", "--quiet", "--pipe", "-p", "PrivateMounts=yes", "-p",
@@ -117,6 +148,11 @@ HOLDERS = {
     "hidden": (
         (*PBX, "python3", "-c", QUEUED, SPOOL),
         (*PBX, "python3", "-c", BOUND_SOCKET, SPOOL),
+    ),
+    "crowd": (
+        ("setpriv", "--reuid=daemon", "--regid=daemon", "--clear-groups", "python3", "-c", FULL),
+        (*PBX, *OWN_SPACE, "private", "python3", "-c", HOPS, SPOOL),
+        (*PBX, "python3", "-c", HOPS, SPOOL),
     ),
 }
 
@@ -264,6 +300,7 @@ def test_who_keeps_the_disk_does_not_keep_the_telephones(scene: Scene, how: str)
         # The audit has seen the disk on one node only: nothing writes to the other's.
         wait_for(lambda: all(one.poll() is not None for one in attackers),
                  "the attackers to be ended", timeout=30)
+        assert not mounted_at(source, SPOOL)
     finally:
         for one in attackers:
             one.kill()

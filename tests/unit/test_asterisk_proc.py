@@ -72,7 +72,8 @@ def test_wrapper_is_told_from_other_shells(
     fake: FakeProc, name: str, argv: tuple[str, ...], wrapper: bool
 ) -> None:
     fake.add(50, name, exe="/usr/bin/dash", argv=argv)
-    assert bool(proc(fake).wrappers()) is wrapper
+    assert bool(proc(fake).wrappers(lambda _: True)) is wrapper
+    assert not proc(fake).wrappers(lambda _: False)
 
 
 def test_a_command_line_that_does_not_come_is_a_daemons(
@@ -86,6 +87,22 @@ def test_a_command_line_that_does_not_come_is_a_daemons(
     monkeypatch.setattr(proc_module, "in_child", never)
     fake.add(50, "asterisk", exe=BINARY, argv=("asterisk", "-r"))
     assert pids(proc(fake).daemons(BINARY)) == [50]
+
+
+def test_one_user_does_not_make_us_wait_for_each_of_his(
+    fake: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def never(work: object, deadline: object, doing: str) -> str:
+        asked.append(doing)
+        raise NoAnswer("reading it did not end", 1, True)
+
+    monkeypatch.setattr(proc_module, "in_child", never)
+    for pid in range(50, 80):
+        fake.add(pid, "sh", exe="/usr/bin/dash")
+    assert proc(fake).wrappers(lambda _: True) == []
+    assert len(asked) == proc_module.SILENT_MOST
 
 
 def test_daemons(fake: FakeProc) -> None:

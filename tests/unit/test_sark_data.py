@@ -17,8 +17,8 @@ from asha.data import holders, space, sqlite
 from asha.data.copies import Found
 from asha.data.space import Space
 from asha.data.testing import FakeKernel
-from asha.ocf import Exit
-from asha.ocf.child import is_alive, name_of, start_time
+from asha.ocf import Deadline, Exit
+from asha.ocf.child import NoAnswer, is_alive, name_of, start_time
 from asha.ocf.testing import CallQueue, Outcome, perform
 
 NAMES = ("etc/asterisk", "var/lib/asterisk", "opt/sark/db")
@@ -533,11 +533,10 @@ def test_those_who_started_us_are_not_killed(started: Site) -> None:
 def elsewhere(site: Site, monkeypatch: pytest.MonkeyPatch, *, maps_hang: bool = False) -> None:
     """A process that has the store somewhere, for as long as it lives."""
 
-    def find(
-        device: str, point: str, users: Collection[int], *, release: bool, maps: bool
-    ) -> Found:
+    def find(device: str, point: str, users: Callable[[], Collection[int]], *,
+             release: bool, maps: bool, limit: Deadline) -> Found:
         if maps and maps_hang:
-            time.sleep(1000)
+            raise NoAnswer("a look did not end within 5 s", 0, False)
         found = Found()
         holder = holders.describe(site.kernel.pid, f"{point}, elsewhere,", {1})
         if device == "147:0" and holder is not None and not holder.is_gone:
@@ -551,7 +550,6 @@ def elsewhere(site: Site, monkeypatch: pytest.MonkeyPatch, *, maps_hang: bool = 
 def test_who_has_the_store_elsewhere_is_ended(
     started: Site, monkeypatch: pytest.MonkeyPatch, maps_hang: bool
 ) -> None:
-    monkeypatch.setattr("asha.data.unmount.SEARCH_SECONDS", 0.5)
     holding = Holding(started, ignores_term=False)
     pid, started.kernel.pid = started.kernel.pid, 0  # it keeps no mount of ours busy
     try:

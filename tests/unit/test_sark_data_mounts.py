@@ -7,6 +7,7 @@ are never touched, and all that a test mounts is gone with it.
 from __future__ import annotations
 
 import os
+import platform
 import pwd
 import random
 import shutil
@@ -38,6 +39,7 @@ AGENT = f"""#!{PYTHON} -I
 import sys
 sys.path.insert(0, {str(REPOSITORY)!r})
 from asha.agents.sark_data import SarkData
+# more
 from asha.ocf import main
 sys.exit(main(SarkData))
 """
@@ -568,6 +570,128 @@ def inside_a_stranger_who_covers_a_namespace_that_he_keeps(users: Site, start: S
     stranger = start(COVERED, *before, *OWN_SPACE, "private")
     users.must("stop")
     assert stranger.wait(timeout=20) == -signal.SIGTERM, "what he hides holds the store"
+    gone(users)
+
+
+# More than can be looked at in the time: descriptors cost their owner nothing.
+FULL = """
+import resource
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+os.setresuid(65533, 65533, 65533)
+for number in range(3, min(most, 300000)):
+    os.dup2(0, number)
+"""
+
+# Who has it is never there for long: it has made another and ended.
+HOPS = """
+file = open({file!r}, "w")
+if os.fork() == 0:
+    os.close(1)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if os.fork():
+            os._exit(0)
+    os._exit(0)
+file.close()
+"""
+
+
+# The first thread ends, or looks harmless; what it has made has it.
+THREAD = """
+import ctypes, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def hold():
+    {own}
+    global file
+    file = open({file!r}, "w")
+    print(flush=True)
+    time.sleep(1000)
+threading.Thread(target=hold).start()
+if {ends}:
+    libc.syscall(ctypes.c_long(60))
+time.sleep(1000)
+"""
+OWN_FILES = "assert libc.unshare(0x400) == 0"
+
+
+def hurry(site: Site) -> None:
+    """The time for a search is short, so that less is needed to use it up."""
+    site.agent.write_text(AGENT.replace(
+        "# more", "import asha.data.unmount; asha.data.unmount.SEARCH_SECONDS = 1.0"))
+
+
+@pytest.mark.parametrize("way", ["ended", "files", "namespace"])
+def inside_what_one_thread_has(users: Site, start: Start, way: str) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("exit(2) is called by its number on x86_64")
+    file = users.points[2] + "/still"
+    own = {"files": OWN_FILES, "namespace": "assert libc.unshare(0x20000) == 0"}.get(way, "pass")
+    code = THREAD.format(own=own, file=file, ends=way == "ended")
+    process = start(code, *AS_USER, *OWN_SPACE, "private")
+    refuses_without_force(users, process.pid)
+    users.must("stop")
+    process.wait(timeout=20)
+    gone(users)
+
+
+# Nothing is mounted and nothing is open: the file system itself is kept (fspick(2)).
+CONTEXT = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+context = libc.syscall(ctypes.c_long(433), ctypes.c_long(-100), {point!r}.encode(),
+                       ctypes.c_long(0))
+assert context >= 0, os.strerror(ctypes.get_errno())
+"""
+
+# A detached mount, of which only the queue of a socket has a descriptor.
+QUEUED = """
+import array, socket
+tree = detach({point!r})
+left, right = socket.socketpair()
+left.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [tree]))])
+os.close(tree)
+"""
+
+
+@pytest.mark.parametrize("what", [CONTEXT, DETACH + QUEUED])
+def inside_what_no_list_shows(users: Site, start: Start, what: str) -> None:
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    stranger = start(what.format(point=users.points[0]), *before, *OWN_SPACE, "slave")
+    neighbour = start("import socket; pair = socket.socketpair()", *before)
+    users.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    gone(users)
+    assert neighbour.poll() is None
+
+
+def inside_a_directory_that_lies_in_a_queue(users: Site, start: Start) -> None:
+    """Of somebody who is no user of the data."""
+    code = QUEUED.replace("detach(", "os.open(").replace("!r})", "!r}, os.O_RDONLY)")
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    stranger = start(code.format(point=users.points[0]), *before)
+    users.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    gone(users)
+
+
+def inside_open_files_without_end(users: Site, start: Start) -> None:
+    hurry(users)
+    holder = start(writer(users.points[2]), *AS_USER, *OWN_SPACE, "private")
+    full = [start(FULL) for _ in range(4)]
+    begun = time.monotonic()
+    said = users.must("stop")
+    assert time.monotonic() - begun < 15
+    assert holder.wait(timeout=20) == -signal.SIGTERM
+    # He holds nothing, but nobody could know.
+    assert "is perhaps held by" in said
+    assert {one.wait(timeout=20) for one in full} <= {-signal.SIGTERM, -signal.SIGKILL}
+    gone(users)
+
+
+def inside_a_holder_who_hops_from_process_to_process(users: Site, start: Start) -> None:
+    start(HOPS.format(file=users.points[2] + "/still"), *AS_USER, *OWN_SPACE, "private")
+    users.must("stop")
     gone(users)
 
 

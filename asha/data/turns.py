@@ -1,0 +1,147 @@
+"""A look at every process, one user after the other, each with a share of the time.
+
+Without shares one user could keep the look from ending, and so a store from going to the
+other node: millions of descriptors cost him nothing (dup(2)), and who reads the memory map
+of a process waits as long as that process wants (its mmap lock).
+"""
+
+from __future__ import annotations
+
+from asha.data import holders, owners
+from asha.ocf.child import NoAnswer, in_child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from asha.ocf.deadline import Deadline
+
+# From here on a uid may be one of the many that a user has for his user namespaces
+# (subuid(5)), or an account from elsewhere: they take one turn together. Debian's own and
+# its administrators' are below (Debian Policy 9.2.2).
+MANY = 65536
+
+# So often the processes of one user are looked at, while some of them end.
+AGAIN_MOST = 4
+
+# A user of whom so many processes are new within so many seconds may hide in them.
+MADE_MOST = 5
+WATCH_SECONDS = 0.05
+
+# New processes during a look, ours among them, from which on that is looked into.
+MADE_MANY = 100
+
+# Whose daemons run the cluster. Nobody else is that user.
+PACEMAKERS = "hacluster"
+
+# Of the time that is left: what root's processes may take.
+ROOTS_SHARE = 0.5
+
+# Of a turn: what is left of it for bringing the answer home.
+WORK_SHARE = 0.8
+
+
+class Look:
+    """What was seen: (user, line). ``unseen`` are the pids of whom not all was, ``users``
+    (uids) whose those are; who is gone may have left to another what he had."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, str]] = []
+        self.unseen: list[int] = []
+        self.users: set[int] = set()
+
+
+def take(look: Callable[[Sequence[int]], Iterator[str]], limit: Deadline, doing: str, *,
+         roots: bool = True) -> Look:
+    """Have ``look`` go through the pids of each user, in a child.
+
+    It yields a line for each find and "" for each step. Without ``roots`` not of root's
+    processes. Raises Failed when these alone take too long, NoAnswer when one of them makes
+    the look hang.
+    """
+    begun = _newest()
+    users, missed = _by_user()
+    seen = Look()
+    share = limit.within(limit.remaining() * ROOTS_SHARE)
+    of_root = users.pop(0, [])
+    if roots and not _turn(look, 0, of_root, seen, share, doing):
+        raise NoAnswer(f"{doing} takes too long", 0, False)
+    # Who has little comes first: what he leaves of his share is for the others.
+    queue = sorted(users.items(), key=lambda one: len(one[1]))
+    for number, (user, pids) in enumerate(queue):
+        share = limit.within(limit.remaining() / (len(queue) - number))
+        try:
+            # While we look one may end, and before have made another, who is not in the list.
+            for _ in range(AGAIN_MOST):
+                whole = _turn(look, user, pids, seen, share, doing)
+                if not whole or all(holders.uids(pid) for pid in pids):
+                    break
+                pids = _by_user()[0].get(user, [])
+                whole = False
+        except NoAnswer:
+            whole = False
+        if not whole:
+            seen.unseen += pids
+            seen.users |= {user} if user < MANY else set()
+            seen.users |= {uids[0] for pid in pids if (uids := holders.uids(pid))}
+    if missed or _newest() - begun > MADE_MANY:
+        seen.users |= restless(limit) - {0, *owners.local_uids({PACEMAKERS})}
+    return seen
+
+
+def _turn(look: Callable[[Sequence[int]], Iterator[str]], user: int, pids: Sequence[int],
+          seen: Look, share: Deadline, doing: str) -> bool:
+    """Whether all was seen. Raises Failed, NoAnswer."""
+    mine = share.within(share.remaining() * WORK_SHARE)
+
+    def work() -> str:
+        lines = [""]
+        for line in look(pids):
+            if line:
+                lines.append(line)
+            if mine.expired:
+                lines[0] = "not all"
+                break
+        return "\n".join(lines)
+
+    missing, *lines = in_child(work, share, doing).split("\n")
+    seen.lines += [(user, line) for line in lines]
+    return not missing
+
+
+def _by_user() -> tuple[dict[int, list[int]], bool]:
+    """The pids of each user, by the real uid: a program with its owner's rights counts for
+    who has started it. Pacemaker's own are with root's. And whether one was gone before it
+    was known whose it was."""
+    pacemakers = owners.local_uids({PACEMAKERS})
+    found: dict[int, list[int]] = {}
+    missed = False
+    # The newest first: it may not be there for long.
+    for pid in sorted(holders.pids(), reverse=True):
+        uids = holders.uids(pid)
+        if uids:
+            user = 0 if uids[0] in pacemakers else min(uids[0], MANY)
+            found.setdefault(user, []).append(pid)
+        elif not missed:
+            missed = not holders.status(pid)
+    return found, missed
+
+
+def restless(limit: Deadline) -> set[int]:
+    """Who makes process after process (uids): each may have ended before it is looked at,
+    and have left to the next what it has."""
+    made: dict[int, set[int]] = {}
+    time = limit.within(WATCH_SECONDS)
+    while not time.expired:
+        pid = _newest()
+        about = holders.status(pid)
+        if about:
+            made.setdefault(int(about["Uid"].split()[0]), set()).add(pid)
+    return {user for user, pids in made.items() if len(pids) >= MADE_MOST}
+
+
+def _newest() -> int:
+    """The last number that was given to a process or thread: proc_loadavg(5)."""
+    # by name: /proc is the kernel's
+    with open("/proc/loadavg", encoding="ascii") as file:
+        return int(file.read().split()[-1])

@@ -1,0 +1,92 @@
+"""A look at every process in turns: what one user does is not paid by the others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from asha.data import holders, turns
+from asha.ocf import Deadline
+from asha.ocf.child import NoAnswer
+
+STUCK, FULL, FINE = 1001, 1002, 1003
+ME = os.getpid()
+
+
+def look(pids: Sequence[int]) -> Iterator[str]:
+    """The pids are not of processes: each says what looking at it is like."""
+    for pid in pids:
+        yield ""
+        if pid == STUCK:
+            time.sleep(1000)
+        while pid == FULL:
+            yield ""
+        yield f"saw {pid}"
+
+
+def users(monkeypatch: pytest.MonkeyPatch, **found: list[int]) -> None:
+    table = {int(name[1:]): pids for name, pids in found.items()}
+    monkeypatch.setattr(
+        turns, "_by_user", lambda: ({one: list(pids) for one, pids in table.items()}, False))
+    monkeypatch.setattr(holders, "uids", lambda pid: [pid] * 4)
+
+
+@pytest.mark.parametrize("which", [STUCK, FULL])
+def test_one_user_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch, which: int) -> None:
+    users(monkeypatch, u0=[5], u1001=[which], u1003=[FINE, 7], u1004=[8])
+    begun = time.monotonic()
+    seen = turns.take(look, Deadline(3), "looking")
+    assert time.monotonic() - begun < 4
+    assert {line for _, line in seen.lines} == {"saw 5", f"saw {FINE}", "saw 7", "saw 8"}
+    assert seen.unseen == [which]
+    assert seen.users == {1001, which}
+
+
+def test_root_has_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    users(monkeypatch, u0=[FULL], u1003=[FINE])
+    with pytest.raises(NoAnswer, match="looking takes too long"):
+        turns.take(look, Deadline(1), "looking")
+
+
+def test_who_is_never_the_same_twice_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    users(monkeypatch, u0=[5], u1001=[7], u1003=[8])
+    monkeypatch.setattr(holders, "uids", lambda pid: [] if pid == 7 else [pid])
+    seen = turns.take(look, Deadline(20), "looking")
+    assert (seen.unseen, seen.users) == ([7], {1001})
+
+
+def test_who_ends_once_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = iter([[], [7]])
+    users(monkeypatch, u0=[5], u1001=[7])
+    monkeypatch.setattr(holders, "uids", lambda pid: next(ended, [7]))
+    seen = turns.take(look, Deadline(20), "looking")
+    assert (seen.unseen, seen.users) == ([], set())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts processes of other users")
+def test_by_the_real_uid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asha.data.owners.local_uids", lambda users: {54320})
+    made = [
+        subprocess.Popen(["setpriv", *options, sys.executable, "-c", "input()"],
+                         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        for options in (["--ruid=54321", "--euid=0"], ["--reuid=54320"], ["--reuid=100777"])
+    ]
+    try:
+        one, pacemakers, of_many = (process.pid for process in made)
+
+        def there() -> bool:
+            found = turns._by_user()[0]
+            return (one in found.get(54321, []) and pacemakers in found[0]
+                    and of_many in found.get(turns.MANY, []))
+
+        assert Deadline(20).poll(there), turns._by_user()[0]
+        assert ME in turns._by_user()[0][0]
+    finally:
+        for process in made:
+            process.kill()
+            process.communicate()
