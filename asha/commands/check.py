@@ -19,9 +19,9 @@ from asha.terminal import show
 from asha.trouble import Trouble
 
 EPILOG = """\
-Errors forbid the installation, and asha install asks the same before it changes
-anything. A warning is for you to weigh. With --config FILE about other machines only
-what the file alone can tell is looked at; the rest is named.
+Errors forbid the installation, and asha install asks the same before it
+changes anything. A warning is for you to weigh. With --config FILE about other
+machines only what the file alone can tell is looked at; the rest is named.
 
 Exit code: 0 no error, 1 errors.
 """

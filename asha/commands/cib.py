@@ -13,10 +13,11 @@ from asha.terminal import say, show, warn
 from asha.trouble import Trouble
 
 EPILOG = """\
-Without an option it prints what asha.conf describes, as crmsh reads it, and touches
-nothing. Loading never deletes a resource or a rule, and leaves fencing on where it is
-on. What you added to the cluster stays; what you changed in the resources that this
-describes (a parameter, an interval) is set back: look at --diff first.
+Without an option it prints what asha.conf describes, as crmsh reads it, and
+touches nothing. Loading never deletes a resource or a rule, and leaves fencing
+on where it is on. What you added to the cluster stays; what you changed in the
+resources that this describes (a parameter, an interval) is set back: look at
+--diff first.
 """
 
 

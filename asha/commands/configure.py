@@ -17,10 +17,11 @@ from asha.terminal import say, show
 from asha.trouble import Trouble
 
 EPILOG = """\
-Without --answers it asks in the terminal: Return takes what stands in brackets, - leaves
-an answer empty, Ctrl-C ends it and nothing is written. FILE has KEY=VALUE lines in
-asha.conf's keys, asha.conf(5); what it leaves out is taken from the machine where that
-can tell. Neither touches anything but asha.conf.
+Without --answers it asks in the terminal: Return takes what stands in
+brackets, - leaves an answer empty, Ctrl-C ends it and nothing is written. FILE
+has KEY=VALUE lines in asha.conf's keys, asha.conf(5); what it leaves out is
+taken from the machine where that can tell. Neither touches anything but
+asha.conf.
 """
 
 

@@ -33,13 +33,14 @@ from asha.terminal import say, show
 from asha.trouble import Trouble
 
 EPILOG = """\
-The first node makes the cluster secret and shows it; the second asks for it (or reads
---secret-file, or finds /etc/asha/secret). Everything is checked before anything is
-changed. Cut off at any point (Ctrl-C, a lost connection, a power cut) it puts the
-services back as they were; run it again and it goes on.
+The first node makes the cluster secret and shows it; the second asks for it
+(or reads --secret-file, or finds /etc/asha/secret). Everything is checked
+before anything is changed. Cut off at any point (Ctrl-C, a lost connection, a
+power cut) it puts the services back as they were; run it again and it goes on.
 
 The telephones are silent while the data is copied for the last time and until
-Pacemaker has started them: on the first node about a minute, on the second not at all.
+Pacemaker has started them: on the first node about a minute, on the second not
+at all.
 """
 
 LOG = "/var/log/asha/install.log"

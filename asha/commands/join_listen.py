@@ -15,8 +15,8 @@ from asha.terminal import warn
 from asha.trouble import Trouble
 
 EPILOG = """\
-Runs as asha-join.service on both nodes and for good: a replacement of either node
-joins through the one that is left.
+Runs as asha-join.service on both nodes and for good: a replacement of either
+node joins through the one that is left.
 """
 
 

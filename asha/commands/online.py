@@ -16,10 +16,12 @@ from asha.status.replication import DiskSight
 from asha.trouble import Trouble
 
 EPILOG = """\
-The node gets its share of the work again and is there to take over; what runs on the
-other stays there. Its disk is brought up to date first: asha sync --watch.
+The node gets its share of the work again and is there to take over; what runs
+on the other stays there. Its disk is brought up to date first: asha sync
+--watch.
 
-exit code: 0 the node is back, 1 it is not, and why"""
+exit code: 0 the node is back, 1 it is not, and why
+"""
 
 SECONDS = 120.0
 

@@ -18,8 +18,8 @@ from asha.trouble import Trouble
 
 EPILOG = """\
 What is already so is left out; --all shows it too. Secrets are never shown.
-With --scripts the same is written as shell scripts, one a step, to be read, changed
-and run by hand in the order of their numbers.
+With --scripts the same is written as shell scripts, one a step, to be read,
+changed and run by hand in the order of their numbers.
 """
 
 

@@ -16,13 +16,13 @@ from asha.terminal import say, show
 from asha.trouble import Trouble
 
 EPILOG = """\
-When: the other node is gone for good or for long (broken, stolen, on its way to
-repair), and is switched off. The telephones are not touched.
+When: the other node is gone for good or for long (broken, stolen, on its way
+to repair), and is switched off. The telephones are not touched.
 
-Why: after a reboot a node of two waits until it has seen the other one, so that
-two nodes that cannot see each other never both start. A survivor that reboots
-would wait for ever; after this command it starts alone, and one that waits
-already starts at once.
+Why: after a reboot a node of two waits until it has seen the other one, so
+that two nodes that cannot see each other never both start. A survivor that
+reboots would wait for ever; after this command it starts alone, and one that
+waits already starts at once.
 
 It ends with a new cluster secret, and closes the firewall to the removed node
 but for the port on which a node asks to be let in: whoever has the removed

@@ -35,8 +35,8 @@ monitor's AMI account get their new keys on both nodes. No call is interrupted,
 and the nodes hear each other all the while. Cut off at any point, on either
 node, the same command goes on.
 
-When: the secret may be known to somebody. After asha remove-node, which does it
-itself. When asha install or asha status says that the secrets do not agree.
+When: the secret may be known to somebody. After asha remove-node, which does
+it itself. When asha install or asha status says that the secrets do not agree.
 
 --alone: the other node is off, or is not to have it. It is not heard any more,
 by Corosync, DRBD and asha install alike, until asha secret rotate there has
@@ -53,7 +53,7 @@ LOOK_EVERY = 0.5
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("rotate", "apply"), metavar="rotate",
-                        help="change it (apply STEP: as asha-secret@.service calls it)")
+                        help="change it")
     parser.add_argument("step", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("--yes", action="store_true", help="do not ask before the change")
     parser.add_argument("--alone", action="store_true", help="on this node only")
@@ -147,7 +147,8 @@ def _look(site: Site, secrets: list[Secret]) -> tuple[Secret, Body | None]:
         except Trouble as trouble:
             raise Trouble(
                 f"{trouble}; nothing was changed",
-                f"{trouble.mend}. If it is off for long: asha secret rotate --alone",
+                f"{trouble.mend}. If it is off for long: asha secret rotate --alone; for "
+                "good: asha remove-node",
             ) from None
     return Secret.generate(), None
 

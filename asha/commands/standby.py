@@ -16,12 +16,13 @@ from asha.status.services import services
 from asha.trouble import Trouble
 
 EPILOG = """\
-For work on the node: it may be rebooted and stays out of service until asha online.
-While it is, the other node is alone: there is no fail-over. Where it has the
-telephones they move to the other, calls in progress are cut, and it refuses where the
-other could not take over.
+For work on the node: it may be rebooted and stays out of service until asha
+online. While it is, the other node is alone: there is no fail-over. Where it
+has the telephones they move to the other, calls in progress are cut, and it
+refuses where the other could not take over.
 
-exit code: 0 nothing runs there any more, 1 it does, and why"""
+exit code: 0 nothing runs there any more, 1 it does, and why
+"""
 
 SECONDS = 300.0
 

@@ -18,9 +18,10 @@ from asha.terminal import say, show
 from asha.trouble import Trouble
 
 EPILOG = """\
-A line with ! is to be seen to now; one with - is so by the way the site was built (no
-fencing, one NIC), or is over. It asks nothing of the other node but through the
-cluster, changes nothing, and takes ten seconds at most, whatever hangs.
+A line with ! is to be seen to now; one with - is so by the way the site was
+built (no fencing, one NIC), or is over. It asks nothing of the other node but
+through the cluster, changes nothing, and takes ten seconds at most, whatever
+hangs.
 
 exit code: 0 the telephones run and the other node could take over
            1 they run, and somebody should see to a line with !
@@ -28,22 +29,26 @@ exit code: 0 the telephones run and the other node could take over
 
 --json prints one object, with --watch one a line:
   schema 1; health: healthy, degraded, no service; exit_code
-  time: ISO 8601; node: this one; site_id; configured, installed, pacemaker, quorum
+  time: ISO 8601; node: this one; site_id; configured, installed, pacemaker,
+    quorum
   active: the node with the telephones, or ""; active_since; moved_from
-  nodes: name, state (online, standby, offline, unclean, pending, maintenance), here,
-    active
-  services: id, title, state (running, starting, stopping, stopped, failed, unmanaged),
-    nodes, why; action, code, failed_on: at which action of Pacemaker's, with which exit
-    code and where that was; degraded: it worked all the same; blocked_on: where it
-    cannot be stopped; given_up_on: where it is started no more
+  nodes: name, state (online, standby, offline, unclean, pending, maintenance),
+    here, active
+  services: id, title, state (running, starting, stopping, stopped, failed,
+    unmanaged), nodes, why; action, code, failed_on: at which action of
+    Pacemaker's, with which exit code and where that was; degraded: it worked
+    all the same; blocked_on: where it cannot be stopped; given_up_on: where it
+    is started no more
   disks: as asha sync --json tells them; null: not known
   address: address, node; line: node, card_node, position; null: there is none
-  calls: calls, channels, longest (s), registered, silent, trunks, trunks_up, started,
-    trouble; null: only the active node knows
-  links: number, address, state; store: free, total (bytes); null: not mounted here
+  calls: calls, channels, longest (s), registered, silent, trunks, trunks_up,
+    started, trouble; null: only the active node knows
+  links: number, address, state; store: free, total (bytes); null: not mounted
+    here
   secrets: node, id (of the cluster secret it has), coming (of the one it gets)
   findings: level (warning, note), what, mend
-  address_answers: asked only where Pacemaker does not run, else null"""
+  address_answers: asked only where Pacemaker does not run, else null
+"""
 
 CLEAR = "\033[H\033[J"
 

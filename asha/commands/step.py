@@ -15,8 +15,8 @@ from asha.terminal import show
 from asha.trouble import Trouble
 
 EPILOG = """\
-Without a name: the names there are. A number is a whole step: what is left to do of it.
-What is already done is not done again.
+Without a name: the names there are. A number is a whole step: what is left to
+do of it. What is already done is not done again.
 """
 
 

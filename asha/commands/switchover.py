@@ -17,15 +17,16 @@ from asha.status.services import services
 from asha.trouble import Trouble
 
 EPILOG = """\
-Refuses, with the reason, where the other node could not take over now: it is not
-online, in standby, its disk is not the same. Calls in progress are cut; the telephones
-are silent for some seconds.
+Refuses, with the reason, where the other node could not take over now: it is
+not online, in standby, its disk is not the same. Calls in progress are cut;
+the telephones are silent for some seconds.
 
-Nothing stays behind: the node that gives up remains ready to take over again, and
-nothing moves back by itself. Killed half-way (even with kill -9) the move is finished
-by Pacemaker or undone; the order for it ends by itself.
+Nothing stays behind: the node that gives up remains ready to take over again,
+and nothing moves back by itself. Killed half-way (even with kill -9) the move
+is finished by Pacemaker or undone; the order for it ends by itself.
 
-exit code: 0 everything runs on the other node, 1 it does not, and why"""
+exit code: 0 everything runs on the other node, 1 it does not, and why
+"""
 
 SECONDS = 300.0
 

@@ -21,17 +21,21 @@ from asha.terminal import show
 from asha.trouble import Trouble
 
 EPILOG = """\
-Do not test a fail-over before the disks are the same: until then the node that is
-being synced cannot take over.
+Do not test a fail-over before the disks are the same: until then the node that
+is being synced cannot take over.
 
---watch waits until they are, with one line that is redrawn (away from a terminal: a
-line every ten seconds). --json prints one object, with --watch one a line:
-  schema 1; node, role, disk, peer, peer_role, peer_disk, connection: DRBD's words;
-  syncing, in_sync: true or false; percent: 0 to 100; out_of_sync: KiB; speed: KiB/s;
+--watch waits until they are, with one line that is redrawn (away from a
+terminal: a line every ten seconds). --json prints one object, with --watch one
+a line:
+  schema 1; node, role, disk, peer, peer_role, peer_disk, connection: DRBD's
+    words;
+  syncing, in_sync: true or false; percent: 0 to 100; out_of_sync: KiB; speed:
+    KiB/s;
   seconds_left. null: not known.
 
-exit code: 0 the disks are the same, 3 not yet, 1 it cannot be told, or will not come
-right by itself"""
+exit code: 0 the disks are the same, 3 not yet, 1 it cannot be told, or will
+not come right by itself
+"""
 
 NOT_YET = 3
 WATCH_SECONDS = 1.0

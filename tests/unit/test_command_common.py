@@ -80,3 +80,15 @@ def test_status_of_no_node_is_not_taken_for_telephones_that_run(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert cli.main(["status"]) == 2
     assert "not a node of a cluster yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help_fits_a_terminal(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([*filter(None, [command]), "--help"])
+    said = capsys.readouterr().out
+    assert command in said
+    assert [line for line in said.splitlines() if len(line) > 80] == []
