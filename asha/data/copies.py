@@ -81,17 +81,21 @@ class Namespace:
 
 class Found:
     """Whom to end, and what holds the disk though it is no process. ``users`` (uids) are
-    those who may hold it by what could not be seen."""
+    those who hold it by processes that are never there for long, or may hold it by what
+    could not be seen. ``again``: one that held it has ended since."""
 
     def __init__(self) -> None:
         self.holders: list[Holder] = []
         self.users: set[int] = set()
+        self.again = False
         self.rest: list[str] = []
         self.released: list[str] = []
 
     def to_text(self) -> str:
         lines = [f"holder {one.to_line()}" for one in self.holders]
         lines += [f"released {text}" for text in self.released]
+        lines += [f"user {user}" for user in self.users]
+        lines += ["again -"] if self.again else []
         return "\n".join(lines + [f"rest {text}" for text in self.rest])
 
     def __bool__(self) -> bool:
@@ -110,6 +114,10 @@ class Found:
             word, _, rest = line.partition(" ")
             if word == "holder":
                 found.holders.append(holders.Holder.from_line(rest))
+            elif word == "user":
+                found.users.add(int(rest))
+            elif word == "again":
+                found.again = True
             else:
                 (found.rest if word == "rest" else found.released).append(rest)
         return found
@@ -222,6 +230,9 @@ def find(device: str, point: str, users: Collection[int], seen: Look, *, release
         holder = holders.describe(pid, how, family)
         if holder is not None:
             found.holders.append(holder)
+        else:
+            found.again = True
+        found.users |= seen.moving & {spaces.whose.get(pid, 0)}
     return found
 
 
@@ -247,6 +258,7 @@ class _Spaces:
         self.all: dict[int, Namespace] = {}
         # The mounts of the disk by whose way a process holds something.
         self.holding: dict[int, set[int]] = {}
+        self.whose: dict[int, int] = {}
         mine = Looker().look("/proc/self/ns/mnt")
         assert mine is not None
         self._nsfs = mine.device
@@ -259,6 +271,7 @@ class _Spaces:
         self._known = {_kept(mount) for mount in own}
         for user, line in seen.lines:
             word, pid, number, path = line.split(" ", 3)
+            self.whose[int(pid)] = user
             if word == "holds":
                 self.holding.setdefault(int(pid), set()).add(int(number))
                 continue

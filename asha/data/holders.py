@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from itertools import chain, islice
 
 from asha.data.kernel import Looker
 from asha.data.paths import is_inside
-from asha.ocf.child import is_alive, name_of, send, stat_of
+from asha.ocf.child import in_child, is_alive, name_of, send, stat_of
+from asha.ocf.results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from asha.ocf.deadline import Deadline
 
 # <linux/sched.h>
 PF_KTHREAD = 0x00200000
@@ -151,6 +155,22 @@ def describe(pid: int, point: str, kin: Collection[int]) -> Holder | None:
         return None
     is_kernel = bool(int(about[6]) & PF_KTHREAD)
     return Holder(pid, about[19], pid in kin or is_kernel, point, name_of(pid))
+
+
+def signal_all(user: int, number: signal.Signals, limit: Deadline) -> None:
+    """Signal all processes of a user (uid) at one stroke, also one that is just being made:
+    as that user, for who it reaches is then the kernel's to tell (kill(2)). Raises Failed."""
+    if user == 0:
+        raise Failed("root's processes are not signalled all at once")
+
+    def work() -> str:
+        os.setgroups([])
+        os.setresuid(user, user, user)
+        with suppress(ProcessLookupError):
+            os.kill(-1, number)
+        return ""
+
+    in_child(work, limit, f"signalling uid {user}")
 
 
 def family() -> set[int]:

@@ -7,29 +7,32 @@ of a process waits as long as that process wants (its mmap lock).
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
+
 from asha.data import holders, owners
 from asha.ocf.child import NoAnswer, in_child
+from asha.ocf.deadline import Deadline
+from asha.ocf.results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from asha.ocf.deadline import Deadline
 
 # From here on a uid may be one of the many that a user has for his user namespaces
 # (subuid(5)), or an account from elsewhere: they take one turn together. Debian's own and
 # its administrators' are below (Debian Policy 9.2.2).
 MANY = 65536
 
-# So often the processes of one user are looked at, while some of them end.
-AGAIN_MOST = 4
-
-# A user of whom so many processes are new within so many seconds may hide in them.
+# Of a user who makes so many processes within so many seconds they are held still.
 MADE_MOST = 5
 WATCH_SECONDS = 0.05
 
-# New processes during a look, ours among them, from which on that is looked into.
-MADE_MANY = 100
+# Seconds for letting them go on.
+RESUME_SECONDS = 2.0
+
+# New processes while they are listed, from which on that is looked into.
+MADE_MANY = 20
 
 # Whose daemons run the cluster. Nobody else is that user.
 PACEMAKERS = "hacluster"
@@ -43,12 +46,14 @@ WORK_SHARE = 0.8
 
 class Look:
     """What was seen: (user, line). ``unseen`` are the pids of whom not all was, ``users``
-    (uids) whose those are; who is gone may have left to another what he had."""
+    (uids) whose those are. ``moving`` are those who had to be held still: the pid that was
+    seen to have something may be gone, and what it had another's."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[int, str]] = []
         self.unseen: list[int] = []
         self.users: set[int] = set()
+        self.moving: set[int] = set()
 
 
 def take(look: Callable[[Sequence[int]], Iterator[str]], limit: Deadline, doing: str, *,
@@ -66,27 +71,42 @@ def take(look: Callable[[Sequence[int]], Iterator[str]], limit: Deadline, doing:
     of_root = users.pop(0, [])
     if roots and not _turn(look, 0, of_root, seen, share, doing):
         raise NoAnswer(f"{doing} takes too long", 0, False)
+    moving = restless(limit) if missed or _newest() - begun > MADE_MANY else set()
     # Who has little comes first: what he leaves of his share is for the others.
     queue = sorted(users.items(), key=lambda one: len(one[1]))
     for number, (user, pids) in enumerate(queue):
-        share = limit.within(limit.remaining() / (len(queue) - number))
+        share = limit.within(limit.remaining() / (len(queue) - number + bool(moving)))
         try:
-            # While we look one may end, and before have made another, who is not in the list.
-            for _ in range(AGAIN_MOST):
-                whole = _turn(look, user, pids, seen, share, doing)
-                if not whole or all(holders.uids(pid) for pid in pids):
-                    break
-                pids = _by_user()[0].get(user, [])
-                whole = False
+            whole = _turn(look, user, pids, seen, share, doing)
         except NoAnswer:
             whole = False
         if not whole:
             seen.unseen += pids
             seen.users |= {user} if user < MANY else set()
             seen.users |= {uids[0] for pid in pids if (uids := holders.uids(pid))}
-    if missed or _newest() - begun > MADE_MANY:
-        seen.users |= restless(limit) - {0, *owners.local_uids({PACEMAKERS})}
+        elif user < MANY and not all(holders.uids(pid) for pid in pids):
+            moving.add(user)
+    for number, user in enumerate(sorted(moving - seen.users - {0})):
+        share = limit.within(limit.remaining() / (len(moving) - number))
+        (seen.moving if _still(look, user, seen, share, doing) else seen.users).add(user)
     return seen
+
+
+def _still(look: Callable[[Sequence[int]], Iterator[str]], user: int, seen: Look,
+           share: Deadline, doing: str) -> bool:
+    """Look at a user's processes while none of them can make another, or end.
+
+    Who is gone while we look may have left what he had to one who is in no list.
+    """
+    try:
+        holders.signal_all(user, signal.SIGSTOP, share)
+        pids = [pid for pid in holders.pids() if holders.uids(pid)[:1] == [user]]
+        return _turn(look, user, pids, seen, share, doing)
+    except Failed:
+        return False
+    finally:
+        with suppress(Failed):
+            holders.signal_all(user, signal.SIGCONT, Deadline(RESUME_SECONDS))
 
 
 def _turn(look: Callable[[Sequence[int]], Iterator[str]], user: int, pids: Sequence[int],
@@ -137,7 +157,8 @@ def restless(limit: Deadline) -> set[int]:
         about = holders.status(pid)
         if about:
             made.setdefault(int(about["Uid"].split()[0]), set()).add(pid)
-    return {user for user, pids in made.items() if len(pids) >= MADE_MOST}
+    others = {0, *owners.local_uids({PACEMAKERS})}
+    return {user for user, pids in made.items() if len(pids) >= MADE_MOST} - others
 
 
 def _newest() -> int:

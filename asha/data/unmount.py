@@ -148,19 +148,11 @@ class _Ending:
         self._agent.deadline.within(patience).poll(gone)
 
     def _end_whole(self, user: int) -> None:
-        """All of a user's processes at one stroke, also one that is just being made: as that
-        user, for kill(2) asks for the right to."""
         self._tell(f"uid {user} has more processes or more open than can be looked at:"
                    f" ends all its processes")
-
-        def work() -> str:
-            os.setgroups([])
-            os.setresuid(user, user, user)
-            os.kill(-1, signal.SIGKILL)
-            return ""
-
         try:
-            in_child(work, self._agent.deadline.within(KILL_SECONDS), f"ending uid {user}")
+            limit = self._agent.deadline.within(KILL_SECONDS)
+            holders.signal_all(user, signal.SIGKILL, limit)
         except Failed:
             pass  # the user has ended it before: another search tells what that did
 
@@ -276,6 +268,7 @@ def _search(agent: Agent, points: Sequence[str]) -> Found | None:
             if not thorough:
                 return None
         found.holders = [holders.Holder.from_line(line) for _, line in seen.lines]
+        found.users = seen.moving & {user for user, _ in seen.lines}
         if found:
             return found
     found.suspect(seen, points[0])
@@ -306,6 +299,9 @@ def end_copies(
             found = _holders(agent, kernel, device, point, users, force, ways)
             for one in found.released:
                 agent.warn(f"unmounted {point} in the mount namespace of {one}")
+            if not found and found.again:
+                why = why or f"cannot find out who still has {point}: it changes all the time"
+                continue
             if not found and force:
                 found.holders = _unlisted(agent, point)
             if not found:

@@ -17,6 +17,8 @@ from asha.ocf.child import NoAnswer
 STUCK, FULL, FINE = 1001, 1002, 1003
 ME = os.getpid()
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="starts processes of other users")
+
 
 def look(pids: Sequence[int]) -> Iterator[str]:
     """The pids are not of processes: each says what looking at it is like."""
@@ -53,22 +55,39 @@ def test_root_has_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
         turns.take(look, Deadline(1), "looking")
 
 
-def test_who_is_never_the_same_twice_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    users(monkeypatch, u0=[5], u1001=[7], u1003=[8])
-    monkeypatch.setattr(holders, "uids", lambda pid: [] if pid == 7 else [pid])
-    seen = turns.take(look, Deadline(20), "looking")
-    assert (seen.unseen, seen.users) == ([7], {1001})
+@needs_root
+def test_who_ends_meanwhile_is_held_still() -> None:
+    """And goes on unharmed; nobody else is stopped for a moment."""
+    loop = "while :; do /bin/true; done"
+    made = [subprocess.Popen(["setpriv", f"--reuid={uid}", "--clear-groups", "sh", "-c", code])
+            for uid, code in ((54321, loop), (54322, "sleep 1000"))]
+    seen, looks = set[str](), 0
+
+    def states(pids: Sequence[int]) -> Iterator[str]:
+        for pid in pids:
+            about = holders.status(pid)
+            if about and about["Uid"].split()[0] in ("54321", "54322"):
+                yield f"{pid} {about['State'][0]}"
+
+    try:
+        while f"{made[0].pid} T" not in seen:
+            looks += 1
+            look = turns.take(states, Deadline(20), "looking")
+            assert (look.unseen, look.users, looks < 200) == ([], set(), True)
+            seen |= {line for _, line in look.lines}
+        assert f"{made[1].pid} T" not in seen
+
+        def runs() -> bool:
+            return holders.status(made[0].pid)["State"][0] != "T"
+
+        assert Deadline(20).poll(runs)
+    finally:
+        for process in made:
+            process.kill()
+            process.wait()
 
 
-def test_who_ends_once_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = iter([[], [7]])
-    users(monkeypatch, u0=[5], u1001=[7])
-    monkeypatch.setattr(holders, "uids", lambda pid: next(ended, [7]))
-    seen = turns.take(look, Deadline(20), "looking")
-    assert (seen.unseen, seen.users) == ([], set())
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="starts processes of other users")
+@needs_root
 def test_by_the_real_uid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asha.data.owners.local_uids", lambda users: {54320})
     made = [
