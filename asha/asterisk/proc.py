@@ -63,6 +63,8 @@ CGROUPS = "/sys/fs/cgroup"
 # else (no file, no memory left for us) is no sign that somebody has ended.
 NOT_THERE = (ENOENT, ESRCH, ENODEV, ENOTDIR, EACCES, EPERM)
 
+NO_GROUP = 65534
+
 # More than a pid file has.
 PID_MOST = 10
 
@@ -175,6 +177,25 @@ class Process:
         """
         words = _status(self.folder).get("Uid", "").split()
         return tuple(int(word) for word in words if word.isdecimal())
+
+    @property
+    def group(self) -> int:
+        """Its real group; nogroup (base-passwd's) when it is gone."""
+        words = _status(self.folder).get("Gid", "").split()
+        return int(words[0]) if words and words[0].isdecimal() else NO_GROUP
+
+    @property
+    def capabilities(self) -> list[int]:
+        """What it may, in its own user namespace: numbers of capabilities(7)."""
+        bits = int(_status(self.folder).get("CapPrm", "0"), 16)
+        return [number for number in range(bits.bit_length()) if bits >> number & 1]
+
+    def is_in_user_namespace_of(self, pid: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(f"{self.folder}/ns/user"),
+                                    os.stat(f"{self.root}/{pid}/ns/user"))
+        except OSError:
+            return False
 
     @property
     def control_groups(self) -> dict[str, str]:
