@@ -110,7 +110,7 @@ class Collector:
         elif console:
             self._ask(console)
         for log in logs:
-            self._keep(f"log-{os.path.basename(log)}.txt", partial(_tail, log))
+            self._keep(f"log-{os.path.basename(log)}.txt", partial(_log, log))
         if not halted:
             self._backtraces(blocked)
         took = time.monotonic() - begun
@@ -288,22 +288,37 @@ def _sockets(sockets: Sequence[Endpoint]) -> str:
     return "\n".join(lines or ["none listens"]) + "\n"
 
 
-def _tail(path: str) -> str:
+def _log(path: str) -> str:
+    """The end of a log: in its directory, and in those below one that is his, Asterisk's user
+    puts what he likes."""
+    from asha.rootwork import Directory
+
     try:
-        # Asterisk's user may put what he likes where its logs are.
-        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(number, "rb") as file:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                return f"{path} is no ordinary file\n"
-            try:
-                file.seek(-LOG_TAIL, os.SEEK_END)
-            except OSError:
-                pass  # shorter, or of no known length
-            return file.read(LOG_TAIL).decode("utf-8", "replace")
+        with Directory.trusted(os.path.dirname(path)) as folder:
+            return _end_of(folder.open(os.path.basename(path)), path)
     except FileNotFoundError:
         return ""
     except OSError as problem:
         return f"cannot read {path}: {problem.strerror}\n"
+
+
+def _tail(path: str) -> str:
+    """The same of a file of the kernel's."""
+    try:
+        return _end_of(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+    except FileNotFoundError:
+        return ""
+    except OSError as problem:
+        return f"cannot read {path}: {problem.strerror}\n"
+
+
+def _end_of(descriptor: int, path: str) -> str:
+    with open(descriptor, "rb") as file:
+        try:
+            file.seek(-LOG_TAIL, os.SEEK_END)
+        except OSError:
+            pass  # shorter, or of no known length
+        return file.read(LOG_TAIL).decode("utf-8", "replace")
 
 
 # What an event may have, as the summary explains it.

@@ -55,7 +55,19 @@ def test_no_log_is_read_through_a_link(tmp_path: Path, me: Process) -> None:
     )
     assert time.monotonic() - begun < 3
     assert "cannot read" in Path(place, "log-messages.txt").read_text()
-    assert "no ordinary file" in Path(place, "log-full.txt").read_text()
+    assert "not an ordinary file" in Path(place, "log-full.txt").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a directory of another user's")
+def test_no_log_is_read_below_a_directory_that_is_anothers(tmp_path: Path, me: Process) -> None:
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "roots" / "full").write_text("secret")
+    (tmp_path / "asterisk").mkdir()
+    os.chown(tmp_path / "asterisk", 5000, 5000)
+    (tmp_path / "asterisk" / "old").symlink_to(tmp_path / "roots")
+    place = Collector(me, Deadline(5), gdb, str(tmp_path / "evidence")).collect(
+        "", [], None, [f"{tmp_path}/asterisk/old/full"])
+    assert "could be replaced" in Path(place, "log-full.txt").read_text()
 
 
 def test_a_whole_event(tmp_path: Path, me: Process) -> None:
