@@ -57,8 +57,9 @@ class Namespace:
     seeing it. ``mounts`` are those of the disk, and what they lie on.
     """
 
-    def __init__(self, inode: int, path: str, user: int) -> None:
+    def __init__(self, inode: int, path: str, user: int, device: int) -> None:
         self.inode = inode
+        self.device = device
         self.path = path
         self.user = user
         self.pids: list[int] = []
@@ -70,13 +71,22 @@ class Namespace:
 
     def reach(self, proc: int) -> int:
         """Open it, by a descriptor of the kernel's own /proc: where we have gone to, that
-        name may be anything. Raises OSError, also when it is gone."""
-        # by name: /proc is the kernel's, and what it leads to is checked
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
-        if os.fstat(descriptor).st_ino == self.inode:
-            return descriptor
-        os.close(descriptor)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
+        name may be anything. Raises OSError, also when it is gone.
+
+        Whose descriptor it was may have put another thing in its place by now: to open a
+        FIFO would keep us, and a device may do something when it is opened. So what is
+        there is looked at before.
+        """
+        # by name: /proc is the kernel's, and nothing is opened by this
+        found = os.open(self.path, os.O_PATH | os.O_CLOEXEC, dir_fd=proc)
+        try:
+            about = os.fstat(found)
+            if (about.st_dev, about.st_ino) != (self.device, self.inode):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
+            # by name: what was found, in the kernel's own /proc
+            return os.open(f"{os.getpid()}/fd/{found}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        finally:
+            os.close(found)
 
 
 class Found:
@@ -204,8 +214,10 @@ def find(device: str, point: str, users: Collection[int], seen: Look, *, release
         counted = {mount.id for mount in left}
         ours |= {mount.id for mount in space.mounts
                  if mount.device == device and mount.id not in counted}
-        hides = (release and bool(space.pids)
-                 and (space.hides or (space.foreign and space.owner in users)))
+        # Who only keeps one that hides may be root's, but not where it was his to be found.
+        hides = release and (
+            (bool(space.pids) and (space.hides or (space.foreign and space.owner in users)))
+            or (bool(space.keepers) and space.user != 0 and space.hides))
         if not left and not hides:
             continue
         inside = [pid for pid in space.pids if pid in spaces.holding and not space.foreign]
@@ -249,7 +261,8 @@ class _Spaces:
         self.holding: dict[int, set[int]] = {}
         mine = Looker().look("/proc/self/ns/mnt")
         assert mine is not None
-        self._nsfs = mine.device
+        major, _, minor = mine.device.partition(":")
+        self._nsfs = os.makedev(int(major), int(minor))
         # After a change of namespace /proc may be another's, or none.
         # by name: /proc is the kernel's
         self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -262,7 +275,8 @@ class _Spaces:
             if word == "holds":
                 self.holding.setdefault(int(pid), set()).add(int(number))
                 continue
-            space = self.all.setdefault(int(number), Namespace(int(number), path, user))
+            space = self.all.setdefault(
+                int(number), Namespace(int(number), path, user, self._nsfs))
             (space.pids if word == "lives" else space.keepers).append(int(pid))
 
     def read(self, limit: Deadline) -> None:
@@ -296,6 +310,8 @@ class _Spaces:
         try:
             descriptor = space.reach(self._proc)
         except OSError:
+            # It may be gone, or kept by another descriptor than the one that was seen.
+            space.hides = space.user != 0
             return more
         try:
             space.foreign, space.owner = _ownership(descriptor, self._user)
@@ -316,13 +332,16 @@ class _Spaces:
             number = _kept(mount)
             if not number or number in self.all:
                 continue
+            if space.foreign:
+                # Nobody of root's walks there: what lies on the way is a user's, and may be
+                # a file system that does not answer.
+                space.hides = space.hides or number not in self._known
+                continue
             reached = self._reach(mount.point, number)
             if reached >= 0:
                 path = f"{os.getpid()}/fd/{reached}"
-                self.all[number] = Namespace(number, path, space.user)
+                self.all[number] = Namespace(number, path, space.user, self._nsfs)
                 more.append(self.all[number])
-            elif number not in self._known and space.foreign:
-                space.hides = True
         return more
 
     def _reach(self, point: str, number: int) -> int:
@@ -338,8 +357,7 @@ class _Spaces:
             return -1
         try:
             about = os.fstat(found)
-            device = f"{os.major(about.st_dev)}:{os.minor(about.st_dev)}"
-            if (device, about.st_ino) != (self._nsfs, number):
+            if (about.st_dev, about.st_ino) != (self._nsfs, number):
                 return -1
             # by name: what was found, in the kernel's own /proc
             return os.open(f"{os.getpid()}/fd/{found}", os.O_RDONLY | os.O_CLOEXEC,
