@@ -14,6 +14,7 @@ import pytest
 
 from asha.data import sqlite
 from asha.ocf import AgentError, Deadline
+from asha.ocf.child import in_child
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
 
@@ -127,6 +128,45 @@ def test_a_copy_that_root_made_is_not_opened_as_root(folder: Path) -> None:
     os.chmod(folder, 0o775)
     _, [unknown] = sqlite.check_all([str(folder)], Deadline(20))
     assert f"others may write in {folder}" in unknown
+
+
+@as_root
+def test_nor_where_it_becomes_a_link_to_a_folder_of_roots(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks; seen within some ten tries of a real race."""
+    path = folder / "sark.db"
+    path.touch()
+    os.chown(folder, OWNER, OWNER)
+    lstat = os.lstat
+
+    def swap(place: str) -> os.stat_result:
+        about = lstat(place)
+        if place == str(path):
+            path.unlink()
+            path.symlink_to("/etc/hostname")
+        return about
+
+    def who() -> str:
+        monkeypatch.setattr(os, "lstat", swap)
+        sqlite.become_owner(str(path))
+        return str(os.geteuid())
+
+    assert in_child(who, Deadline(20), "becoming its owner") == str(OWNER)
+
+
+@as_root
+def test_a_file_of_anothers_is_opened_as_whose_folder_it_lies_in(folder: Path) -> None:
+    path = folder / "sark.db"
+    path.touch()
+    os.chown(path, OWNER + 1, OWNER + 1)
+    os.chown(folder, OWNER, OWNER)
+
+    def who() -> str:
+        sqlite.become_owner(str(path))
+        return f"{os.geteuid()} {os.getegid()}"
+
+    assert in_child(who, Deadline(20), "becoming its owner") == f"{OWNER} {OWNER}"
 
 
 @as_root
