@@ -65,6 +65,12 @@ NOT_THERE = (ENOENT, ESRCH, ENODEV, ENOTDIR, EACCES, EPERM)
 
 NO_GROUP = 65534
 
+# Bytes of a file of the kernel's: a table of all sockets can be so long.
+READ_MOST = 1 << 28
+
+# Bytes of a command line: how long it is, its process says (PR_SET_MM of prctl(2)).
+CMDLINE_MOST = 1 << 17
+
 # More than a pid file has.
 PID_MOST = 10
 
@@ -572,7 +578,7 @@ class Proc:
             path = f"{self.root}/{process.pid}/cmdline"
             try:
                 text = in_child(
-                    lambda: _read(path).decode("utf-8", "replace"),
+                    lambda: _read(path, CMDLINE_MOST).decode("utf-8", "replace"),
                     Deadline(CMDLINE_SECONDS),
                     f"reading {path}",
                 )
@@ -601,8 +607,8 @@ class Proc:
         return False
 
 
-def _read(path: str) -> bytes:
-    """A whole file of proc, b"" where there is none any more.
+def _read(path: str, most: int = READ_MOST) -> bytes:
+    """A whole file of proc, up to ``most`` bytes; b"" where there is none any more.
 
     By hand: open() costs three times as much, and one look reads a hundred files.
     """
@@ -612,8 +618,9 @@ def _read(path: str) -> bytes:
         return _nothing(problem, path)
     try:
         parts = []
-        while part := os.read(file, 65536):
+        while most > 0 and (part := os.read(file, 65536)):
             parts.append(part)
+            most -= len(part)
         return b"".join(parts)
     except OSError as problem:
         return _nothing(problem, path)

@@ -42,6 +42,9 @@ REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "autofs")
 # User namespaces can be nested that deep (user_namespaces(7)).
 NESTED_MOST = 32
 
+# Bytes of a memory map that are looked at in one go.
+CHUNK = 1 << 20
+
 # Bytes that tell of the mounts of another user namespace: some 8000, where a user may
 # have 100000 in each of thousands (/proc/sys/fs/mount-max).
 FOREIGN_MOST = 1 << 20
@@ -170,11 +173,16 @@ def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker) -> Iterato
     """What is only mapped. A kernel thread has no map."""
     try:
         # by name: /proc is the kernel's
-        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
-            text = file.read()
+        with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
+            # Not as a whole: a user's can have 65530 lines, each with a long name.
+            text = b""
+            while mapped.encode() not in text:
+                yield ""
+                part = file.read(CHUNK)
+                if not part:
+                    return
+                text = text[-len(mapped):] + part
     except OSError:
-        return
-    if mapped not in text:
         return
     for name in holders.entries(f"/proc/{pid}/map_files"):
         sight = looker.look(f"/proc/{pid}/map_files/{name}")

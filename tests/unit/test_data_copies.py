@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
 import pytest
 
+from asha.data import copies, holders
 from asha.data.copies import Namespace
 from asha.ocf import Deadline, Failed
 from asha.ocf.child import in_child
@@ -26,3 +28,20 @@ def test_a_fifo_in_the_place_of_a_namespace_keeps_nobody_waiting(tmp_path: Path)
     assert os.path.samestat(os.fstat(reached), about)
     for one in (kept, proc, reached):
         os.close(one)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_what_is_only_mapped_is_found_in_a_map_that_is_read_by_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(copies, "CHUNK", chunk)
+    monkeypatch.setattr(holders, "of_task", lambda task: iter(()))
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 4096)
+    with file.open("rb") as opened:
+        held = mmap.mmap(opened.fileno(), 4096, access=mmap.ACCESS_READ)
+    device = file.stat().st_dev
+    named = f"{os.major(device)}:{os.minor(device)}"
+    found = {line.split()[0] for line in copies.look(named, [os.getpid()], True) if line}
+    assert found == {"holds"}
+    held.close()
