@@ -38,6 +38,10 @@ PLACES = {
 CHECK_MOST = 200
 
 
+# Characters of what SQLite says.
+SAID_MOST = 500
+
+
 class Corrupt(Failed):
     """SQLite says that the database is damaged."""
 
@@ -88,11 +92,16 @@ def verdict(path: str, deadline: Deadline) -> str:
     try:
         link = sqlite3.connect(f"{uri}?mode={mode}", uri=True, timeout=deadline.remaining())
         # One complaint is enough, and there can be thousands.
-        return str(link.execute("PRAGMA quick_check(1)").fetchone()[0])
+        return _cut(link.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.OperationalError as problem:
-        raise Failed(str(problem)) from None
+        raise Failed(_cut(problem)) from None
     except sqlite3.DatabaseError as problem:
-        return str(problem)
+        return _cut(problem)
+
+
+def _cut(said: object) -> str:
+    """It has names from the database, which may be of any length, and of no letters."""
+    return str(said)[:SAID_MOST].strip() or "?"
 
 
 def check_all(points: Collection[str], deadline: Deadline) -> tuple[list[str], list[str]]:

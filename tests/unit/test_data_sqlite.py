@@ -228,6 +228,21 @@ def test_corrupt(folder: Path, damage: str) -> None:
         sqlite.check(str(path), Deadline(20))
 
 
+def test_a_name_without_end_is_not_told_whole(folder: Path) -> None:
+    path = folder / "sark.db"
+    link = sqlite3.connect(path)
+    link.execute("CREATE TABLE t (a)")
+    link.execute("PRAGMA writable_schema = ON")
+    link.execute("INSERT INTO sqlite_master VALUES ('table', ?, 't2', 9, 'nonsense')",
+                 ("x" * 5_000_000,))
+    link.commit()
+    link.close()
+    [corrupt], unknown = sqlite.check_all([str(folder)], Deadline(20))
+    assert not unknown
+    assert "malformed" in corrupt
+    assert len(corrupt) < 1000
+
+
 def test_an_empty_file_is_a_new_database(folder: Path) -> None:
     (folder / "sark.db").write_bytes(b"")
     sqlite.check(str(folder / "sark.db"), Deadline(20))
