@@ -46,6 +46,11 @@ TIMEOUT_LATER = 1.0
 # its user and group, with its capabilities, and nothing that is root's.
 BARE = ("env", "-i", "LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent",
         "PYTHONNOUSERSITE=1")
+# Nor may it stay among the cluster's own processes, where a program of Asterisk's counts as
+# one that the cluster has put there (asha.asterisk.ours).
+IN_GROUP = ("sh", "-c", 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 126; shift; done; '
+                        'shift; exec "$@"', "sh")
+NOT_IN_GROUP = 126
 FORBIDDEN = "ptrace: Operation not permitted"
 
 # timeout(1) where the program is not there.
@@ -167,8 +172,8 @@ class Collector:
         seconds = max(0.1, self.deadline.remaining() - WRITE_SECONDS)
         # When Pacemaker kills this monitor, gdb must not go on holding Asterisk up.
         argv = ["timeout", "--signal=KILL", f"{seconds + TIMEOUT_LATER:.1f}",
-                *BARE, *_as_process(self.process), "gdb", "-batch", "-nx", "-p",
-                str(self.process.pid), "-iex", "set auto-load off",
+                *BARE, *_in_group_of(self.process), *_as_process(self.process),
+                "gdb", "-batch", "-nx", "-p", str(self.process.pid), "-iex", "set auto-load off",
                 "-iex", "set debuginfod enabled off",
                 # Not through the process's mount namespace, which takes more rights.
                 "-iex", "set sysroot /", "-ex", "thread apply all bt"]
@@ -178,6 +183,10 @@ class Collector:
                 self.notes.append("no backtraces: program gdb is not installed")
                 return
             said = done.out + done.err
+            if done.code == NOT_IN_GROUP:
+                self.notes.append(f"no backtraces: gdb cannot run among what is Asterisk's: "
+                                  f"{done.complaint}")
+                return
             if FORBIDDEN in said:
                 self.notes.append("no backtraces: only root may look into it, and gdb is not "
                                   "run as root: Asterisk was not started with -g, or the "
@@ -194,6 +203,12 @@ class Collector:
             # had just sent to a thread, to attach to it, then stops all of them (seen).
             self.process.send(signal.SIGCONT)
         self._keep("backtraces.txt", lambda: said)
+
+
+def _in_group_of(process: Process) -> tuple[str, ...]:
+    """What has a command run in the process's control group, and end with it."""
+    files = process.control_group_files() if os.geteuid() == 0 else []
+    return (*IN_GROUP, *files, "--") if files else ()
 
 
 def _as_process(process: Process) -> tuple[str, ...]:

@@ -210,6 +210,17 @@ class Process:
         lines = [line.partition(":")[2].partition(":") for line in text.splitlines()]
         return {hierarchy: path for hierarchy, _, path in lines}
 
+    def control_group_files(self) -> list[str]:
+        """Into which who is to be in its control group writes his number: those of which
+        systemd keeps watch. None for the topmost, or what is not to be seen from here."""
+        found = []
+        for hierarchy, roots in ("", ("", "/unified")), ("name=systemd", ("/systemd",)):
+            path = self.control_groups.get(hierarchy, "")
+            if path not in ("", "/") and not path.startswith("/.."):
+                files = [f"{CGROUPS}{root}{path}/cgroup.procs" for root in roots]
+                found += [file for file in files if os.path.exists(file)]
+        return found
+
     @property
     def identity(self) -> str:
         return f"{self.pid} {self.started}"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -304,6 +305,55 @@ def test_gdb_has_no_right_that_asterisk_has_not(
     assert had["NoNewPrivs"].strip() == "1"
     for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(had[kind], 16) == capabilities
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of its own."""
+    made = Path("/none")
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
+        made = Path(root, f"asha-test-{os.getpid()}")
+        try:
+            if (Path(root) / "cgroup.procs").exists():
+                made.mkdir()
+                break
+        except OSError:
+            continue
+    if not (made / "cgroup.procs").exists():
+        pytest.skip("needs the right to make a control group")
+    yield made
+    assert Deadline(5).poll(lambda: not (made / "cgroup.procs").read_text())
+    made.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_gdb_is_not_among_the_clusters_processes(
+    tmp_path: Path, group: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it starts for Asterisk's user would count as put there by the cluster."""
+    asterisk = subprocess.Popen(["sleep", "99"])
+    said: list[str] = []
+
+    def run(*argv: str, cap: float | None = None) -> Completed:
+        command = argv[: argv.index("gdb")]
+        done = Runner().run([*command, "cat", "/proc/self/cgroup"], Deadline(9))
+        said.append(done.out)
+        return done
+
+    try:
+        (group / "cgroup.procs").write_text(str(asterisk.pid))
+        process = Proc().process(asterisk.pid)
+        assert process is not None
+        Collector(process, Deadline(9), run, str(tmp_path)).collect("hung", [], None, [])
+        monkeypatch.setattr(Process, "control_group_files", lambda self: [str(tmp_path)])
+        other = str(tmp_path / "other")
+        place = Collector(process, Deadline(9), run, other).collect("hung", [], None, [])
+    finally:
+        asterisk.kill()
+        asterisk.wait()
+    assert f"/{group.name}\n" in said[0]
+    assert said[1] == ""
+    assert "no backtraces: gdb cannot run among" in (Path(place) / "summary.txt").read_text()
 
 
 def test_of_what_gdb_may_not_look_at_the_summary_says_why(tmp_path: Path, me: Process) -> None:
