@@ -40,15 +40,18 @@ WRITE_SECONDS = 0.5
 
 # Seconds after its time by which gdb is ended even if nobody of us is there to do it.
 TIMEOUT_LATER = 1.0
-# gdb opens what the process names: libraries, its program, source files, and anybody may
-# name a device that does something when it is opened. So it opens them as the process's own
-# user, and of root's rights has the one to look into a process. nogroup's number is Debian's
-# (base-passwd).
-NO_GROUP = 65534
-AS_USER = (
-    "setpriv", f"--regid={NO_GROUP}", "--clear-groups", "--inh-caps=-all,+sys_ptrace",
-    "--ambient-caps=-all,+sys_ptrace", "--bounding-set=-all,+sys_ptrace", "--no-new-privs",
-)
+# gdb opens what the process names (libraries, its program, source files) and takes from it
+# what to run: whoever made the process has gdb do as he likes (a library whose name begins
+# with a place that gdb trusts was enough, seen with 13.1). So gdb is what the process is: of
+# its user and group, with its capabilities, and nothing that is root's.
+BARE = ("env", "-i", "LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent",
+        "PYTHONNOUSERSITE=1")
+# Nor may it stay among the cluster's own processes, where a program of Asterisk's counts as
+# one that the cluster has put there (asha.asterisk.ours).
+IN_GROUP = ("sh", "-c", 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 126; shift; done; '
+                        'shift; exec "$@"', "sh")
+NOT_IN_GROUP = 126
+FORBIDDEN = "ptrace: Operation not permitted"
 
 # timeout(1) where the program is not there.
 CANNOT_FIND = 127
@@ -112,7 +115,7 @@ class Collector:
         elif console:
             self._ask(console)
         for log in logs:
-            self._keep(f"log-{os.path.basename(log)}.txt", partial(_tail, log))
+            self._keep(f"log-{os.path.basename(log)}.txt", partial(_log, log))
         if not halted:
             self._backtraces(blocked)
         took = time.monotonic() - begun
@@ -169,8 +172,9 @@ class Collector:
         seconds = max(0.1, self.deadline.remaining() - WRITE_SECONDS)
         # When Pacemaker kills this monitor, gdb must not go on holding Asterisk up.
         argv = ["timeout", "--signal=KILL", f"{seconds + TIMEOUT_LATER:.1f}",
-                *_as_user_of(self.process), "gdb", "-batch", "-nx", "-p",
-                str(self.process.pid), "-iex", "set debuginfod enabled off",
+                *BARE, *_in_group_of(self.process), *_as_process(self.process),
+                "gdb", "-batch", "-nx", "-p", str(self.process.pid), "-iex", "set auto-load off",
+                "-iex", "set debuginfod enabled off",
                 # Not through the process's mount namespace, which takes more rights.
                 "-iex", "set sysroot /", "-ex", "thread apply all bt"]
         try:
@@ -179,6 +183,15 @@ class Collector:
                 self.notes.append("no backtraces: program gdb is not installed")
                 return
             said = done.out + done.err
+            if done.code == NOT_IN_GROUP:
+                self.notes.append(f"no backtraces: gdb cannot run among what is Asterisk's: "
+                                  f"{done.complaint}")
+                return
+            if FORBIDDEN in said:
+                self.notes.append("no backtraces: only root may look into it, and gdb is not "
+                                  "run as root: Asterisk was not started with -g, or the "
+                                  "kernel forbids it (sysctl kernel.yama.ptrace_scope)")
+                return
         except Expired as late:
             said = late.out
             self.notes.append(f"{'not all' if said else 'no'} backtraces: {late.reason}")
@@ -192,10 +205,31 @@ class Collector:
         self._keep("backtraces.txt", lambda: said)
 
 
-def _as_user_of(process: Process) -> tuple[str, ...]:
-    """What has a command run as the process's user; nothing for root's."""
-    user = next(iter(process.users[1:]), 0)
-    return (*AS_USER, f"--reuid={user}") if user and os.geteuid() == 0 else ()
+def _in_group_of(process: Process) -> tuple[str, ...]:
+    """What has a command run in the process's control group, and end with it."""
+    files = process.control_group_files() if os.geteuid() == 0 else []
+    return (*IN_GROUP, *files, "--") if files else ()
+
+
+def _as_process(process: Process) -> tuple[str, ...]:
+    """What has a command run with the process's own rights; nothing for root's process.
+
+    Not with one more, such as the one to look into any process (CAP_SYS_PTRACE): who has
+    that is root. Without it the process must let itself be dumped, as with -g it does
+    (ptrace(2)).
+    """
+    if os.geteuid() != 0:
+        return ()
+    user = next(filter(None, process.users), 0)
+    if not user:
+        return ()
+    # In this order: a process can leave our user namespace, where it has all, and not return.
+    group, numbers = process.group, process.capabilities
+    here = process.is_in_user_namespace_of(os.getpid()) and not process.gone
+    allowed = ",".join(["-all", *(f"+cap_{number}" for number in numbers if here)])
+    return ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups",
+            f"--inh-caps={allowed}", f"--ambient-caps={allowed}", f"--bounding-set={allowed}",
+            "--no-new-privs")
 
 
 def prune(directory: str, events: int, megabytes: int, deadline: Deadline) -> None:
@@ -269,22 +303,37 @@ def _sockets(sockets: Sequence[Endpoint]) -> str:
     return "\n".join(lines or ["none listens"]) + "\n"
 
 
-def _tail(path: str) -> str:
+def _log(path: str) -> str:
+    """The end of a log: in its directory, and in those below one that is his, Asterisk's user
+    puts what he likes."""
+    from asha.rootwork import Directory
+
     try:
-        # Asterisk's user may put what he likes where its logs are.
-        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(number, "rb") as file:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                return f"{path} is no ordinary file\n"
-            try:
-                file.seek(-LOG_TAIL, os.SEEK_END)
-            except OSError:
-                pass  # shorter, or of no known length
-            return file.read(LOG_TAIL).decode("utf-8", "replace")
+        with Directory.trusted(os.path.dirname(path)) as folder:
+            return _end_of(folder.open(os.path.basename(path)), path)
     except FileNotFoundError:
         return ""
     except OSError as problem:
         return f"cannot read {path}: {problem.strerror}\n"
+
+
+def _tail(path: str) -> str:
+    """The same of a file of the kernel's."""
+    try:
+        return _end_of(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+    except FileNotFoundError:
+        return ""
+    except OSError as problem:
+        return f"cannot read {path}: {problem.strerror}\n"
+
+
+def _end_of(descriptor: int, path: str) -> str:
+    with open(descriptor, "rb") as file:
+        try:
+            file.seek(-LOG_TAIL, os.SEEK_END)
+        except OSError:
+            pass  # shorter, or of no known length
+        return file.read(LOG_TAIL).decode("utf-8", "replace")
 
 
 # What an event may have, as the summary explains it.

@@ -63,6 +63,14 @@ CGROUPS = "/sys/fs/cgroup"
 # else (no file, no memory left for us) is no sign that somebody has ended.
 NOT_THERE = (ENOENT, ESRCH, ENODEV, ENOTDIR, EACCES, EPERM)
 
+NO_GROUP = 65534
+
+# Bytes of a file of the kernel's: a table of all sockets can be so long.
+READ_MOST = 1 << 28
+
+# Bytes of a command line: how long it is, its process says (PR_SET_MM of prctl(2)).
+CMDLINE_MOST = 1 << 17
+
 # More than a pid file has.
 PID_MOST = 10
 
@@ -177,11 +185,41 @@ class Process:
         return tuple(int(word) for word in words if word.isdecimal())
 
     @property
+    def group(self) -> int:
+        """Its real group; nogroup (base-passwd's) when it is gone."""
+        words = _status(self.folder).get("Gid", "").split()
+        return int(words[0]) if words and words[0].isdecimal() else NO_GROUP
+
+    @property
+    def capabilities(self) -> list[int]:
+        """What it may, in its own user namespace: numbers of capabilities(7)."""
+        bits = int(_status(self.folder).get("CapPrm", "0"), 16)
+        return [number for number in range(bits.bit_length()) if bits >> number & 1]
+
+    def is_in_user_namespace_of(self, pid: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(f"{self.folder}/ns/user"),
+                                    os.stat(f"{self.root}/{pid}/ns/user"))
+        except OSError:
+            return False
+
+    @property
     def control_groups(self) -> dict[str, str]:
         """Its path by hierarchy, "" being version 2's: cgroups(7), /proc/PID/cgroup."""
         text = _read(f"{self.folder}/cgroup").decode("utf-8", "replace")
         lines = [line.partition(":")[2].partition(":") for line in text.splitlines()]
         return {hierarchy: path for hierarchy, _, path in lines}
+
+    def control_group_files(self) -> list[str]:
+        """Into which who is to be in its control group writes his number: those of which
+        systemd keeps watch. None for the topmost, or what is not to be seen from here."""
+        found = []
+        for hierarchy, roots in ("", ("", "/unified")), ("name=systemd", ("/systemd",)):
+            path = self.control_groups.get(hierarchy, "")
+            if path not in ("", "/") and not path.startswith("/.."):
+                files = [f"{CGROUPS}{root}{path}/cgroup.procs" for root in roots]
+                found += [file for file in files if os.path.exists(file)]
+        return found
 
     @property
     def identity(self) -> str:
@@ -551,7 +589,7 @@ class Proc:
             path = f"{self.root}/{process.pid}/cmdline"
             try:
                 text = in_child(
-                    lambda: _read(path).decode("utf-8", "replace"),
+                    lambda: _read(path, CMDLINE_MOST).decode("utf-8", "replace"),
                     Deadline(CMDLINE_SECONDS),
                     f"reading {path}",
                 )
@@ -580,8 +618,8 @@ class Proc:
         return False
 
 
-def _read(path: str) -> bytes:
-    """A whole file of proc, b"" where there is none any more.
+def _read(path: str, most: int = READ_MOST) -> bytes:
+    """A whole file of proc, up to ``most`` bytes; b"" where there is none any more.
 
     By hand: open() costs three times as much, and one look reads a hundred files.
     """
@@ -591,8 +629,9 @@ def _read(path: str) -> bytes:
         return _nothing(problem, path)
     try:
         parts = []
-        while part := os.read(file, 65536):
+        while most > 0 and (part := os.read(file, 65536)):
             parts.append(part)
+            most -= len(part)
         return b"".join(parts)
     except OSError as problem:
         return _nothing(problem, path)

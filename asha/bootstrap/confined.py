@@ -8,10 +8,10 @@ the path: the store is closed to all but root.
 from __future__ import annotations
 
 import os
-import sqlite3  # noqa: F401 - the child can import nothing any more
+import sqlite3  # noqa: F401 - the child may import nothing any more
 from collections.abc import Callable
 
-from asha.ocf.child import in_child
+from asha.ocf.child import import_nothing, in_child
 from asha.ocf.deadline import Deadline
 from asha.rootwork import Directory
 
@@ -26,6 +26,7 @@ def in_directory(directory: Directory, work: Callable[[str], str], deadline: Dea
     def confined() -> str:
         if os.geteuid() != 0:
             return work(directory.path)
+        import_nothing()
         os.fchdir(directory.fd)
         os.chroot(".")
         return work("")

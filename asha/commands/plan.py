@@ -13,6 +13,7 @@ from asha.commands.common import SECRET, load_site
 from asha.commands.install import tell_difference
 from asha.machine import Machine
 from asha.ocf.text import printable
+from asha.rootwork import Directory, Untrusted, is_roots_alone
 from asha.terminal import show
 from asha.trouble import Trouble
 
@@ -55,14 +56,29 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write(steps: list[Step], directory: str) -> int:
+    """Raises Trouble for a directory in which another could put a link, or change what root
+    is to run."""
     try:
-        os.makedirs(directory, exist_ok=True)
-        for step in steps:
-            place = os.path.join(directory, plan.script_name(step))
-            with open(place, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(plan.script(step))
-            os.chmod(place, 0o755)
-            show(printable(place))
+        with _folder(os.path.abspath(directory)) as folder:
+            if not is_roots_alone(folder.about()):
+                raise Untrusted(directory, "is not root's alone to write")
+            for step in steps:
+                name = plan.script_name(step)
+                text = plan.script(step).encode("utf-8", "surrogateescape")
+                about = folder.about()
+                folder.write(name, text, uid=about.st_uid, gid=about.st_gid, mode=0o755)
+                show(printable(os.path.join(directory, name)))
+    except Untrusted as problem:
+        raise Trouble(str(problem), "name a directory of root's, such as /root/asha") from None
     except OSError as problem:
         raise Trouble(f"cannot write into {directory}: {problem.strerror}") from None
     return 0
+
+
+def _folder(path: str) -> Directory:
+    """Made where there is none, not so those above it. Raises OSError."""
+    try:
+        return Directory.trusted(path)
+    except FileNotFoundError:
+        with Directory.trusted(os.path.dirname(path)) as above:
+            return above.ensure(os.path.basename(path), 0o755)

@@ -42,6 +42,9 @@ REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "autofs")
 # User namespaces can be nested that deep (user_namespaces(7)).
 NESTED_MOST = 32
 
+# Bytes of a memory map that are looked at in one go.
+CHUNK = 1 << 20
+
 # Bytes that tell of the mounts of another user namespace: some 8000, where a user may
 # have 100000 in each of thousands (/proc/sys/fs/mount-max).
 FOREIGN_MOST = 1 << 20
@@ -57,8 +60,9 @@ class Namespace:
     seeing it. ``mounts`` are those of the disk, and what they lie on.
     """
 
-    def __init__(self, inode: int, path: str, user: int) -> None:
+    def __init__(self, inode: int, path: str, user: int, device: int) -> None:
         self.inode = inode
+        self.device = device
         self.path = path
         self.user = user
         self.pids: list[int] = []
@@ -70,13 +74,22 @@ class Namespace:
 
     def reach(self, proc: int) -> int:
         """Open it, by a descriptor of the kernel's own /proc: where we have gone to, that
-        name may be anything. Raises OSError, also when it is gone."""
-        # by name: /proc is the kernel's, and what it leads to is checked
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
-        if os.fstat(descriptor).st_ino == self.inode:
-            return descriptor
-        os.close(descriptor)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
+        name may be anything. Raises OSError, also when it is gone.
+
+        Whose descriptor it was may have put another thing in its place by now: to open a
+        FIFO would keep us, and a device may do something when it is opened. So what is
+        there is looked at before.
+        """
+        # by name: /proc is the kernel's, and nothing is opened by this
+        found = os.open(self.path, os.O_PATH | os.O_CLOEXEC, dir_fd=proc)
+        try:
+            about = os.fstat(found)
+            if (about.st_dev, about.st_ino) != (self.device, self.inode):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
+            # by name: what was found, in the kernel's own /proc
+            return os.open(f"{os.getpid()}/fd/{found}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        finally:
+            os.close(found)
 
 
 class Found:
@@ -168,11 +181,16 @@ def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker) -> Iterato
     """What is only mapped. A kernel thread has no map."""
     try:
         # by name: /proc is the kernel's
-        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
-            text = file.read()
+        with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
+            # Not as a whole: a user's can have 65530 lines, each with a long name.
+            text = b""
+            while mapped.encode() not in text:
+                yield ""
+                part = file.read(CHUNK)
+                if not part:
+                    return
+                text = text[-len(mapped):] + part
     except OSError:
-        return
-    if mapped not in text:
         return
     for name in holders.entries(f"/proc/{pid}/map_files"):
         sight = looker.look(f"/proc/{pid}/map_files/{name}")
@@ -212,8 +230,10 @@ def find(device: str, point: str, users: Collection[int], seen: Look, *, release
         counted = {mount.id for mount in left}
         ours |= {mount.id for mount in space.mounts
                  if mount.device == device and mount.id not in counted}
-        hides = (release and bool(space.pids)
-                 and (space.hides or (space.foreign and space.owner in users)))
+        # Who only keeps one that hides may be root's, but not where it was his to be found.
+        hides = release and (
+            (bool(space.pids) and (space.hides or (space.foreign and space.owner in users)))
+            or (bool(space.keepers) and space.user != 0 and space.hides))
         if not left and not hides:
             continue
         inside = [pid for pid in space.pids if pid in spaces.holding and not space.foreign]
@@ -261,7 +281,8 @@ class _Spaces:
         self.whose: dict[int, int] = {}
         mine = Looker().look("/proc/self/ns/mnt")
         assert mine is not None
-        self._nsfs = mine.device
+        major, _, minor = mine.device.partition(":")
+        self._nsfs = os.makedev(int(major), int(minor))
         # After a change of namespace /proc may be another's, or none.
         # by name: /proc is the kernel's
         self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -275,7 +296,8 @@ class _Spaces:
             if word == "holds":
                 self.holding.setdefault(int(pid), set()).add(int(number))
                 continue
-            space = self.all.setdefault(int(number), Namespace(int(number), path, user))
+            space = self.all.setdefault(
+                int(number), Namespace(int(number), path, user, self._nsfs))
             (space.pids if word == "lives" else space.keepers).append(int(pid))
 
     def read(self, limit: Deadline) -> None:
@@ -309,6 +331,8 @@ class _Spaces:
         try:
             descriptor = space.reach(self._proc)
         except OSError:
+            # It may be gone, or kept by another descriptor than the one that was seen.
+            space.hides = space.user != 0
             return more
         try:
             space.foreign, space.owner = _ownership(descriptor, self._user)
@@ -329,13 +353,16 @@ class _Spaces:
             number = _kept(mount)
             if not number or number in self.all:
                 continue
+            if space.foreign:
+                # Nobody of root's walks there: what lies on the way is a user's, and may be
+                # a file system that does not answer.
+                space.hides = space.hides or number not in self._known
+                continue
             reached = self._reach(mount.point, number)
             if reached >= 0:
                 path = f"{os.getpid()}/fd/{reached}"
-                self.all[number] = Namespace(number, path, space.user)
+                self.all[number] = Namespace(number, path, space.user, self._nsfs)
                 more.append(self.all[number])
-            elif number not in self._known and space.foreign:
-                space.hides = True
         return more
 
     def _reach(self, point: str, number: int) -> int:
@@ -351,8 +378,7 @@ class _Spaces:
             return -1
         try:
             about = os.fstat(found)
-            device = f"{os.major(about.st_dev)}:{os.minor(about.st_dev)}"
-            if (device, about.st_ino) != (self._nsfs, number):
+            if (about.st_dev, about.st_ino) != (self._nsfs, number):
                 return -1
             # by name: what was found, in the kernel's own /proc
             return os.open(f"{os.getpid()}/fd/{found}", os.O_RDONLY | os.O_CLOEXEC,

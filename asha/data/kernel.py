@@ -159,12 +159,11 @@ class Looker:
 def enter_namespace(descriptor: int) -> None:
     """Go to the root of another mount namespace. For a child. Raises OSError.
 
-    From then on the child imports nothing: what is not loaded would be loaded from there,
-    and the namespace's owner chooses what file that is.
+    From then on the child imports nothing: the namespace's owner would choose what.
     """
-    import sys
+    from asha.ocf.child import import_nothing
 
-    sys.meta_path.clear()
+    import_nothing()
     _call("setns", "", descriptor, CLONE_NEWNS)
 
 

@@ -38,6 +38,10 @@ PLACES = {
 CHECK_MOST = 200
 
 
+# Characters of what SQLite says.
+SAID_MOST = 500
+
+
 class Corrupt(Failed):
     """SQLite says that the database is damaged."""
 
@@ -88,11 +92,16 @@ def verdict(path: str, deadline: Deadline) -> str:
     try:
         link = sqlite3.connect(f"{uri}?mode={mode}", uri=True, timeout=deadline.remaining())
         # One complaint is enough, and there can be thousands.
-        return str(link.execute("PRAGMA quick_check(1)").fetchone()[0])
+        return _cut(link.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.OperationalError as problem:
-        raise Failed(str(problem)) from None
+        raise Failed(_cut(problem)) from None
     except sqlite3.DatabaseError as problem:
-        return str(problem)
+        return _cut(problem)
+
+
+def _cut(said: object) -> str:
+    """It has names from the database, which may be of any length, and of no letters."""
+    return str(said)[:SAID_MOST].strip() or "?"
 
 
 def check_all(points: Collection[str], deadline: Deadline) -> tuple[list[str], list[str]]:
@@ -118,20 +127,22 @@ def check_all(points: Collection[str], deadline: Deadline) -> tuple[list[str], l
 
 
 def become_owner(path: str) -> None:
-    """Give up root for whom the database is, for the rest of this process.
+    """Give up root for whom the folder of the database is, or the database where the folder
+    is root's, for the rest of this process.
 
-    Raises Failed for a file that root would have to open though others choose what lies
-    beside it, and for a link, which others may point to something else meanwhile.
+    Whose folder it is chooses what lies there, at any moment anew: so nothing that the file
+    says of itself counts there. Raises Failed for a file that root would have to open
+    though others choose what lies beside it, and for a link.
     """
     about = os.lstat(path)
-    folder = os.path.dirname(os.path.realpath(path))
     if not stat.S_ISREG(about.st_mode):
         raise Failed("it is no ordinary file")
     if os.geteuid() != 0:
         return
-    if about.st_uid == 0:
-        # A copy that root has made: of those who may put a journal there.
-        about = os.stat(folder)
+    folder = _folder_of(path)
+    of_folder = os.stat(folder)
+    if of_folder.st_uid != 0:
+        about = of_folder
     if about.st_uid == 0:
         if not _only_root_writes(folder):
             raise Failed(f"it is root's, and others may write in {folder}: chown one of them")
@@ -143,8 +154,12 @@ def become_owner(path: str) -> None:
 
 def is_roots_among_others(path: str) -> bool:
     """Whether root has made it where somebody else chooses what lies beside it."""
-    folder = os.path.dirname(os.path.realpath(path))
-    return os.lstat(path).st_uid == 0 == os.geteuid() and not _only_root_writes(folder)
+    return os.lstat(path).st_uid == 0 == os.geteuid() and not _only_root_writes(_folder_of(path))
+
+
+def _folder_of(path: str) -> str:
+    """Not by way of the file's own name, which may be a link by now."""
+    return os.path.realpath(os.path.dirname(path))
 
 
 def _only_root_writes(folder: str) -> bool:

@@ -124,7 +124,13 @@ class _Ending:
             # be quicker than we are.
             new = [one.pid for one in victims if (one.pid, one.started) not in self._killed]
             users |= {uids[0] for pid in new if (uids := holders.uids(pid))}
-        for user in users - {0}:
+        if users:
+            from asha.data import owners
+            from asha.data.turns import PACEMAKERS
+
+            # Whose daemons run the cluster; what one of them has is ended one by one.
+            users -= {0, *owners.local_uids({PACEMAKERS})}
+        for user in users:
             self._end_whole(user)
         for victim in victims[:NAMED_MOST]:
             self._tell(f"{victim}: sends it {self._number.name}")

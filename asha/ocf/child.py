@@ -25,6 +25,9 @@ REAP_SECONDS = 0.3
 # Seconds before a fork that was refused is tried again.
 FORK_AGAIN = 0.02
 
+# Characters of why it failed, which may quote what others have written.
+REASON_MOST = 10000
+
 # poll() takes no more than 2**31 ms.
 WAIT_MOST = 3600.0
 
@@ -84,6 +87,14 @@ def in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
     return text
 
 
+def import_nothing() -> None:
+    """For a child that goes where another chooses what each path is, a module's too: what
+    is not loaded by now would be loaded from there."""
+    import sys
+
+    sys.meta_path.clear()
+
+
 def _fork(deadline: Deadline, doing: str) -> int:
     """A machine that is out of processes or memory for a moment may have some the next."""
     while True:
@@ -103,9 +114,9 @@ def _answer(work: Callable[[], str], writer: int) -> None:
             os.dup2(null, standard)
         answer = "ok\n" + work()
     except AgentError as problem:
-        answer = f"{problem.code:d}\n{problem.reason}"
+        answer = f"{problem.code:d}\n{problem.reason[:REASON_MOST]}"
     except BaseException as problem:
-        answer = f"{Exit.ERR_GENERIC:d}\n{problem!r}"
+        answer = f"{Exit.ERR_GENERIC:d}\n{repr(problem)[:REASON_MOST]}"
     with open(writer, "w", encoding="utf-8", errors="surrogateescape") as pipe:
         pipe.write(answer)
 

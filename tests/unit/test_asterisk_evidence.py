@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,19 @@ def test_no_log_is_read_through_a_link(tmp_path: Path, me: Process) -> None:
     )
     assert time.monotonic() - begun < 3
     assert "cannot read" in Path(place, "log-messages.txt").read_text()
-    assert "no ordinary file" in Path(place, "log-full.txt").read_text()
+    assert "not an ordinary file" in Path(place, "log-full.txt").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a directory of another user's")
+def test_no_log_is_read_below_a_directory_that_is_anothers(tmp_path: Path, me: Process) -> None:
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "roots" / "full").write_text("secret")
+    (tmp_path / "asterisk").mkdir()
+    os.chown(tmp_path / "asterisk", 5000, 5000)
+    (tmp_path / "asterisk" / "old").symlink_to(tmp_path / "roots")
+    place = Collector(me, Deadline(5), gdb, str(tmp_path / "evidence")).collect(
+        "", [], None, [f"{tmp_path}/asterisk/old/full"])
+    assert "could be replaced" in Path(place, "log-full.txt").read_text()
 
 
 def test_a_whole_event(tmp_path: Path, me: Process) -> None:
@@ -206,7 +219,7 @@ def test_gdb_has_an_end_of_its_own(tmp_path: Path, me: Process) -> None:
 
     Collector(me, Deadline(5), remember, str(tmp_path)).collect("hung", [], None, [])
     assert argv[:2] == ["timeout", "--signal=KILL"]
-    assert argv[3] == ("setpriv" if os.geteuid() == 0 and me.users[1] else "gdb")
+    assert argv[3] == "env"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="starts a process of another user")
@@ -246,6 +259,110 @@ def test_gdb_opens_nothing_as_root_that_asterisk_names(common: Path, tmp_path: P
     finally:
         asterisk.kill()
         asterisk.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts a process of another user")
+@pytest.mark.parametrize(("before", "capabilities"), [
+    ((), 0),
+    # As Asterisk keeps it when root has started it (main/asterisk.c, CAP_NET_ADMIN).
+    (("--inh-caps=+net_admin", "--ambient-caps=+net_admin"), 1 << 12),
+    # In a user namespace of its own it has all, and nothing outside.
+    (("unshare", "--user", "--map-root-user"), 0),
+])
+def test_gdb_has_no_right_that_asterisk_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: tuple[str, ...], capabilities: int
+) -> None:
+    """What Asterisk has loaded can have gdb run a program; and CAP_SYS_PTRACE is root."""
+    monkeypatch.setenv("OF_ROOT", "secret")
+    asterisk = subprocess.Popen(
+        ["setpriv", "--reuid=5000", "--regid=5001", "--clear-groups", *before,
+         "sh", "-c", "echo; exec sleep 99"], stdout=subprocess.PIPE)
+    had: dict[str, str] = {}
+
+    def run(*argv: str, cap: float | None = None) -> Completed:
+        command = argv[: argv.index("gdb")]
+        said = Runner().run([*command, "sh", "-c", "cat /proc/self/status; env"], Deadline(9))
+        for line in said.out.splitlines():
+            name, _, value = line.partition(":")
+            had[name] = value
+        assert "OF_ROOT" not in said.out
+        assert "auto-load off" in " ".join(argv)
+        return said
+
+    try:
+        assert asterisk.stdout is not None
+        if not asterisk.stdout.readline():
+            pytest.skip("no user namespaces here")
+        process = Proc().process(asterisk.pid)
+        assert process is not None
+        Collector(process, Deadline(9), run, str(tmp_path)).collect("hung", [], None, [])
+    finally:
+        asterisk.kill()
+        asterisk.wait()
+    assert had["Uid"].split() == ["5000"] * 4
+    assert had["Gid"].split() == ["5001"] * 4
+    assert not had["Groups"].strip()
+    assert had["NoNewPrivs"].strip() == "1"
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(had[kind], 16) == capabilities
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of its own."""
+    made = Path("/none")
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
+        made = Path(root, f"asha-test-{os.getpid()}")
+        try:
+            if (Path(root) / "cgroup.procs").exists():
+                made.mkdir()
+                break
+        except OSError:
+            continue
+    if not (made / "cgroup.procs").exists():
+        pytest.skip("needs the right to make a control group")
+    yield made
+    assert Deadline(5).poll(lambda: not (made / "cgroup.procs").read_text())
+    made.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_gdb_is_not_among_the_clusters_processes(
+    tmp_path: Path, group: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it starts for Asterisk's user would count as put there by the cluster."""
+    asterisk = subprocess.Popen(["sleep", "99"])
+    said: list[str] = []
+
+    def run(*argv: str, cap: float | None = None) -> Completed:
+        command = argv[: argv.index("gdb")]
+        done = Runner().run([*command, "cat", "/proc/self/cgroup"], Deadline(9))
+        said.append(done.out)
+        return done
+
+    try:
+        (group / "cgroup.procs").write_text(str(asterisk.pid))
+        process = Proc().process(asterisk.pid)
+        assert process is not None
+        Collector(process, Deadline(9), run, str(tmp_path)).collect("hung", [], None, [])
+        monkeypatch.setattr(Process, "control_group_files", lambda self: [str(tmp_path)])
+        other = str(tmp_path / "other")
+        place = Collector(process, Deadline(9), run, other).collect("hung", [], None, [])
+    finally:
+        asterisk.kill()
+        asterisk.wait()
+    assert f"/{group.name}\n" in said[0]
+    assert said[1] == ""
+    assert "no backtraces: gdb cannot run among" in (Path(place) / "summary.txt").read_text()
+
+
+def test_of_what_gdb_may_not_look_at_the_summary_says_why(tmp_path: Path, me: Process) -> None:
+    def refused(*argv: str, cap: float | None = None) -> Completed:
+        return Completed(argv, 0, "", "ptrace: Operation not permitted.\n")
+
+    place = Collector(me, Deadline(5), refused, str(tmp_path)).collect("hung", [], None, [])
+    assert "no backtraces: only root may" in (Path(place) / "summary.txt").read_text()
+    assert not (Path(place) / "backtraces.txt").exists()
 
 
 def _ctypes_library() -> str:

@@ -394,3 +394,13 @@ def test_frozen_cgroup(
     process.thaw()
     # Only the old freezer keeps SIGKILL from its processes.
     assert state.read_text() == ("THAWED" if by.startswith("freezer") else text)
+
+
+def test_no_command_line_is_read_without_end(tmp_path: Path) -> None:
+    """Its process says where it begins and ends: prctl(2), PR_SET_MM. Gigabytes, seen."""
+    fake = FakeProc(tmp_path)
+    fake.add(5, "asterisk", argv=("asterisk", "x" * (1 << 20), "-r"))
+    proc = Proc(str(tmp_path))
+    process = proc.process(5)
+    assert process is not None
+    assert sum(map(len, proc._words(process))) < 1 << 18

@@ -14,6 +14,7 @@ import pytest
 
 from asha.data import sqlite
 from asha.ocf import AgentError, Deadline
+from asha.ocf.child import in_child
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
 
@@ -130,6 +131,45 @@ def test_a_copy_that_root_made_is_not_opened_as_root(folder: Path) -> None:
 
 
 @as_root
+def test_nor_where_it_becomes_a_link_to_a_folder_of_roots(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks; seen within some ten tries of a real race."""
+    path = folder / "sark.db"
+    path.touch()
+    os.chown(folder, OWNER, OWNER)
+    lstat = os.lstat
+
+    def swap(place: str) -> os.stat_result:
+        about = lstat(place)
+        if place == str(path):
+            path.unlink()
+            path.symlink_to("/etc/hostname")
+        return about
+
+    def who() -> str:
+        monkeypatch.setattr(os, "lstat", swap)
+        sqlite.become_owner(str(path))
+        return str(os.geteuid())
+
+    assert in_child(who, Deadline(20), "becoming its owner") == str(OWNER)
+
+
+@as_root
+def test_a_file_of_anothers_is_opened_as_whose_folder_it_lies_in(folder: Path) -> None:
+    path = folder / "sark.db"
+    path.touch()
+    os.chown(path, OWNER + 1, OWNER + 1)
+    os.chown(folder, OWNER, OWNER)
+
+    def who() -> str:
+        sqlite.become_owner(str(path))
+        return f"{os.geteuid()} {os.getegid()}"
+
+    assert in_child(who, Deadline(20), "becoming its owner") == f"{OWNER} {OWNER}"
+
+
+@as_root
 def test_nor_where_anybody_may_add_a_journal(folder: Path) -> None:
     make(folder / "sark.db")
     folder.chmod(0o1777)
@@ -186,6 +226,21 @@ def test_corrupt(folder: Path, damage: str) -> None:
     path.write_bytes(data)
     with pytest.raises(sqlite.Corrupt, match=r"sark\.db is corrupt \(.+\): restore it"):
         sqlite.check(str(path), Deadline(20))
+
+
+def test_a_name_without_end_is_not_told_whole(folder: Path) -> None:
+    path = folder / "sark.db"
+    link = sqlite3.connect(path)
+    link.execute("CREATE TABLE t (a)")
+    link.execute("PRAGMA writable_schema = ON")
+    link.execute("INSERT INTO sqlite_master VALUES ('table', ?, 't2', 9, 'nonsense')",
+                 ("x" * 5_000_000,))
+    link.commit()
+    link.close()
+    [corrupt], unknown = sqlite.check_all([str(folder)], Deadline(20))
+    assert not unknown
+    assert "malformed" in corrupt
+    assert len(corrupt) < 1000
 
 
 def test_an_empty_file_is_a_new_database(folder: Path) -> None:

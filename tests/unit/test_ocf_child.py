@@ -154,3 +154,15 @@ def test_a_thread_that_outlives_its_process_is_alive() -> None:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.mark.parametrize("kind", [Failed, ValueError])
+def test_a_reason_that_quotes_without_end_is_cut(kind: type[Exception]) -> None:
+    """It is what others have written: a database's names, a file's lines."""
+
+    def work() -> str:
+        raise kind("x" * 10_000_000)
+
+    with pytest.raises(Failed) as caught:
+        in_child(work, Deadline(20), "looking")
+    assert len(caught.value.reason) < 20_000

@@ -780,6 +780,35 @@ os.waitpid(child, 0)
     assert process.poll() is None, "what it kept was unmounted there"
 
 
+# Of another user namespace, and nobody lives in it any more.
+KEPT = """
+import ctypes
+libc = ctypes.CDLL(None)
+reader, writer = os.pipe()
+child = os.fork()
+if child == 0:
+    assert libc.unshare(0x10020000) == 0
+    assert libc.mount(None, b"/", None, 0x44000, None) == 0
+    os.write(writer, b"x")
+    time.sleep(1000)
+os.read(reader, 1)
+space = os.open(f"/proc/{child}/ns/mnt", os.O_RDONLY)
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+"""
+
+
+def inside_a_namespace_of_many_mounts_that_only_a_descriptor_keeps(
+    users: Site, start: Start
+) -> None:
+    users.agent.write_text(AGENT.replace(
+        "# more", "import asha.data.copies; asha.data.copies.FOREIGN_MOST = 100"))
+    process = start(KEPT, "setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    users.must("stop")
+    assert process.wait(timeout=20) == -signal.SIGTERM
+    gone(users)
+
+
 def inside_a_service_that_binds_a_directory_of_its_own(users: Site, start: Start) -> None:
     """ReadWritePaths= of systemd: the directory is mounted on itself, in a slave."""
     point = users.points[2]
