@@ -157,6 +157,8 @@ class SarkData(Agent):
         from asha.data import plan
         from asha.ocf.child import in_child
 
+        if self.action_name == "start":
+            self._uncover()
         mounts = self._mounts()
         store = self._store(mounts)
         if store is None:
@@ -213,6 +215,7 @@ class SarkData(Agent):
     def stop(self) -> None:
         from asha.data import news, unmount
 
+        self._uncover()
         mounts = self._mounts()
         store = self._store(mounts)
         devices = {mount.device for mount in self._ours(mounts)}
@@ -428,6 +431,15 @@ class SarkData(Agent):
         except BadConfig:
             return set()
         return owners.local_uids({item.user for item in items if item.user})
+
+    def _uncover(self) -> None:
+        from asha.data import paths, unmount
+
+        try:
+            items = paths.parse(self.paths, self.data_root)
+        except BadConfig:
+            return  # a stop gets along without, a start has been told
+        unmount.uncover(self, self.kernel, [self.data_root, *(item.path for item in items)])
 
     def _unmount_others(self, devices: Collection[str]) -> None:
         """What else somebody has mounted of the store on this node, but for itself."""

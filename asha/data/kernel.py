@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 18
-MNT_DETACH = 2
+MNT_FORCE, MNT_DETACH = 1, 2
 UMOUNT_NOFOLLOW = 8
 CLONE_NEWNS = 0x00020000
 
@@ -68,14 +68,15 @@ class Kernel:
             wanted = MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | kept
             _call("mount", place.path, None, here, None, wanted, None)
 
-    def unmount(self, point: str, detach: bool = False) -> None:
+    def unmount(self, point: str, detach: bool = False, abort: bool = False) -> None:
         """Take the topmost mount off ``point``. Raises OSError, EBUSY among them.
 
         For a child: it changes the working directory. No link on the way is followed,
         and none at its end: it is the mount that the table has at this path, or an error.
 
         Ours never lazily (``detach``): that reports success while the disk is still
-        written, and DRBD cannot be demoted.
+        written, and DRBD cannot be demoted. ``abort`` is for a file system whose server is
+        a user's, and may not answer.
         """
         from asha.rootwork import Directory
 
@@ -87,7 +88,7 @@ class Kernel:
         try:
             with root, root.below(above) as folder:
                 os.fchdir(folder.fd)
-            flags = UMOUNT_NOFOLLOW | (MNT_DETACH if detach else 0)
+            flags = UMOUNT_NOFOLLOW | (MNT_DETACH if detach else 0) | (MNT_FORCE if abort else 0)
             _call("umount2", point, os.fsencode(name), flags)
         finally:
             os.chdir("/")

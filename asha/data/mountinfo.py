@@ -24,12 +24,13 @@ class Mount:
     """One line: where (``point``) which directory (``root``) of which disk shows.
 
     ``device`` is "major:minor". ``root`` is a path inside that file system and
-    ends in ``//deleted`` when the directory is gone. ``tags`` say with which other
+    ends in ``//deleted`` when the directory is gone. ``user`` is the uid of who has mounted
+    it by a file system of his own (FUSE), else 0. ``tags`` say with which other
     mounts this one shares what is mounted on it ("shared:1", "master:2").
     """
 
     __slots__ = ("device", "id", "kind", "parent", "point", "read_only", "root", "source",
-                 "tags")
+                 "tags", "user")
 
     def __init__(self, line: str) -> None:
         own, _, disk = line.partition(" - ")
@@ -43,12 +44,18 @@ class Mount:
         self.tags = fields[6:]
         self.kind = about[0]
         self.source = unescape(about[1])
+        self.user = _user_of(about[2]) if self.kind.startswith("fuse") else 0
         self.read_only = "ro" in fields[5].split(",") or not READ_ONLY_WORDS.isdisjoint(
             about[2].split(",")
         )
 
     def __repr__(self) -> str:
         return f"<{self.device} {self.root} on {self.point}>"
+
+
+def _user_of(options: str) -> int:
+    found = [word.partition("=")[2] for word in options.split(",") if word.startswith("user_id=")]
+    return int(found[0]) if found and found[0].isdecimal() else 0
 
 
 def read(path: str = MOUNTINFO) -> list[Mount]:

@@ -82,7 +82,7 @@ class FakeKernel(Kernel):
     def processes_of(self, users: Collection[int], point: str) -> list[Holder]:
         return []
 
-    def unmount(self, point: str, detach: bool = False) -> None:
+    def unmount(self, point: str, detach: bool = False, abort: bool = False) -> None:
         table = self.table()
         top = mountinfo.visible(table, point)
         if top is None:

@@ -6,8 +6,10 @@ import errno
 import os
 import signal
 import time
+from contextlib import suppress
 
 from asha.data import holders, mountinfo
+from asha.data.paths import is_inside
 from asha.ocf.child import NoAnswer, in_child
 from asha.ocf.results import Failed
 from asha.ocf.text import printable
@@ -99,6 +101,26 @@ def remove(
         if not force:
             raise Failed(why)
         ending.of(found, why)
+
+
+def uncover(agent: Agent, kernel: Kernel, points: Collection[str]) -> None:
+    """Take away what users have laid on these directories by file systems of their own:
+    whose directory it is may do that (fusermount3(1)), and root cannot look at it then."""
+    covers = [one for one in mountinfo.read(kernel.mountinfo)
+              if one.user and any(is_inside(one.point, point) for point in points)]
+    for cover in covers:
+        agent.warn(f"{printable(cover.source)} of uid {cover.user} is mounted on"
+                   f" {printable(cover.point)}: unmounts it")
+
+    def work() -> str:
+        # Those that lie on others go with them.
+        for cover in covers:
+            with suppress(OSError):
+                kernel.unmount(cover.point, detach=True, abort=True)
+        return ""
+
+    if covers:
+        in_child(work, agent.deadline, "unmounting what users have mounted")
 
 
 class _Ending:

@@ -35,7 +35,7 @@ class BusyKernel(FakeKernel):
     pid = 0
     started = ""
 
-    def unmount(self, point: str, detach: bool = False) -> None:
+    def unmount(self, point: str, detach: bool = False, abort: bool = False) -> None:
         self.busy = [point] if self.pid and is_alive(self.pid, self.started) else ()
         super().unmount(point)
 

@@ -675,6 +675,36 @@ def inside_a_directory_that_lies_in_a_queue(users: Site, start: Start) -> None:
     gone(users)
 
 
+# A file system of a user's that never answers, as fusermount3(1) mounts it for him.
+FUSE = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+device = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={{device}},rootmode=40000,user_id=65533,group_id=65533{more}"
+done = libc.mount(b"evil", {point!r}.encode(), b"fuse", 6, options.encode())
+assert done == 0, os.strerror(ctypes.get_errno())
+"""
+
+
+@pytest.mark.parametrize("more", ["", ",allow_other"])
+@pytest.mark.parametrize("below", ["", "/sub"])
+def inside_what_a_user_has_laid_over_a_place(
+    shared: Site, start: Start, more: str, below: str
+) -> None:
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("needs /dev/fuse")
+    place = shared.points[2] + below
+    Path(place).mkdir(exist_ok=True)
+    for _ in range(2):
+        start(FUSE.format(point=place, more=more))
+    assert "unmounts it" in shared.must("start")
+    assert shared.bound() == shared.points
+    assert shared.monitor()[0] == Exit.SUCCESS
+    start(FUSE.format(point=shared.points[1], more=more))
+    shared.must("stop")
+    gone(shared)
+
+
 def inside_open_files_without_end(users: Site, start: Start) -> None:
     hurry(users)
     holder = start(writer(users.points[2]), *AS_USER, *OWN_SPACE, "private")
