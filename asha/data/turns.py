@@ -60,7 +60,7 @@ def take(look: Callable[[Sequence[int]], Iterator[str]], limit: Deadline, doing:
     the look hang.
     """
     begun = _newest()
-    users, missed = _by_user()
+    users, missed = by_user()
     seen = Look()
     share = limit.within(limit.remaining() * ROOTS_SHARE)
     of_root = users.pop(0, [])
@@ -76,7 +76,7 @@ def take(look: Callable[[Sequence[int]], Iterator[str]], limit: Deadline, doing:
                 whole = _turn(look, user, pids, seen, share, doing)
                 if not whole or all(holders.uids(pid) for pid in pids):
                     break
-                pids = _by_user()[0].get(user, [])
+                pids = by_user()[0].get(user, [])
                 whole = False
         except NoAnswer:
             whole = False
@@ -109,7 +109,7 @@ def _turn(look: Callable[[Sequence[int]], Iterator[str]], user: int, pids: Seque
     return not missing
 
 
-def _by_user() -> tuple[dict[int, list[int]], bool]:
+def by_user() -> tuple[dict[int, list[int]], bool]:
     """The pids of each user, by the real uid: a program with its owner's rights counts for
     who has started it. Pacemaker's own are with root's. And whether one was gone before it
     was known whose it was."""

@@ -30,7 +30,8 @@ from asha.ocf.testing import Outcome
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"
 INSIDE = "ASHA_TEST_IN_NAMESPACE"
-UNSHARE = ["unshare", "--mount", "--propagation", "private"]
+# A stop ends processes: it shall see those of the test only.
+UNSHARE = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]
 
 # How often start and stop are killed half way.
 KILLS = 50
@@ -673,6 +674,111 @@ def inside_a_directory_that_lies_in_a_queue(users: Site, start: Start) -> None:
     users.must("stop")
     assert stranger.wait(timeout=20) == -signal.SIGTERM
     gone(users)
+
+
+# What a thread sleeps with is in no list once another has closed it, and an io_uring in none
+# where it is only mapped, or only registered with itself.
+THREADED = """
+import threading
+def asleep(work, *arguments):
+    threading.Thread(target=work, args=arguments, daemon=True).start()
+    time.sleep(0.3)
+"""
+SENDS = THREADED + """
+out, into = os.pipe()
+os.set_blocking(into, False)
+try:
+    while True:
+        os.write(into, bytes(4096))
+except BlockingIOError:
+    os.set_blocking(into, True)
+def send(file):
+    asleep(os.sendfile, into, file, 0, 65536)
+    os.close(file)
+"""
+URING = """
+import ctypes, mmap, struct
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    done = libc.syscall(*(ctypes.c_long(one) if isinstance(one, int) else one
+                          for one in arguments))
+    assert done >= 0, os.strerror(ctypes.get_errno())
+    return done
+ring = call(425, 8, ctypes.create_string_buffer(120))
+def keep(file):
+    call(427, ring, 2, (ctypes.c_int * 1)(file), 1)
+    os.close(file)
+"""
+MAPPED = """
+held = mmap.mmap(ring, 4096, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+os.closerange(3, 100)
+"""
+REGISTERED = """
+call(427, ring, 20, ctypes.create_string_buffer(struct.pack("IIQ", 0xffffffff, 0, ring)), 1)
+os.close(ring)
+"""
+ASLEEP = {
+    "sends": SENDS + "send(os.open({point!r} + '/file', os.O_RDONLY))",
+    "reads": THREADED + "fifo = os.open({point!r} + '/fifo', os.O_RDWR)\n"
+    "asleep(os.read, fifo, 1)\nos.close(fifo)",
+    "opens": THREADED + "asleep(os.open, {point!r} + '/fifo', os.O_RDONLY)",
+    "ring": URING + "keep(os.open({point!r} + '/file', os.O_RDONLY))" + MAPPED,
+    "registered": URING + "keep(os.open({point!r} + '/file', os.O_RDONLY))" + REGISTERED,
+}
+
+
+@pytest.fixture
+def readable(users: Site) -> Site:
+    """What any local user may read is in the store."""
+    point = Path(users.points[0])
+    point.chmod(0o755)
+    (point / "file").write_bytes(bytes(65536))
+    os.mkfifo(point / "fifo")
+    (point / "fifo").chmod(0o666)
+    return users
+
+
+@pytest.mark.parametrize("how", ASLEEP)
+def inside_a_stranger_whom_no_list_shows(readable: Site, start: Start, how: str) -> None:
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    stranger = start(ASLEEP[how].format(point=readable.points[0]), *before)
+    bystander = start("", "setpriv", "--reuid=65532", "--regid=65532", "--clear-groups")
+    code, said = readable.do("stop", force_unmount="false", CRM_meta_timeout="5000")
+    assert code == Exit.ERR_GENERIC
+    assert "no process is seen to use it" in said
+    assert stranger.poll() is None
+    readable.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    assert bystander.poll() is None
+    gone(readable)
+
+
+@pytest.mark.parametrize("how", ["sends", "ring"])
+def inside_a_detached_mount_that_no_list_shows(readable: Site, start: Start, how: str) -> None:
+    """No bind is busy for it: the disk is."""
+    code = DETACH + ASLEEP[how].partition("os.open(")[0].rpartition("\n")[0] + """
+tree = detach({point!r})
+file = os.open("file", os.O_RDONLY, dir_fd=tree)
+os.close(tree)
+""" + {"sends": "send(file)", "ring": "keep(file)" + MAPPED}[how]
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    stranger = start(code.format(point=readable.points[0]), *before, *OWN_SPACE, "slave")
+    bystander = start(THREADED + "read, write = os.pipe()\nasleep(os.read, read, 1)", *before)
+    readable.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    assert bystander.poll() is None
+    gone(readable)
+
+
+def inside_a_program_of_roots_that_meets_a_fifo(readable: Site, start: Start) -> None:
+    """As a backup does: the panel may put one where root reads."""
+    program = start(ASLEEP["opens"].format(point=readable.points[0]))
+    other = start(THREADED + "os.mkfifo({0!r})\nasleep(os.open, {0!r}, os.O_RDONLY)".format(
+        str(readable.folder / "fifo")))
+    readable.must("stop")
+    assert program.wait(timeout=20) == -signal.SIGTERM
+    assert other.poll() is None
+    gone(readable)
 
 
 def inside_open_files_without_end(users: Site, start: Start) -> None:
