@@ -39,6 +39,13 @@ NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
 # File systems of which even a look may wait for a server.
 REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "autofs")
 
+# The file system that lies on directories of others, and that a user mounts in a user
+# namespace of his own.
+LAYERS = "overlay"
+
+# OVERLAYFS_SUPER_MAGIC of <linux/magic.h>
+LAYERED = 0x794C7630
+
 # User namespaces can be nested that deep (user_namespaces(7)).
 NESTED_MOST = 32
 
@@ -123,7 +130,9 @@ def look(device: str, among: Iterable[int], maps: bool) -> Iterator[str]:
     makes one who reads it wait. To be called in a child (asha.data.turns).
     """
     looker = Looker()
-    remote = [mount.point for mount in mountinfo.read() if mount.kind.startswith(REMOTE)]
+    own = mountinfo.read()
+    remote = [mount.point for mount in own if mount.kind.startswith(REMOTE)]
+    known = {mount.device for mount in own}
     mine = looker.look("/proc/self/ns/mnt")
     assert mine is not None
     major, _, minor = device.partition(":")
@@ -152,11 +161,15 @@ def look(device: str, among: Iterable[int], maps: bool) -> Iterator[str]:
                       and ("keeps", sight.inode) not in found and is_mount_space(path)):
                     found.add(("keeps", sight.inode))
                     yield f"keeps {pid} {sight.inode} {path.removeprefix('/proc/')}"
+                if sight.device not in known and ("lays", sight.mount) not in found:
+                    found.add(("lays", sight.mount))
+                    yield from _look_at_layers(pid, path, sight.device, looker)
         if maps and not any(word == "holds" for word, _ in found):
-            yield from _look_at_maps(pid, device, mapped, looker)
+            yield from _look_at_maps(pid, device, mapped, looker, known)
 
 
-def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker) -> Iterator[str]:
+def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker,
+                  known: Collection[str]) -> Iterator[str]:
     """What is only mapped. A kernel thread has no map."""
     try:
         # by name: /proc is the kernel's
@@ -164,12 +177,38 @@ def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker) -> Iterato
             text = file.read()
     except OSError:
         return
+    for place in _one_of_each(text, known):
+        path = f"/proc/{pid}/map_files/{place}"
+        sight = looker.look(path)
+        if sight is not None:
+            yield from _look_at_layers(pid, path, sight.device, looker)
     if mapped not in text:
         return
     for name in holders.entries(f"/proc/{pid}/map_files"):
         sight = looker.look(f"/proc/{pid}/map_files/{name}")
         found = sight is not None and sight.device == device
         yield f"holds {pid} {sight.mount} -" if sight is not None and found else ""
+
+
+def _one_of_each(maps: str, known: Collection[str]) -> Iterator[str]:
+    """Of proc_pid_maps(5) a place on each file system that is no disk and not known."""
+    found: dict[str, str] = {}
+    for line in maps.split("\n"):
+        fields = line.split(" ", 5)
+        # What is mapped of no file has no inode; a file's name may hold a line's end.
+        if len(fields) > 4 and fields[3].startswith("00:") and fields[4] not in ("0", ""):
+            # The kernel's names in map_files have no leading zeros.
+            place = "-".join(end.lstrip("0") or "0" for end in fields[0].split("-"))
+            found.setdefault(fields[3], place)
+    for device, place in found.items():
+        if f"0:{int(device[3:], 16)}" not in known:
+            yield place
+
+
+def _look_at_layers(pid: int, path: str, device: str, looker: Looker) -> Iterator[str]:
+    """What lies on other directories (LAYERS). Root's processes have it from root."""
+    if device.startswith("0:") and holders.uids(pid)[:1] != [0] and looker.kind(path) == LAYERED:
+        yield f"lays {pid} {device[2:]} -"
 
 
 def find(device: str, point: str, users: Collection[int], seen: Look, *, release: bool,
@@ -204,8 +243,10 @@ def find(device: str, point: str, users: Collection[int], seen: Look, *, release
         counted = {mount.id for mount in left}
         ours |= {mount.id for mount in space.mounts
                  if mount.device == device and mount.id not in counted}
-        hides = (release and bool(space.pids)
-                 and (space.hides or (space.foreign and space.owner in users)))
+        hides = release and (
+            bool(space.hides and (space.pids or space.keepers))
+            or bool(space.pids and space.foreign and space.owner in users)
+        )
         if not left and not hides:
             continue
         inside = [pid for pid in space.pids if pid in spaces.holding and not space.foreign]
@@ -214,6 +255,9 @@ def find(device: str, point: str, users: Collection[int], seen: Look, *, release
         if not space.pids and not space.keepers:
             found.rest.append(f"{point} is still mounted in a mount namespace without a process,"
                               f" at {printable(left[0].point)}")
+    for pid, others in spaces.laid.items():
+        if release and others - spaces.devices:
+            named.setdefault(pid, f"{point}, by a file system of its own perhaps,")
     for pid, where in spaces.holding.items():
         if where - ours:
             named.setdefault(pid, f"{point}, by a way of its own,")
@@ -247,6 +291,11 @@ class _Spaces:
         self.all: dict[int, Namespace] = {}
         # The mounts of the disk by whose way a process holds something.
         self.holding: dict[int, set[int]] = {}
+        # On which file systems that we do not know a process has something, and which of
+        # them cannot lie on the disk.
+        self.laid: dict[int, set[str]] = {}
+        self._own = {mount.device for mount in own}
+        self.devices: set[str] = set()
         mine = Looker().look("/proc/self/ns/mnt")
         assert mine is not None
         self._nsfs = mine.device
@@ -261,6 +310,10 @@ class _Spaces:
             word, pid, number, path = line.split(" ", 3)
             if word == "holds":
                 self.holding.setdefault(int(pid), set()).add(int(number))
+                continue
+            if word == "lays":
+                if user:
+                    self.laid.setdefault(int(pid), set()).add(f"0:{number}")
                 continue
             space = self.all.setdefault(int(number), Namespace(int(number), path, user))
             (space.pids if word == "lives" else space.keepers).append(int(pid))
@@ -309,6 +362,13 @@ class _Spaces:
         finally:
             os.close(descriptor)
         self._groups.learn(mounts)
+        for mount in mounts:
+            # Its layers are where nobody sees them (clone_private_mount() in the kernel's
+            # fs/namespace.c), and its options tell what their owner wants.
+            if space.foreign and mount.kind == LAYERS and mount.device not in self._own:
+                space.hides = True
+            else:
+                self.devices.add(mount.device)
         of_disk = [mount for mount in mounts if mount.device == self._device]
         needed = {mount.id for mount in of_disk} | {mount.parent for mount in of_disk}
         space.mounts = [mount for mount in mounts if mount.id in needed]
@@ -320,6 +380,8 @@ class _Spaces:
             if reached >= 0:
                 path = f"{os.getpid()}/fd/{reached}"
                 self.all[number] = Namespace(number, path, space.user)
+                if space.foreign:
+                    self.all[number].keepers = space.pids or space.keepers
                 more.append(self.all[number])
             elif number not in self._known and space.foreign:
                 space.hides = True

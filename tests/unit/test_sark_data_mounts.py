@@ -781,6 +781,44 @@ def inside_a_program_of_roots_that_meets_a_fifo(readable: Site, start: Start) ->
     gone(readable)
 
 
+# A file system on a directory of the store: what it lies on is in no list of mounts.
+LAYERS = """
+import ctypes, mmap
+libc = ctypes.CDLL(None, use_errno=True)
+def done(code):
+    assert code == 0, os.strerror(ctypes.get_errno())
+done(libc.mount(b"none", b"/mnt", b"tmpfs", 0, None))
+for name in ("upper", "work", "all"):
+    os.mkdir("/mnt/" + name)
+options = "lowerdir=" + {point!r} + ",upperdir=/mnt/upper,workdir=/mnt/work,userxattr"
+done(libc.mount(b"overlay", b"/mnt/all", b"overlay", 0, options.encode()))
+"""
+LAID = {
+    "mounted": "",
+    "kept": "os.open('/proc/self/ns/mnt', os.O_RDONLY)\ndone(libc.unshare(0x20000))\n"
+    "done(libc.umount2(b'/mnt/all', 2))",
+    "open": "file = open('/mnt/all/file')\ndone(libc.umount2(b'/mnt/all', 2))",
+    "mapped": "file = open('/mnt/all/file')\n"
+    "held = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)\nfile.close()\n"
+    "os.closerange(3, 99)\ndone(libc.umount2(b'/mnt/all', 2))",
+    "detached": DETACH + "tree = detach('/mnt/all')\ndone(libc.umount2(b'/mnt/all', 2))",
+}
+
+
+@pytest.mark.parametrize("how", LAID)
+def inside_a_file_system_on_top_of_the_store(readable: Site, start: Start, how: str) -> None:
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", *OWN_SPACE, "slave")
+    # Nobody's file is there: what all have mapped without one costs nobody anything.
+    bystander = start("import mmap, ctypes\nshared = mmap.mmap(-1, 4096)\n"
+                      "ctypes.CDLL(None).syscall(ctypes.c_long(206), ctypes.c_long(8),"
+                      " ctypes.byref(ctypes.c_ulong(0)))\nmemory = os.memfd_create('x')", *before)
+    stranger = start(LAYERS.format(point=readable.points[0]) + LAID[how], *before)
+    readable.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    gone(readable)
+    assert bystander.poll() is None
+
+
 def inside_open_files_without_end(users: Site, start: Start) -> None:
     hurry(users)
     holder = start(writer(users.points[2]), *AS_USER, *OWN_SPACE, "private")
