@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from asha.data.holders import Holder
+    from asha.data.kernel import Sight
     from asha.data.turns import Look
     from asha.ocf.deadline import Deadline
 
@@ -43,8 +44,8 @@ REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "autofs")
 # namespace of his own.
 LAYERS = "overlay"
 
-# OVERLAYFS_SUPER_MAGIC of <linux/magic.h>
-LAYERED = 0x794C7630
+# What else a user may mount there: <linux/magic.h> of overlay, tmpfs, FUSE.
+UNPRIVILEGED = (0x794C7630, 0x01021994, 0x65735546)
 
 # User namespaces can be nested that deep (user_namespaces(7)).
 NESTED_MOST = 32
@@ -132,7 +133,7 @@ def look(device: str, among: Iterable[int], maps: bool) -> Iterator[str]:
     looker = Looker()
     own = mountinfo.read()
     remote = [mount.point for mount in own if mount.kind.startswith(REMOTE)]
-    known = {mount.device for mount in own}
+    odd = _Odd(own, looker)
     mine = looker.look("/proc/self/ns/mnt")
     assert mine is not None
     major, _, minor = device.partition(":")
@@ -161,15 +162,15 @@ def look(device: str, among: Iterable[int], maps: bool) -> Iterator[str]:
                       and ("keeps", sight.inode) not in found and is_mount_space(path)):
                     found.add(("keeps", sight.inode))
                     yield f"keeps {pid} {sight.inode} {path.removeprefix('/proc/')}"
-                if sight.device not in known and ("lays", sight.mount) not in found:
-                    found.add(("lays", sight.mount))
-                    yield from _look_at_layers(pid, path, sight.device, looker)
+                if ("on", sight.mount) not in found and odd.may_hide(path, sight):
+                    found.add(("on", sight.mount))
+                    yield f"on {pid} {sight.mount} -"
         if maps and not any(word == "holds" for word, _ in found):
-            yield from _look_at_maps(pid, device, mapped, looker, known)
+            yield from _look_at_maps(pid, device, mapped, looker, odd)
 
 
 def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker,
-                  known: Collection[str]) -> Iterator[str]:
+                  odd: _Odd) -> Iterator[str]:
     """What is only mapped. A kernel thread has no map."""
     try:
         # by name: /proc is the kernel's
@@ -177,11 +178,8 @@ def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker,
             text = file.read()
     except OSError:
         return
-    for place in _one_of_each(text, known):
-        path = f"/proc/{pid}/map_files/{place}"
-        sight = looker.look(path)
-        if sight is not None:
-            yield from _look_at_layers(pid, path, sight.device, looker)
+    if holders.uids(pid)[:1] != [0]:
+        yield from odd.in_maps(pid, text)
     if mapped not in text:
         return
     for name in holders.entries(f"/proc/{pid}/map_files"):
@@ -190,25 +188,54 @@ def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker,
         yield f"holds {pid} {sight.mount} -" if sight is not None and found else ""
 
 
-def _one_of_each(maps: str, known: Collection[str]) -> Iterator[str]:
-    """Of proc_pid_maps(5) a place on each file system that is no disk and not known."""
-    found: dict[str, str] = {}
-    for line in maps.split("\n"):
-        fields = line.split(" ", 5)
-        # What is mapped of no file has no inode; a file's name may hold a line's end.
-        if len(fields) > 4 and fields[3].startswith("00:") and fields[4] not in ("0", ""):
+class _Odd:
+    """Files on mounts that our own namespace does not have. Where no other has them either
+    they are unmounted, and may still have below them what they had: copies of the store
+    that are locked (disconnect_mount() in the kernel's fs/namespace.c), or, as layers of
+    an overlay, directories of it."""
+
+    def __init__(self, own: Sequence[Mount], looker: Looker) -> None:
+        self._mounts = {mount.id for mount in own}
+        self._devices = {mount.device for mount in own}
+        self._looker = looker
+
+    def may_hide(self, path: str, sight: Sight) -> bool:
+        if sight.mount in self._mounts:
+            return False
+        if sight.device in self._devices:
+            return True
+        # The rest are mostly the kernel's own: of sockets, pipes, memory and the like.
+        return (sight.device.startswith("0:") and not _is_memory(path)
+                and self._looker.kind(path) in UNPRIVILEGED)
+
+    def in_maps(self, pid: int, maps: str) -> Iterator[str]:
+        found: set[int] = set()
+        for line in maps.split("\n"):
+            fields = line.split(" ", 5)
+            # What is mapped of no file has no inode; a file's name may hold a line's end.
+            if len(fields) < 6 or fields[4] == "0":
+                continue
             # The kernel's names in map_files have no leading zeros.
             place = "-".join(end.lstrip("0") or "0" for end in fields[0].split("-"))
-            found.setdefault(fields[3], place)
-    for device, place in found.items():
-        if f"0:{int(device[3:], 16)}" not in known:
-            yield place
+            path = f"/proc/{pid}/map_files/{place}"
+            sight = self._looker.look(path)
+            if sight is None or sight.mount in found:
+                yield ""
+            elif self.may_hide(path, sight):
+                found.add(sight.mount)
+                yield f"on {pid} {sight.mount} -"
 
 
-def _look_at_layers(pid: int, path: str, device: str, looker: Looker) -> Iterator[str]:
-    """What lies on other directories (LAYERS). Root's processes have it from root."""
-    if device.startswith("0:") and holders.uids(pid)[:1] != [0] and looker.kind(path) == LAYERED:
-        yield f"lays {pid} {device[2:]} -"
+def _is_memory(path: str) -> bool:
+    """Whether it lies on the tmpfs that is nobody's: memfd_create(2), shmget(2)."""
+    made = os.memfd_create("asha")
+    try:
+        # by name: /proc is the kernel's
+        return os.fstat(made).st_dev == os.stat(path).st_dev
+    except OSError:
+        return False
+    finally:
+        os.close(made)
 
 
 def find(device: str, point: str, users: Collection[int], seen: Look, *, release: bool,
@@ -255,9 +282,9 @@ def find(device: str, point: str, users: Collection[int], seen: Look, *, release
         if not space.pids and not space.keepers:
             found.rest.append(f"{point} is still mounted in a mount namespace without a process,"
                               f" at {printable(left[0].point)}")
-    for pid, others in spaces.laid.items():
-        if release and others - spaces.devices:
-            named.setdefault(pid, f"{point}, by a file system of its own perhaps,")
+    for pid, others in spaces.odd.items():
+        if release and others - spaces.mounts:
+            named.setdefault(pid, f"{point}, by what was unmounted perhaps,")
     for pid, where in spaces.holding.items():
         if where - ours:
             named.setdefault(pid, f"{point}, by a way of its own,")
@@ -291,11 +318,10 @@ class _Spaces:
         self.all: dict[int, Namespace] = {}
         # The mounts of the disk by whose way a process holds something.
         self.holding: dict[int, set[int]] = {}
-        # On which file systems that we do not know a process has something, and which of
-        # them cannot lie on the disk.
-        self.laid: dict[int, set[str]] = {}
+        # On which mounts that are not ours a process has something, and which are there.
+        self.odd: dict[int, set[int]] = {}
         self._own = {mount.device for mount in own}
-        self.devices: set[str] = set()
+        self.mounts = {mount.id for mount in own}
         mine = Looker().look("/proc/self/ns/mnt")
         assert mine is not None
         self._nsfs = mine.device
@@ -311,9 +337,9 @@ class _Spaces:
             if word == "holds":
                 self.holding.setdefault(int(pid), set()).add(int(number))
                 continue
-            if word == "lays":
-                if user:
-                    self.laid.setdefault(int(pid), set()).add(f"0:{number}")
+            if word == "on":
+                if user:  # root's processes have it from root
+                    self.odd.setdefault(int(pid), set()).add(int(number))
                 continue
             space = self.all.setdefault(int(number), Namespace(int(number), path, user))
             (space.pids if word == "lives" else space.keepers).append(int(pid))
@@ -367,8 +393,7 @@ class _Spaces:
             # fs/namespace.c), and its options tell what their owner wants.
             if space.foreign and mount.kind == LAYERS and mount.device not in self._own:
                 space.hides = True
-            else:
-                self.devices.add(mount.device)
+            self.mounts.add(mount.id)
         of_disk = [mount for mount in mounts if mount.device == self._device]
         needed = {mount.id for mount in of_disk} | {mount.parent for mount in of_disk}
         space.mounts = [mount for mount in mounts if mount.id in needed]

@@ -819,6 +819,25 @@ def inside_a_file_system_on_top_of_the_store(readable: Site, start: Start, how: 
     assert bystander.poll() is None
 
 
+# A namespace ends, and a program that was begun in it keeps what it had below its root.
+LEFT = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.unshare(0x20000) == 0
+"""
+
+
+def inside_a_namespace_that_was_left(readable: Site, start: Start) -> None:
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    bystanders = [start("", *before), start("", *before, *OWN_SPACE, "slave"),
+                  start("", *SERVICE, *before)]
+    stranger = start(LEFT, *before, *OWN_SPACE, "slave")
+    readable.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    gone(readable)
+    assert [one.poll() for one in bystanders] == [None] * 3
+
+
 def inside_open_files_without_end(users: Site, start: Start) -> None:
     hurry(users)
     holder = start(writer(users.points[2]), *AS_USER, *OWN_SPACE, "private")
