@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from asha.data.holders import Holder
+    from asha.data.kernel import Sight
     from asha.data.turns import Look
     from asha.ocf.deadline import Deadline
 
@@ -38,6 +39,13 @@ NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
 
 # File systems of which even a look may wait for a server.
 REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "autofs")
+
+# The file system that lies on directories of others, and that a user mounts in a user
+# namespace of his own.
+LAYERS = "overlay"
+
+# What else a user may mount there: <linux/magic.h> of overlay, tmpfs, FUSE.
+UNPRIVILEGED = (0x794C7630, 0x01021994, 0x65735546)
 
 # User namespaces can be nested that deep (user_namespaces(7)).
 NESTED_MOST = 32
@@ -144,7 +152,9 @@ def look(device: str, among: Iterable[int], maps: bool) -> Iterator[str]:
     makes one who reads it wait. To be called in a child (asha.data.turns).
     """
     looker = Looker()
-    remote = [mount.point for mount in mountinfo.read() if mount.kind.startswith(REMOTE)]
+    own = mountinfo.read()
+    remote = [mount.point for mount in own if mount.kind.startswith(REMOTE)]
+    odd = _Odd(own, looker)
     mine = looker.look("/proc/self/ns/mnt")
     assert mine is not None
     major, _, minor = device.partition(":")
@@ -173,29 +183,88 @@ def look(device: str, among: Iterable[int], maps: bool) -> Iterator[str]:
                       and ("keeps", sight.inode) not in found and is_mount_space(path)):
                     found.add(("keeps", sight.inode))
                     yield f"keeps {pid} {sight.inode} {path.removeprefix('/proc/')}"
+                if ("on", sight.mount) not in found and odd.may_hide(path, sight):
+                    found.add(("on", sight.mount))
+                    yield f"on {pid} {sight.mount} -"
         if maps and not any(word == "holds" for word, _ in found):
-            yield from _look_at_maps(pid, device, mapped, looker)
+            yield from _look_at_maps(pid, device, mapped, looker, odd)
 
 
-def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker) -> Iterator[str]:
+def _look_at_maps(pid: int, device: str, mapped: str, looker: Looker,
+                  odd: _Odd) -> Iterator[str]:
     """What is only mapped. A kernel thread has no map."""
     try:
         # by name: /proc is the kernel's
         with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
             # Not as a whole: a user's can have 65530 lines, each with a long name.
-            text = b""
-            while mapped.encode() not in text:
+            is_roots = holders.uids(pid)[:1] == [0]
+            found, rest = False, b""
+            while part := file.read(CHUNK):
                 yield ""
-                part = file.read(CHUNK)
-                if not part:
-                    return
-                text = text[-len(mapped):] + part
+                lines, _, rest = (rest + part).rpartition(b"\n")
+                found = found or mapped.encode() in lines
+                if found and is_roots:
+                    break
+                if not is_roots:
+                    yield from odd.in_maps(pid, lines.decode(errors="replace"))
     except OSError:
+        return
+    if not found:
         return
     for name in holders.entries(f"/proc/{pid}/map_files"):
         sight = looker.look(f"/proc/{pid}/map_files/{name}")
-        found = sight is not None and sight.device == device
-        yield f"holds {pid} {sight.mount} -" if sight is not None and found else ""
+        is_there = sight is not None and sight.device == device
+        yield f"holds {pid} {sight.mount} -" if sight is not None and is_there else ""
+
+
+class _Odd:
+    """Files on mounts that our own namespace does not have. Where no other has them either
+    they are unmounted, and may still have below them what they had: copies of the store
+    that are locked (disconnect_mount() in the kernel's fs/namespace.c), or, as layers of
+    an overlay, directories of it."""
+
+    def __init__(self, own: Sequence[Mount], looker: Looker) -> None:
+        self._mounts = {mount.id for mount in own}
+        self._devices = {mount.device for mount in own}
+        self._looker = looker
+
+    def may_hide(self, path: str, sight: Sight) -> bool:
+        if sight.mount in self._mounts:
+            return False
+        if sight.device in self._devices:
+            return True
+        # The rest are mostly the kernel's own: of sockets, pipes, memory and the like.
+        return (sight.device.startswith("0:") and not _is_memory(path)
+                and self._looker.kind(path) in UNPRIVILEGED)
+
+    def in_maps(self, pid: int, maps: str) -> Iterator[str]:
+        found: set[int] = set()
+        for line in maps.split("\n"):
+            fields = line.split(" ", 5)
+            # What is mapped of no file has no inode; a file's name may hold a line's end.
+            if len(fields) < 6 or fields[4] == "0":
+                continue
+            # The kernel's names in map_files have no leading zeros.
+            place = "-".join(end.lstrip("0") or "0" for end in fields[0].split("-"))
+            path = f"/proc/{pid}/map_files/{place}"
+            sight = self._looker.look(path)
+            if sight is None or sight.mount in found:
+                yield ""
+            elif self.may_hide(path, sight):
+                found.add(sight.mount)
+                yield f"on {pid} {sight.mount} -"
+
+
+def _is_memory(path: str) -> bool:
+    """Whether it lies on the tmpfs that is nobody's: memfd_create(2), shmget(2)."""
+    made = os.memfd_create("asha")
+    try:
+        # by name: /proc is the kernel's
+        return os.fstat(made).st_dev == os.stat(path).st_dev
+    except OSError:
+        return False
+    finally:
+        os.close(made)
 
 
 def find(device: str, point: str, users: Collection[int], seen: Look, *, release: bool,
@@ -242,6 +311,9 @@ def find(device: str, point: str, users: Collection[int], seen: Look, *, release
         if not space.pids and not space.keepers:
             found.rest.append(f"{point} is still mounted in a mount namespace without a process,"
                               f" at {printable(left[0].point)}")
+    for pid, others in spaces.odd.items():
+        if release and others - spaces.mounts:
+            named.setdefault(pid, f"{point}, by what was unmounted perhaps,")
     for pid, where in spaces.holding.items():
         if where - ours:
             named.setdefault(pid, f"{point}, by a way of its own,")
@@ -279,6 +351,10 @@ class _Spaces:
         # The mounts of the disk by whose way a process holds something.
         self.holding: dict[int, set[int]] = {}
         self.whose: dict[int, int] = {}
+        # On which mounts that are not ours a process has something, and which are there.
+        self.odd: dict[int, set[int]] = {}
+        self._own = {mount.device for mount in own}
+        self.mounts = {mount.id for mount in own}
         mine = Looker().look("/proc/self/ns/mnt")
         assert mine is not None
         major, _, minor = mine.device.partition(":")
@@ -295,6 +371,10 @@ class _Spaces:
             self.whose[int(pid)] = user
             if word == "holds":
                 self.holding.setdefault(int(pid), set()).add(int(number))
+                continue
+            if word == "on":
+                if user:  # root's processes have it from root
+                    self.odd.setdefault(int(pid), set()).add(int(number))
                 continue
             space = self.all.setdefault(
                 int(number), Namespace(int(number), path, user, self._nsfs))
@@ -346,6 +426,12 @@ class _Spaces:
         finally:
             os.close(descriptor)
         self._groups.learn(mounts)
+        for mount in mounts:
+            # Its layers are where nobody sees them (clone_private_mount() in the kernel's
+            # fs/namespace.c), and its options tell what their owner wants.
+            if space.foreign and mount.kind == LAYERS and mount.device not in self._own:
+                space.hides = True
+            self.mounts.add(mount.id)
         of_disk = [mount for mount in mounts if mount.device == self._device]
         needed = {mount.id for mount in of_disk} | {mount.parent for mount in of_disk}
         space.mounts = [mount for mount in mounts if mount.id in needed]

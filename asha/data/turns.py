@@ -65,7 +65,7 @@ def take(look: Callable[[Sequence[int]], Iterator[str]], limit: Deadline, doing:
     the look hang.
     """
     begun = _newest()
-    users, missed = _by_user()
+    users, missed = by_user()
     seen = Look()
     share = limit.within(limit.remaining() * ROOTS_SHARE)
     of_root = users.pop(0, [])
@@ -129,7 +129,7 @@ def _turn(look: Callable[[Sequence[int]], Iterator[str]], user: int, pids: Seque
     return not missing
 
 
-def _by_user() -> tuple[dict[int, list[int]], bool]:
+def by_user() -> tuple[dict[int, list[int]], bool]:
     """The pids of each user, by the real uid: a program with its owner's rights counts for
     who has started it. Pacemaker's own are with root's. And whether one was gone before it
     was known whose it was."""

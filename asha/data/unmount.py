@@ -38,6 +38,9 @@ LOOK_AGAIN = 0.1
 # Seconds for which a descriptor may lie in a queue.
 QUEUE_SECONDS = 0.3
 
+# So many users are ended one by one for what cannot be seen; then all.
+ONE_BY_ONE = 3
+
 # So many looks in vain, and what holds it is where no look reaches.
 UNSEEN_ROUNDS = 5
 
@@ -61,10 +64,12 @@ def remove(
 
     With ``force`` the processes that use a mount are ended, and what others have
     mounted on it is unmounted too. Where none is seen to use it, those of ``users``
-    (uids) are ended: a descriptor that lies in a socket's queue is in no list. Raises
-    Failed with who holds what.
+    (uids) are ended: a descriptor that lies in a socket's queue is in no list. Where that
+    does not help either, a stop ends what others run, root left out. Raises Failed with
+    who holds what.
     """
     ending = _Ending(agent)
+    last = _Others()
     why = ""
     unseen = 0
     while True:
@@ -94,7 +99,10 @@ def remove(
             unseen += 1
             if force and found is not None and unseen >= UNSEEN_ROUNDS:
                 found.holders = _of_users(agent, kernel, busy[0], users)
-                found.holders += _unlisted(agent, busy[0])
+                found.holders += _unlisted(agent, busy[0], busy)
+                if not found.holders and agent.action_name == "stop":
+                    found.holders = last.next(agent, busy)
+                    unseen = 0  # an io_uring ends some time after its process
         if not found:
             agent.deadline.pause(LOOK_AGAIN)
             continue
@@ -223,16 +231,63 @@ def _of_users(
     return [one for one in found if not one.protected]
 
 
-def _unlisted(agent: Agent, point: str) -> list[Holder]:
-    """Who may hold it by what no list shows, root left out. What is in a queue for a moment
-    only is not meant: two looks."""
+class _Others:
+    """The last measure against what cannot be seen: all processes of one user after the
+    other, root's and Pacemaker's left out, people's before the system's; then of all."""
+
+    def __init__(self) -> None:
+        self._rounds = 0
+        self._tried: set[int] = set()
+
+    def next(self, agent: Agent, points: Sequence[str]) -> list[Holder]:
+        """Whom to end now."""
+        from asha.data import turns
+
+        if kept_by_root(points):
+            return []
+        users = turns.by_user()[0]
+        users.pop(0, None)
+        self._rounds += 1
+        if self._rounds <= ONE_BY_ONE:
+            new = sorted(users.keys() - self._tried, reverse=True)[:1]
+            self._tried.update(new)
+        else:
+            new = sorted(users)
+        for user in new:
+            agent.warn(f"{points[0]} is busy, though nobody is seen to use it:"
+                       f" ends what uid {user} runs")
+        pids = [pid for user in new for pid in users[user]]
+        return [one for one in holders.perhaps(pids, points[0]) if not one.protected]
+
+
+def kept_by_root(points: Sequence[str]) -> bool:
+    """Whether a swap file or a loop device lies there: no process's end would help."""
+    from glob import glob
+
+    names = []
+    for path in ("/proc/swaps", *glob("/sys/block/loop*/loop/backing_file")):
+        try:
+            # by name: the kernel's, below /proc and /sys
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                names += [mountinfo.unescape(line.split(" ")[0].rstrip("\n")) for line in file]
+        except (OSError, ValueError):
+            continue
+    return any(is_inside(name, point) for name in names for point in points)
+
+
+def _unlisted(agent: Agent, point: str, points: Sequence[str] = ()) -> list[Holder]:
+    """Who may hold it by what no list shows; of root's only where ``points`` are busy. What
+    is in a queue for a moment only is not meant: two looks."""
     from asha.data import turns, unlisted
+
+    def among(pids: Sequence[int]) -> Iterator[str]:
+        return unlisted.look(pids, points)
 
     seen: list[set[str]] = []
     while len(seen) < 2:
         limit = agent.deadline.within(SEARCH_SECONDS)
         try:
-            look = turns.take(unlisted.look, limit, "looking at sockets' queues", roots=False)
+            look = turns.take(among, limit, "looking at sockets' queues", roots=bool(points))
         except Failed as problem:
             agent.warn(problem.reason)
             return []

@@ -34,7 +34,7 @@ def look(pids: Sequence[int]) -> Iterator[str]:
 def users(monkeypatch: pytest.MonkeyPatch, **found: list[int]) -> None:
     table = {int(name[1:]): pids for name, pids in found.items()}
     monkeypatch.setattr(
-        turns, "_by_user", lambda: ({one: list(pids) for one, pids in table.items()}, False))
+        turns, "by_user", lambda: ({one: list(pids) for one, pids in table.items()}, False))
     monkeypatch.setattr(holders, "uids", lambda pid: [pid] * 4)
 
 
@@ -99,12 +99,12 @@ def test_by_the_real_uid(monkeypatch: pytest.MonkeyPatch) -> None:
         one, pacemakers, of_many = (process.pid for process in made)
 
         def there() -> bool:
-            found = turns._by_user()[0]
+            found = turns.by_user()[0]
             return (one in found.get(54321, []) and pacemakers in found[0]
                     and of_many in found.get(turns.MANY, []))
 
-        assert Deadline(20).poll(there), turns._by_user()[0]
-        assert ME in turns._by_user()[0][0]
+        assert Deadline(20).poll(there), turns.by_user()[0]
+        assert ME in turns.by_user()[0][0]
     finally:
         for process in made:
             process.kill()

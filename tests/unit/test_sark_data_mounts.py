@@ -30,7 +30,8 @@ from asha.ocf.testing import Outcome
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"
 INSIDE = "ASHA_TEST_IN_NAMESPACE"
-UNSHARE = ["unshare", "--mount", "--propagation", "private"]
+# A stop ends processes: it shall see those of the test only.
+UNSHARE = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]
 
 # How often start and stop are killed half way.
 KILLS = 50
@@ -703,6 +704,168 @@ def inside_what_a_user_has_laid_over_a_place(
     start(FUSE.format(point=shared.points[1], more=more))
     shared.must("stop")
     gone(shared)
+
+
+# What a thread sleeps with is in no list once another has closed it, and an io_uring in none
+# where it is only mapped, or only registered with itself.
+THREADED = """
+import threading
+def asleep(work, *arguments):
+    threading.Thread(target=work, args=arguments, daemon=True).start()
+    time.sleep(0.3)
+"""
+SENDS = THREADED + """
+out, into = os.pipe()
+os.set_blocking(into, False)
+try:
+    while True:
+        os.write(into, bytes(4096))
+except BlockingIOError:
+    os.set_blocking(into, True)
+def send(file):
+    asleep(os.sendfile, into, file, 0, 65536)
+    os.close(file)
+"""
+URING = """
+import ctypes, mmap, struct
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    done = libc.syscall(*(ctypes.c_long(one) if isinstance(one, int) else one
+                          for one in arguments))
+    assert done >= 0, os.strerror(ctypes.get_errno())
+    return done
+ring = call(425, 8, ctypes.create_string_buffer(120))
+def keep(file):
+    call(427, ring, 2, (ctypes.c_int * 1)(file), 1)
+    os.close(file)
+"""
+MAPPED = """
+held = mmap.mmap(ring, 4096, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+os.closerange(3, 100)
+"""
+REGISTERED = """
+call(427, ring, 20, ctypes.create_string_buffer(struct.pack("IIQ", 0xffffffff, 0, ring)), 1)
+os.close(ring)
+"""
+ASLEEP = {
+    "sends": SENDS + "send(os.open({point!r} + '/file', os.O_RDONLY))",
+    "reads": THREADED + "fifo = os.open({point!r} + '/fifo', os.O_RDWR)\n"
+    "asleep(os.read, fifo, 1)\nos.close(fifo)",
+    "opens": THREADED + "asleep(os.open, {point!r} + '/fifo', os.O_RDONLY)",
+    "ring": URING + "keep(os.open({point!r} + '/file', os.O_RDONLY))" + MAPPED,
+    "registered": URING + "keep(os.open({point!r} + '/file', os.O_RDONLY))" + REGISTERED,
+}
+
+
+@pytest.fixture
+def readable(users: Site) -> Site:
+    """What any local user may read is in the store."""
+    point = Path(users.points[0])
+    point.chmod(0o755)
+    (point / "file").write_bytes(bytes(65536))
+    os.mkfifo(point / "fifo")
+    (point / "fifo").chmod(0o666)
+    return users
+
+
+@pytest.mark.parametrize("how", ASLEEP)
+def inside_a_stranger_whom_no_list_shows(readable: Site, start: Start, how: str) -> None:
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    stranger = start(ASLEEP[how].format(point=readable.points[0]), *before)
+    bystander = start("", "setpriv", "--reuid=65532", "--regid=65532", "--clear-groups")
+    code, said = readable.do("stop", force_unmount="false", CRM_meta_timeout="5000")
+    assert code == Exit.ERR_GENERIC
+    assert "no process is seen to use it" in said
+    assert stranger.poll() is None
+    readable.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    assert bystander.poll() is None
+    gone(readable)
+
+
+@pytest.mark.parametrize("how", ["sends", "ring"])
+def inside_a_detached_mount_that_no_list_shows(readable: Site, start: Start, how: str) -> None:
+    """No bind is busy for it: the disk is."""
+    code = DETACH + ASLEEP[how].partition("os.open(")[0].rpartition("\n")[0] + """
+tree = detach({point!r})
+file = os.open("file", os.O_RDONLY, dir_fd=tree)
+os.close(tree)
+""" + {"sends": "send(file)", "ring": "keep(file)" + MAPPED}[how]
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    stranger = start(code.format(point=readable.points[0]), *before, *OWN_SPACE, "slave")
+    bystander = start(THREADED + "read, write = os.pipe()\nasleep(os.read, read, 1)", *before)
+    readable.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    assert bystander.poll() is None
+    gone(readable)
+
+
+def inside_a_program_of_roots_that_meets_a_fifo(readable: Site, start: Start) -> None:
+    """As a backup does: the panel may put one where root reads."""
+    program = start(ASLEEP["opens"].format(point=readable.points[0]))
+    other = start(THREADED + "os.mkfifo({0!r})\nasleep(os.open, {0!r}, os.O_RDONLY)".format(
+        str(readable.folder / "fifo")))
+    readable.must("stop")
+    assert program.wait(timeout=20) == -signal.SIGTERM
+    assert other.poll() is None
+    gone(readable)
+
+
+# A file system on a directory of the store: what it lies on is in no list of mounts.
+LAYERS = """
+import ctypes, mmap
+libc = ctypes.CDLL(None, use_errno=True)
+def done(code):
+    assert code == 0, os.strerror(ctypes.get_errno())
+done(libc.mount(b"none", b"/mnt", b"tmpfs", 0, None))
+for name in ("upper", "work", "all"):
+    os.mkdir("/mnt/" + name)
+options = "lowerdir=" + {point!r} + ",upperdir=/mnt/upper,workdir=/mnt/work,userxattr"
+done(libc.mount(b"overlay", b"/mnt/all", b"overlay", 0, options.encode()))
+"""
+LAID = {
+    "mounted": "",
+    "kept": "os.open('/proc/self/ns/mnt', os.O_RDONLY)\ndone(libc.unshare(0x20000))\n"
+    "done(libc.umount2(b'/mnt/all', 2))",
+    "open": "file = open('/mnt/all/file')\ndone(libc.umount2(b'/mnt/all', 2))",
+    "mapped": "file = open('/mnt/all/file')\n"
+    "held = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)\nfile.close()\n"
+    "os.closerange(3, 99)\ndone(libc.umount2(b'/mnt/all', 2))",
+    "detached": DETACH + "tree = detach('/mnt/all')\ndone(libc.umount2(b'/mnt/all', 2))",
+}
+
+
+@pytest.mark.parametrize("how", LAID)
+def inside_a_file_system_on_top_of_the_store(readable: Site, start: Start, how: str) -> None:
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", *OWN_SPACE, "slave")
+    # Nobody's file is there: what all have mapped without one costs nobody anything.
+    bystander = start("import mmap, ctypes\nshared = mmap.mmap(-1, 4096)\n"
+                      "ctypes.CDLL(None).syscall(ctypes.c_long(206), ctypes.c_long(8),"
+                      " ctypes.byref(ctypes.c_ulong(0)))\nmemory = os.memfd_create('x')", *before)
+    stranger = start(LAYERS.format(point=readable.points[0]) + LAID[how], *before)
+    readable.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    gone(readable)
+    assert bystander.poll() is None
+
+
+# A namespace ends, and a program that was begun in it keeps what it had below its root.
+LEFT = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.unshare(0x20000) == 0
+"""
+
+
+def inside_a_namespace_that_was_left(readable: Site, start: Start) -> None:
+    before = ("setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
+    bystanders = [start("", *before), start("", *before, *OWN_SPACE, "slave"),
+                  start("", *SERVICE, *before)]
+    stranger = start(LEFT, *before, *OWN_SPACE, "slave")
+    readable.must("stop")
+    assert stranger.wait(timeout=20) == -signal.SIGTERM
+    gone(readable)
+    assert [one.poll() for one in bystanders] == [None] * 3
 
 
 def inside_open_files_without_end(users: Site, start: Start) -> None:
