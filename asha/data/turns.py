@@ -11,13 +11,13 @@ import signal
 from contextlib import suppress
 
 from asha.data import holders, owners
-from asha.ocf.child import NoAnswer, in_child
+from asha.ocf.child import NoAnswer, in_child, send, stat_of
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 # From here on a uid may be one of the many that a user has for his user namespaces
 # (subuid(5)), or an account from elsewhere: they take one turn together. Debian's own and
@@ -30,6 +30,9 @@ WATCH_SECONDS = 0.05
 
 # Seconds for letting them go on.
 RESUME_SECONDS = 2.0
+
+# Seconds within which a parent has noticed that its child was halted.
+NOTICE_SECONDS = 0.3
 
 # New processes while they are listed, from which on that is looked into.
 MADE_MANY = 20
@@ -98,6 +101,8 @@ def _still(look: Callable[[Sequence[int]], Iterator[str]], user: int, seen: Look
 
     Who is gone while we look may have left what he had to one who is in no list.
     """
+    halted = _halted()
+    pids: list[int] = []
     try:
         holders.signal_all(user, signal.SIGSTOP, share)
         pids = [pid for pid in holders.pids() if holders.uids(pid)[:1] == [user]]
@@ -107,6 +112,28 @@ def _still(look: Callable[[Sequence[int]], Iterator[str]], user: int, seen: Look
     finally:
         with suppress(Failed):
             holders.signal_all(user, signal.SIGCONT, Deadline(RESUME_SECONDS))
+        _wake_parents(pids, halted)
+
+
+def _wake_parents(pids: Sequence[int], halted: Collection[int]) -> None:
+    """su(1), runuser(1) and the like halt as soon as they notice that their child has."""
+    abouts = {pid: about for pid in pids if (about := stat_of(pid)) is not None}
+    parents = {int(about[1]) for about in abouts.values()} - {0, 1, *pids, *halted}
+    if parents:
+        def wake() -> bool:
+            for pid in parents:
+                about = stat_of(pid)
+                if about is not None and about[0] == "T":
+                    with suppress(PermissionError):
+                        send(pid, about[19], signal.SIGCONT)
+            return False
+
+        Deadline(NOTICE_SECONDS).poll(wake)
+
+
+def _halted() -> set[int]:
+    return {pid for pid in holders.pids() if (about := stat_of(pid)) is not None
+            and about[0] == "T"}
 
 
 def _turn(look: Callable[[Sequence[int]], Iterator[str]], user: int, pids: Sequence[int],

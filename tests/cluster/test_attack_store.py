@@ -7,6 +7,8 @@ root, as an older version let them be made: the store was open then.
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -298,8 +300,12 @@ def test_who_keeps_the_disk_does_not_keep_the_telephones(scene: Scene, how: str)
         scene.require_well()
         assert cluster.lost_data(stored) == []
         # The audit has seen the disk on one node only: nothing writes to the other's.
-        wait_for(lambda: all(one.poll() is not None for one in attackers),
-                 "the attackers to be ended", timeout=30)
+        def ended(one: subprocess.Popen[str]) -> bool:
+            # nsenter(1) halts when its child does, and no process of the node can wake it.
+            one.send_signal(signal.SIGCONT)
+            return one.poll() is not None
+
+        wait_for(lambda: all(map(ended, attackers)), "the attackers to be ended", timeout=30)
         assert not mounted_at(source, SPOOL)
     finally:
         for one in attackers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,14 @@ from asha.ocf.child import NoAnswer
 
 STUCK, FULL, FINE = 1001, 1002, 1003
 ME = os.getpid()
+
+# As su(1) does.
+HALTS_WITH_IT = """
+import os, signal, subprocess, sys
+child = subprocess.Popen(sys.argv[1:])
+while os.WIFSTOPPED(os.waitpid(child.pid, os.WUNTRACED)[1]):
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="starts processes of other users")
 
@@ -59,31 +68,35 @@ def test_root_has_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_ends_meanwhile_is_held_still() -> None:
     """And goes on unharmed; nobody else is stopped for a moment."""
     loop = "while :; do /bin/true; done"
-    made = [subprocess.Popen(["setpriv", f"--reuid={uid}", "--clear-groups", "sh", "-c", code])
-            for uid, code in ((54321, loop), (54322, "sleep 1000"))]
+    made = [
+        subprocess.Popen([*parent, "setpriv", f"--reuid={uid}", "--clear-groups", "sh", "-c", code],
+                         start_new_session=True)
+        for parent, uid, code in (((sys.executable, "-c", HALTS_WITH_IT), 54321, loop),
+                                  ((), 54322, "sleep 1000"))
+    ]
     seen, looks = set[str](), 0
 
     def states(pids: Sequence[int]) -> Iterator[str]:
         for pid in pids:
             about = holders.status(pid)
             if about and about["Uid"].split()[0] in ("54321", "54322"):
-                yield f"{pid} {about['State'][0]}"
+                yield f"{about['Uid'].split()[0]} {about['State'][0]}"
+
+    def all_run() -> bool:
+        found = [holders.status(pid) for pid in holders.pids()]
+        return not any(about["State"][0] == "T" for about in found if about)
 
     try:
-        while f"{made[0].pid} T" not in seen:
+        while "54321 T" not in seen:
             looks += 1
             look = turns.take(states, Deadline(20), "looking")
             assert (look.unseen, look.users, looks < 200) == ([], set(), True)
             seen |= {line for _, line in look.lines}
-        assert f"{made[1].pid} T" not in seen
-
-        def runs() -> bool:
-            return holders.status(made[0].pid)["State"][0] != "T"
-
-        assert Deadline(20).poll(runs)
+        assert "54322 T" not in seen
+        assert Deadline(20).poll(all_run)
     finally:
         for process in made:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
