@@ -181,11 +181,13 @@ def test_no_agent_fails_while_the_package_is_replaced(node: Node) -> None:
 
 def test_an_upgrade_leaves_the_services_alone_but_the_listener(node: Node) -> None:
     install(node, ANSWERS)
-    for unit in ("asha-join", "asha-firewall"):
-        node.write(f"/etc/systemd/system/{unit}.service.d/asha.conf", """\
+    # The stand-in for the listener does not tell systemd that it is ready.
+    for unit, kind in (("asha-join", "exec"), ("asha-firewall", "oneshot")):
+        node.write(f"/etc/systemd/system/{unit}.service.d/asha.conf", f"""\
 [Unit]
 ConditionPathExists=
 [Service]
+Type={kind}
 ExecStart=
 ExecStart=/bin/sh -c 'echo started >>/run/%N.said; case %N in *join) exec sleep 1000 ;; esac'
 """)
