@@ -116,8 +116,9 @@ class SarkData(Agent):
         "End processes that hold the data",
         "Whether stop ends the processes that still use the data, also those that have it in a "
         "mount namespace of their own (a container): SIGTERM, then SIGKILL. A directory that is "
-        "in use though no process is seen to use it ends those of the users of paths. They are "
-        "named in the log. Otherwise stop fails and names them.",
+        "in use though no process is seen to use it ends those of the users of paths, and at "
+        "last those of any user but root; so does a user who has more open than can be looked "
+        "at in the time. They are named in the log. Otherwise stop fails and names them.",
         default=True,
     )
     low_space = Integer(

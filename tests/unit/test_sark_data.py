@@ -29,6 +29,22 @@ RECURRING = {"interval": "10000"}
 GB = 10**9
 
 
+@pytest.fixture(autouse=True)
+def nobody_elses_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mounts are made up, but the processes are this machine's: only who is seen to hold
+    something of a test's may be ended. The rest is tried in test_sark_data_mounts.py, in a
+    PID namespace."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("all of a user's processes of this machine")
+
+    monkeypatch.setattr("asha.data.holders.signal_all", never)
+    monkeypatch.setattr("asha.data.turns.restless", lambda limit: set())
+    monkeypatch.setattr("asha.data.copies.Found.suspect", lambda *_: None)
+    monkeypatch.setattr("asha.data.unmount._unlisted", lambda *_: [])
+    monkeypatch.setattr("asha.data.unmount._Others.next", lambda *_: [])
+
+
 class BusyKernel(FakeKernel):
     """Mounts are busy while a process lives; 0 is none."""
 
