@@ -11,7 +11,7 @@ import signal
 from contextlib import suppress
 
 from asha.data import holders, owners
-from asha.ocf.child import NoAnswer, in_child, send, stat_of
+from asha.ocf.child import IfKilled, NoAnswer, in_child, send, stat_of
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import Failed
 
@@ -102,17 +102,26 @@ def _still(look: Callable[[Sequence[int]], Iterator[str]], user: int, seen: Look
     Who is gone while we look may have left what he had to one who is in no list.
     """
     halted = _halted()
-    pids: list[int] = []
-    try:
-        holders.signal_all(user, signal.SIGSTOP, share)
-        pids = [pid for pid in holders.pids() if holders.uids(pid)[:1] == [user]]
-        return _turn(look, user, pids, seen, share, doing)
-    except Failed:
-        return False
-    finally:
+
+    def go_on() -> None:
+        pids = _pids_of(user)
         with suppress(Failed):
             holders.signal_all(user, signal.SIGCONT, Deadline(RESUME_SECONDS))
         _wake_parents(pids, halted)
+
+    try:
+        with IfKilled(go_on, share, doing):
+            try:
+                holders.signal_all(user, signal.SIGSTOP, share)
+                return _turn(look, user, _pids_of(user), seen, share, doing)
+            finally:
+                go_on()
+    except Failed:
+        return False
+
+
+def _pids_of(user: int) -> list[int]:
+    return [pid for pid in holders.pids() if holders.uids(pid)[:1] == [user]]
 
 
 def _wake_parents(pids: Sequence[int], halted: Collection[int]) -> None:

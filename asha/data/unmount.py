@@ -41,6 +41,10 @@ QUEUE_SECONDS = 0.3
 # So many users are ended one by one for what cannot be seen; then all.
 ONE_BY_ONE = 3
 
+# Seconds that what a process had may stay after its end: an io_uring is taken down by a
+# worker of the kernel's, later.
+SETTLE_SECONDS = 3.0
+
 # So many looks in vain, and what holds it is where no look reaches.
 UNSEEN_ROUNDS = 5
 
@@ -72,6 +76,7 @@ def remove(
     last = _Others()
     why = ""
     unseen = 0
+    settled = agent.deadline.within(0)
     while True:
         mounts = mountinfo.read(kernel.mountinfo)
         tops = find(mounts)
@@ -97,18 +102,18 @@ def remove(
             )
         if not found:
             unseen += 1
-            if force and found is not None and unseen >= UNSEEN_ROUNDS:
+            if force and found is not None and unseen >= UNSEEN_ROUNDS and settled.expired:
                 found.holders = _of_users(agent, kernel, busy[0], users)
                 found.holders += _unlisted(agent, busy[0], busy)
                 if not found.holders and agent.action_name == "stop":
                     found.holders = last.next(agent, busy)
-                    unseen = 0  # an io_uring ends some time after its process
         if not found:
             agent.deadline.pause(LOOK_AGAIN)
             continue
         if not force:
             raise Failed(why)
         ending.of(found, why)
+        settled = agent.deadline.within(min(SETTLE_SECONDS, agent.deadline.remaining() / 4))
 
 
 def uncover(agent: Agent, kernel: Kernel, points: Collection[str]) -> None:

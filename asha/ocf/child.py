@@ -87,6 +87,43 @@ def in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
     return text
 
 
+class IfKilled:
+    """With this block: ``work`` is done in a child when we are killed before its end.
+
+    Raises Failed where it cannot be prepared.
+    """
+
+    def __init__(self, work: Callable[[], object], deadline: Deadline, doing: str) -> None:
+        self._work = work
+        self._deadline = deadline
+        self._doing = doing
+        self._pid = 0
+
+    def __enter__(self) -> None:
+        ourselves = os.pidfd_open(os.getpid())
+        try:
+            self._pid = _fork(self._deadline, self._doing)
+            if self._pid == 0:
+                self._wait_for(ourselves)
+        finally:
+            os.close(ourselves)
+
+    def __exit__(self, *_: object) -> None:
+        _kill(self._pid)
+        _ended(self._pid, REAP_SECONDS)
+
+    def _wait_for(self, parent: int) -> None:
+        try:
+            os.setsid()  # who ends an action ends its process group
+            _close_standard()
+            poll = select.poll()
+            poll.register(parent, select.POLLIN)
+            poll.poll()
+            self._work()
+        finally:
+            os._exit(0)
+
+
 def import_nothing() -> None:
     """For a child that goes where another chooses what each path is, a module's too: what
     is not loaded by now would be loaded from there."""
@@ -108,10 +145,7 @@ def _fork(deadline: Deadline, doing: str) -> int:
 
 def _answer(work: Callable[[], str], writer: int) -> None:
     try:
-        # Whoever reads our output must not wait for a child that hangs.
-        null = os.open("/dev/null", os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(null, standard)
+        _close_standard()
         answer = "ok\n" + work()
     except AgentError as problem:
         answer = f"{problem.code:d}\n{problem.reason[:REASON_MOST]}"
@@ -119,6 +153,13 @@ def _answer(work: Callable[[], str], writer: int) -> None:
         answer = f"{Exit.ERR_GENERIC:d}\n{repr(problem)[:REASON_MOST]}"
     with open(writer, "w", encoding="utf-8", errors="surrogateescape") as pipe:
         pipe.write(answer)
+
+
+def _close_standard() -> None:
+    """Whoever reads our output must not wait for a child that hangs."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
 
 
 def _read_all(reader: int, deadline: Deadline) -> str | None:

@@ -130,3 +130,48 @@ def test_by_the_real_uid(monkeypatch: pytest.MonkeyPatch) -> None:
         for process in made:
             process.kill()
             process.communicate()
+
+
+# A search that is killed while it holds a user's processes still.
+KILLED_HALFWAY = """
+import os, signal
+from asha.data import turns
+from asha.ocf import Deadline
+
+def look(pids):
+    yield ""
+    if any(open(f"/proc/{pid}/stat").read().split(") ")[1][0] == "T" for pid in pids):
+        os.killpg(0, signal.SIGKILL)
+
+turns.restless = lambda limit: {54321}
+turns.by_user = lambda: ({}, True)
+turns.take(look, Deadline(20), "looking")
+"""
+
+
+@needs_root
+def test_who_is_held_still_goes_on_when_the_search_is_killed() -> None:
+    user = ["setpriv", "--reuid=54321", "--clear-groups", "sleep", "1000"]
+    with subprocess.Popen([sys.executable, "-c", HALTS_WITH_IT, *user],
+                          start_new_session=True) as process:
+        try:
+            def states() -> set[str]:
+                found = [holders.status(pid) for pid in holders.pids()
+                         if _session(pid) == process.pid]
+                return {about["State"][0] for about in found if about}
+
+            assert Deadline(20).poll(
+                lambda: any(holders.uids(pid)[:1] == [54321] for pid in holders.pids()))
+            killed = subprocess.run([sys.executable, "-c", KILLED_HALFWAY], check=False,
+                                    start_new_session=True, timeout=60)
+            assert killed.returncode == -signal.SIGKILL
+            assert Deadline(20).poll(lambda: states() == {"S"}), states()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from asha.agents.sark_data import SPACE_ATTRIBUTE, WARNING_ATTRIBUTE, SarkData
-from asha.data import holders, space, sqlite
+from asha.data import holders, space, sqlite, unmount
 from asha.data.copies import Found
 from asha.data.space import Space
 from asha.data.testing import FakeKernel
@@ -40,6 +40,7 @@ def nobody_elses_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("asha.data.holders.signal_all", never)
     monkeypatch.setattr("asha.data.turns.restless", lambda limit: set())
+    monkeypatch.setattr("asha.data.turns._still", lambda *_: True)
     monkeypatch.setattr("asha.data.copies.Found.suspect", lambda *_: None)
     monkeypatch.setattr("asha.data.unmount._unlisted", lambda *_: [])
     monkeypatch.setattr("asha.data.unmount._Others.next", lambda *_: [])
@@ -449,6 +450,36 @@ def test_busy_and_nobody_there(started: Site) -> None:
     assert outcome.code == Exit.ERR_GENERIC
     assert "is busy, though no process is seen to use it" in outcome.reason
     assert started.bound() == started.points
+
+
+def test_what_stays_for_a_while_after_its_process(
+    started: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An io_uring does. Nobody else may pay for it."""
+    ended: list[float] = []
+
+    def never(*_: object) -> None:
+        raise AssertionError("ended another's processes")
+
+    with subprocess.Popen(["sleep", "1000"]) as holder:
+
+        def unlisted(*_: object) -> list[holders.Holder]:
+            return holders.perhaps([holder.pid], started.points[0]) if not ended else []
+
+        def unmount_each(*given: object) -> list[str]:
+            if not ended and holder.poll() is not None:
+                ended.append(time.monotonic())
+            if not ended or time.monotonic() < ended[0] + 1.5:
+                return started.points[:1]
+            return genuine(*given)  # type: ignore[arg-type]
+
+        genuine = unmount._unmount_each
+        monkeypatch.setattr("asha.data.unmount._unlisted", unlisted)
+        monkeypatch.setattr("asha.data.unmount._Others.next", never)
+        monkeypatch.setattr("asha.data.unmount._unmount_each", unmount_each)
+        outcome = started.do("stop")
+        holder.kill()
+    assert (outcome.code, started.bound(), len(ended)) == (Exit.SUCCESS, [], 1), outcome.err
 
 
 def test_a_mount_that_somebody_else_removes_is_looked_for_again(
