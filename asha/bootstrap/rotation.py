@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from asha.bootstrap import accounts, ami, membership
 from asha.bootstrap.action import Action, Call, Say
-from asha.cluster import corosync, drbd, generation, pacemaker
+from asha.cluster import cib, corosync, drbd, generation, pacemaker
 from asha.cluster import secret as secrets
 from asha.cluster.pacemaker import TELEPHONES
 from asha.cluster.secret import Secret
@@ -104,7 +104,7 @@ def require_in_use(machine: Machine, secret: Secret) -> None:
         raise Trouble("a change of the cluster secret is half done on this node", GO_ON)
     conf = corosync.parse(machine.read(corosync.CONF) or "")
     is_ours = conf.cluster_name == corosync.CLUSTER_NAME and machine.exists(corosync.AUTHKEY)
-    if is_ours and not is_applied(machine, secret):
+    if is_ours and not is_applied(machine, secret) and not cib.is_left_over(machine):
         raise Trouble(
             f"{secrets.PATH} is not the secret that this node's keys are made of: Corosync, DRBD "
             "and AMI would each have another one",

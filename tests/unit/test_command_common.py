@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from asha import cli
-from asha.bootstrap.testing import FakeMachine
+from asha.bootstrap.testing import FakeMachine, Outcome
+from asha.cluster import cib, corosync
 from asha.cluster.secret import Secret
 from asha.cluster.site import parse
 from asha.commands import common, status
@@ -92,3 +93,15 @@ def test_help_fits_a_terminal(
     said = capsys.readouterr().out
     assert command in said
     assert [line for line in said.splitlines() if len(line) > 80] == []
+
+
+def test_what_a_purge_left_makes_no_node(tmp_path: Path) -> None:
+    """Or "asha secret rotate" would be offered for it, and asha install refuse what it made."""
+    machine = FakeMachine(tmp_path, {"systemctl is-active": Outcome("inactive\n", 3)})
+    machine.put(cib.ON_DISK, f'<cib><primitive id="{cib.OURS}"/></cib>')
+    machine.put(corosync.CONF, corosync.render(parse(FIRST), joined=True))
+    machine.put(corosync.AUTHKEY, Secret.generate().corosync_authkey())
+    with pytest.raises(Trouble, match="not a node of a cluster yet"):
+        common.need_installed(machine)
+    machine.on("systemctl is-active", "active\n")
+    common.need_installed(machine)
