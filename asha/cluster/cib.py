@@ -134,14 +134,16 @@ def is_left_over(machine: Machine) -> bool:
     secret that was purged. Pacemaker, started with them, would start the old cluster's
     resources.
     """
-    key = machine.read(corosync.AUTHKEY)
-    if key is None or machine.exists(MARKER):
+    if machine.exists(MARKER):
         return False
     if corosync.parse(machine.read(corosync.CONF) or "").cluster_name != corosync.CLUSTER_NAME:
         return False
     try:
+        key = machine.read(corosync.AUTHKEY)
         secret = generation.current(machine)
-    except (Trouble, OSError, ValueError):
+    except (Trouble, OSError):
+        return False  # not known: it is root's
+    if key is None:
         return False
     if secret is not None and key == secret.corosync_authkey():
         return False  # only the marker is gone, or an installation was cut off

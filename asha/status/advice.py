@@ -33,6 +33,8 @@ class Circumstances:
     clock_is_set: bool | None = None
     space: str = ""
     damage: str = ""
+    # What is wrong with this node's secret, and the mend.
+    secret: tuple[str, str] = ("", "")
     asterisk: str = ""
     kept: tuple[Preference, ...] = ()
     bans: tuple[Ban, ...] = ()
@@ -50,7 +52,7 @@ def findings(status: Status, about: Circumstances) -> tuple[Finding, ...]:
         _nodes(status, about),
         _disks(status),
         _links(status),
-        _secrets(status),
+        _secrets(status, about),
         _space(status, about),
         _resources(status, about),
         _notes(status, about),
@@ -199,7 +201,9 @@ def _links(status: Status) -> Iterator[Finding]:
                                    f"{link.state}", "check its cable, NIC and switch")
 
 
-def _secrets(status: Status) -> Iterator[Finding]:
+def _secrets(status: Status, about: Circumstances) -> Iterator[Finding]:
+    if about.secret[0]:
+        yield Finding(WARNING, *about.secret)
     changing = [one for one in status.secrets if one.coming]
     if changing:
         where = ", ".join(f"{one.node} from {one.id} to {one.coming}" for one in changing)
@@ -226,7 +230,8 @@ def _space(status: Status, about: Circumstances) -> Iterator[Finding]:
     if about.damage:
         # A corrupt database, or a directory that is left out: the agent's own words.
         yield Finding(WARNING, f"the store's data is not all as it should be ({about.damage})",
-                      "do what it says; journalctl -t sark-data tells more")
+                      "do what it says (a restart, which ends all calls: crm resource restart "
+                      "p_data); journalctl -t sark-data tells more")
 
 
 def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
