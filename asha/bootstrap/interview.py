@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import textwrap
 from collections.abc import Callable
 
 from asha import terminal
@@ -15,6 +16,7 @@ from asha.machine import Machine
 
 # What _derived() makes of the answers.
 FOLLOWING = ("IP", "CLUSTERNET")
+COLUMNS = 79
 STANDARD = {key.name: key.default for key in KEYS}
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
@@ -68,8 +70,8 @@ def _one(
     """Ask one question until the answer will do."""
     default = question.default(suggesting)
     say("")
-    for line in question.help.splitlines():
-        say(f"  {line}")
+    if question.help:
+        say(textwrap.fill(question.help, COLUMNS, initial_indent="  ", subsequent_indent="  "))
     for word, meaning in question.choices(suggesting):
         say(f"    {word}  {meaning}".rstrip())
     while True:

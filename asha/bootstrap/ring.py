@@ -59,7 +59,7 @@ def reset_actions(site: Site) -> list[Action]:
 
     return [Call(
         name="ring-reset",
-        title="forget the cluster that Debian's packages begin with, or a purge left",
+        title="forget the cluster of Debian's packages, or of a purge",
         what=f"refuse where Pacemaker has another cluster's resources\n"
              f"systemctl stop pacemaker corosync\nrm {CIB}/* {RINGS}/ringid_* {corosync.CONF}",
         work=work,

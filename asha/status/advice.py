@@ -295,7 +295,7 @@ def _notes(status: Status, about: Circumstances) -> Iterator[Finding]:
                             "run and their data part", "see asha(8), FENCING")
     if status.configured and not about.two_nics:
         yield Finding(NOTE, "ONE NIC for all: good for learning, not for telephones")
-    elif status.installed and not about.second_ring:
+    elif status.installed and not about.second_ring and len(status.nodes) != 1:
         yield Finding(NOTE, "no second ring: one cut cable between the nodes parts them",
                       "give both nodes static LAN addresses (ANODELAN, BNODELAN)")
     if about.clock_is_set is False:

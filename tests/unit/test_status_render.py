@@ -337,6 +337,9 @@ def test_how_it_was_built() -> None:
     assert "no second ring" in text
     assert "mail to admin@example.com is asked for, and this version sends none" in text
     assert "clock is not synchronised" in text
+    # The second node's LAN address is learnt when it joins.
+    alone = dataclasses.replace(HEALTHY, nodes=HEALTHY.nodes[:1])
+    assert "no second ring" not in notes(alone, about)
     about = dataclasses.replace(USUAL, two_nics=False, second_ring=False)
     assert "ONE NIC" in notes(HEALTHY, about)
     assert "no second ring" not in notes(HEALTHY, about)
