@@ -16,7 +16,6 @@ from asha.machine import Machine
 
 # What _derived() makes of the answers.
 FOLLOWING = ("IP", "CLUSTERNET")
-COLUMNS = 79
 STANDARD = {key.name: key.default for key in KEYS}
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
@@ -71,7 +70,8 @@ def _one(
     default = question.default(suggesting)
     say("")
     if question.help:
-        say(textwrap.fill(question.help, COLUMNS, initial_indent="  ", subsequent_indent="  "))
+        say(textwrap.fill(question.help, terminal.COLUMNS, initial_indent="  ",
+                          subsequent_indent="  "))
     for word, meaning in question.choices(suggesting):
         say(f"    {word}  {meaning}".rstrip())
     while True:

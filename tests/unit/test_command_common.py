@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asha import cli
+from asha import cli, terminal
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import cib, corosync
 from asha.cluster.secret import Secret
@@ -105,3 +105,28 @@ def test_what_a_purge_left_makes_no_node(tmp_path: Path) -> None:
         common.need_installed(machine)
     machine.on("systemctl is-active", "active\n")
     common.need_installed(machine)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_trouble_in_the_lines_of_a_terminal(
+    stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a log or a program it stays one line; what to do is to be copied, and stays too."""
+    told = stream()
+    monkeypatch.setattr("sys.stderr", told)
+    mend = "chown root:root /opt/sark/www && chmod go-w /opt/sark/www; " * 2
+    trouble = Trouble("the secret is not the one of crm1 " * 5, mend, points=["a point " * 15])
+    terminal.report(trouble)
+    said = told.getvalue()
+    assert mend in said
+    others = [line for line in said.splitlines() if "chown" not in line]
+    if stream is Terminal:
+        assert all(len(line) < 80 for line in others)
+        assert len(others) == 5
+    else:
+        assert len(others) == 2
