@@ -161,6 +161,9 @@ def _node(node: Node) -> Finding:
     if node.state == "unclean":
         return Finding(WARNING, f"{name} is gone, and nobody knows what it still does",
                        f"switch {name} off, then on again")
+    if node.here:  # or who would say so?
+        return Finding(WARNING, f"this node ({name}) is not in the cluster yet",
+                       "wait a minute; then: journalctl -b -u corosync -u pacemaker")
     return Finding(WARNING, f"{name} is off or out of reach: there is no fail-over",
                    f"see to {name}, its power and its cluster link")
 
@@ -291,8 +294,9 @@ def _given_up(status: Status, service: Service) -> bool:
 
 def _notes(status: Status, about: Circumstances) -> Iterator[Finding]:
     if status.pacemaker and about.fencing is False:
-        yield Finding(NOTE, "NO FENCING: if a node hangs, or both links are cut, both nodes may "
-                            "run and their data part", "see asha(8), FENCING")
+        cut = "both links are" if about.two_nics else "its link is"
+        yield Finding(NOTE, f"NO FENCING: if a node hangs, or {cut} cut, both nodes may run and "
+                            "their data part", "see asha(8), FENCING")
     if status.configured and not about.two_nics:
         yield Finding(NOTE, "ONE NIC for all: good for learning, not for telephones")
     elif status.installed and not about.second_ring and len(status.nodes) != 1:
