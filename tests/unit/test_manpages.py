@@ -74,6 +74,15 @@ def test_the_way_back_that_asha_8_tells(tmp_path: Path) -> None:
     assert (tmp_path / "etc/asterisk.cluster/messages").read_text() == "late"
 
 
+def test_who_stays_is_told_that_the_other_is_gone() -> None:
+    """Or it has no quorum after a reboot."""
+    page = plain((PAGES / "asha.8").read_text(encoding="utf-8"))
+    removal = page.split(".SH UPGRADE AND REMOVAL", 1)[1].split(".SH", 1)[0]
+    prerm = (PAGES.parents[1] / "debian/asha.prerm").read_text(encoding="utf-8")
+    assert removal.index("apt purge asha") < removal.index("asha remove-node")
+    assert "asha remove-node $(uname -n)" in prerm
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_asha_8_has_every_command(command: str) -> None:
     page = plain((PAGES / "asha.8").read_text(encoding="utf-8"))
