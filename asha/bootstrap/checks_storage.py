@@ -10,6 +10,7 @@ from asha.bootstrap.disks import Disk
 from asha.bootstrap.facts import MARKER
 from asha.bootstrap.finding import Finding, Look, error, warning
 from asha.cluster import drbd
+from asha.data.plan import on_both
 from asha.data.space import size
 from asha.machine import Machine
 from asha.trouble import Trouble
@@ -104,7 +105,7 @@ def places(look: Look) -> Iterator[Finding]:
     except Trouble as trouble:
         yield error(str(trouble), trouble.mend)
     for what, mend in live.survey(look.machine).left_out:
-        yield warning(what, f"{mend}, on both nodes, and run asha check again")
+        yield warning(what, on_both(mend))
     found = ami.problem(look.machine)
     if found is not None:
         yield error(f"{live.inside(look.machine, found.path)} {found.reason}",

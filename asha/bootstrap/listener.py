@@ -267,12 +267,14 @@ class Listener:
                           f"on {site.here.name}: {rotation.GO_ON}")
         with self._alone():
             site = membership.admit(self._machine, site, lan, request.get("runs") is True)
+            membership.remember_card(self._machine, site, request.get("card"))
         # A member may reach more ports, which our sandbox may not open.
         self._machine.run("systemctl", "start", "--no-block", "asha-network.service", check=False)
         return {
             "ok": True,
             "conf": membership.agreed(self._machine),
             "lan": {peer.name: peer.lan for peer in (site.first, site.second)},
+            "card": membership.card(site),
             "up_to_date": drbd.status(self._machine).disk == "UpToDate",
         }
 

@@ -123,7 +123,8 @@ QUESTIONS = (
         suggest.kept("CLUSTERALERT"), optional=True,
     ),
     Question(
-        _key("SITEID"), "The site's name", "In the subject of every alert.", suggest.site_id,
+        _key("SITEID"), "The site's name",
+        "For the subject of such mail, and the head of asha status.", suggest.site_id,
         optional=True,
     ),
     Question(

@@ -83,7 +83,8 @@ class Secret:
         try:
             return cls.parse(text)
         except ValueError as wrong:
-            raise Trouble(f"{path}: {wrong}", "copy it from the other node's file") from None
+            raise Trouble(f"{path}: {wrong}", "copy it from the other node's file; where there is "
+                          f"no other node: rm {path}; asha secret rotate") from None
 
     @property
     def typed(self) -> str:
