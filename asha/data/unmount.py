@@ -97,6 +97,11 @@ def remove(
             )
         if not found:
             unseen += 1
+            if unseen == UNSEEN_ROUNDS:
+                kept = _kept_by_root(agent, devices, busy)
+                if kept:
+                    # Nobody's end would help.
+                    raise Failed(f"{', '.join(busy)} is held by {kept}")
             if force and found is not None and unseen >= UNSEEN_ROUNDS:
                 found.holders = _of_users(agent, kernel, busy[0], users)
                 found.holders += _unlisted(agent, busy[0], busy)
@@ -243,8 +248,6 @@ class _Others:
         """Whom to end now."""
         from asha.data import turns
 
-        if kept_by_root(points):
-            return []
         users = turns.by_user()[0]
         users.pop(0, None)
         self._rounds += 1
@@ -260,19 +263,19 @@ class _Others:
         return [one for one in holders.perhaps(pids, points[0]) if not one.protected]
 
 
-def kept_by_root(points: Sequence[str]) -> bool:
-    """Whether a swap file or a loop device lies there: no process's end would help."""
-    from glob import glob
+def _kept_by_root(agent: Agent, devices: Collection[str], points: Sequence[str]) -> str:
+    """The swap files and loop devices that lie there, with what ends them; "" for none."""
+    from asha.data import loops
 
-    names = []
-    for path in ("/proc/swaps", *glob("/sys/block/loop*/loop/backing_file")):
-        try:
-            # by name: the kernel's, below /proc and /sys
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                names += [mountinfo.unescape(line.split(" ")[0].rstrip("\n")) for line in file]
-        except (OSError, ValueError):
-            continue
-    return any(is_inside(name, point) for name in names for point in points)
+    def work() -> str:
+        return "; ".join(loops.look(devices, points)[:NAMED_MOST])
+
+    limit = agent.deadline.within(SEARCH_SECONDS)
+    try:
+        return in_child(work, limit, "looking for swap files and loop devices")
+    except Failed as problem:
+        agent.warn(problem.reason)
+        return ""
 
 
 def _unlisted(agent: Agent, point: str, points: Sequence[str] = ()) -> list[Holder]:
@@ -388,6 +391,10 @@ def end_copies(
             if not found and force:
                 found.holders = _unlisted(agent, point)
             if not found:
+                # By a name in the store's own directory it keeps none of ours busy.
+                kept = _kept_by_root(agent, [device], [point])
+                if kept:
+                    raise Failed(f"{point} is held by {kept}")
                 break
             why = _named(found)
             if not force:
