@@ -116,11 +116,17 @@ def remove(
         ending.of(found, why)
 
 
-def uncover(agent: Agent, kernel: Kernel, points: Collection[str]) -> None:
-    """Take away what users have laid on these directories by file systems of their own:
-    whose directory it is may do that (fusermount3(1)), and root cannot look at it then."""
+def uncover(
+    agent: Agent, kernel: Kernel, points: Collection[str], *, inside: bool = True
+) -> None:
+    """Take away what users have laid on these directories, and ``inside`` them, by file
+    systems of their own: whose directory it is may do that (fusermount3(1)), and root cannot
+    look at it then."""
     covers = [one for one in mountinfo.read(kernel.mountinfo)
-              if one.user and any(is_inside(one.point, point) for point in points)]
+              if one.user and any(
+                  one.point == point or (inside and is_inside(one.point, point))
+                  for point in points
+              )]
     for cover in covers:
         agent.warn(f"{printable(cover.source)} of uid {cover.user} is mounted on"
                    f" {printable(cover.point)}: unmounts it")

@@ -706,6 +706,31 @@ def inside_what_a_user_has_laid_over_a_place(
     gone(shared)
 
 
+@pytest.mark.parametrize("more", ["", ",allow_other"])
+def inside_what_a_user_lays_over_a_place_while_it_runs(
+    shared: Site, start: Start, more: str
+) -> None:
+    """No failure, or he could end all calls on one node after the other."""
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("needs /dev/fuse")
+    shared.must("start")
+    sub = Path(shared.points[1], "sub")
+    sub.mkdir()
+    start(FUSE.format(point=str(sub), more=more))
+    for _ in range(2):
+        start(FUSE.format(point=shared.points[0], more=more))
+    before = len(mountinfo.read())
+    shared.must("monitor")  # a probe, which changes nothing
+    assert len(mountinfo.read()) == before
+    said = shared.must("monitor", interval="10000")
+    assert f"evil of uid 65533 is mounted on {shared.points[0]}: unmounts it" in said
+    # What lies in a directory of his hides nothing that we have bound.
+    assert [one.point for one in mountinfo.read() if one.user] == [str(sub)]
+    assert "unmounts" not in shared.must("monitor", interval="10000")
+    shared.must("stop")
+    gone(shared)
+
+
 # What root has made of a file in the store.
 
 
