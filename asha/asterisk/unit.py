@@ -107,6 +107,10 @@ class Launcher:
         """Whether Asterisk has said that it reads its configuration anew."""
         return False
 
+    def is_ready(self, process: Process) -> bool:
+        """Whether this Asterisk has told another than us that it has loaded its modules."""
+        return False
+
     def launch(self) -> None:
         """Ask for a start; does not wait for Asterisk to be ready.
 
@@ -283,6 +287,18 @@ class SystemdUnit(Launcher):
             return self._show("ActiveState")["ActiveState"] == "reloading"
         except AgentError:
             return False
+
+    def is_ready(self, process: Process) -> bool:
+        # READY=1, said by its main process only (NotifyAccess= of systemd.service(5)).
+        try:
+            known = self._show("Type", "MainPID", "ActiveState")
+        except AgentError:
+            return False
+        return (
+            known["Type"].startswith("notify")
+            and known["MainPID"] == str(process.pid)
+            and known["ActiveState"] in ("active", "reloading")
+        )
 
     def launch(self) -> None:
         self._write_drop_in()

@@ -69,6 +69,30 @@ def test_launch_writes_the_drop_in_and_does_not_wait(scene: Scene) -> None:
     assert 'Environment="RES_OPTIONS=timeout:1 attempts:2"' in said
 
 
+@pytest.mark.parametrize(
+    ("kind", "main", "active", "ready"),
+    [
+        ("notify", "50", "active", True),
+        ("notify-reload", "50", "reloading", True),
+        ("notify", "50", "activating", False),
+        ("notify", "51", "active", False),
+        ("simple", "50", "active", False),  # it is so from the first moment
+    ],
+)
+def test_ready_is_what_asterisk_has_said(
+    scene: Scene, tmp_path: Path, kind: str, main: str, active: str, ready: bool
+) -> None:
+    (tmp_path / "proc").mkdir()
+    fake = FakeProc(tmp_path / "proc")
+    fake.add(50, "asterisk")
+    process = Proc(str(fake.root)).process(50)
+    assert process is not None
+    scene.show("Type,MainPID,ActiveState", Type=kind, MainPID=main, ActiveState=active)
+    assert scene.unit.is_ready(process) == ready
+    scene.queue.expect(*SHOW, "Type,MainPID,ActiveState", UNIT, raises=Expired("no answer"))
+    assert not scene.unit.is_ready(process)
+
+
 def test_refused_launch_gives_the_first_line(scene: Scene) -> None:
     scene.queue.expect(
         "systemctl",
