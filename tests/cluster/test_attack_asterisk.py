@@ -62,6 +62,7 @@ HARMFUL = {
     "AstDB: link": (f"rm {DB}; ln -s /etc/shadow {DB}", f"{DB}: it is a link to /etc/shadow"),
     "astdbdir: nowhere": (f"{DIRECTORIES} sed -i 's,^astdbdir.*,astdbdir=>/no/db,' {CONF}",
                           "Unable to open Asterisk database '/no/db/astdb.sqlite3'"),
+    "alwaysfork": (f"sed -i 's/^.options..*/&\\nalwaysfork=yes/' {CONF}", "is alwaysfork on"),
     "#exec": (f"sed -i 's/^.options..*/&\\nexecincludes=yes/' {CONF};"
               " echo '#exec /usr/bin/sleep 1000' >> /etc/asterisk/modules.conf",
               "it has started "),
@@ -130,6 +131,20 @@ def test_what_no_asterisk_starts_with_is_named(node: Node, what: str) -> None:
     assert start.code == 1
     assert why in start.err
     assert reason(start)
+
+
+@pytest.mark.parametrize("option", ["nofork", "console"])
+def test_one_that_stays_in_the_foreground_is_left_there(node: Node, option: str) -> None:
+    """Started directly, where its configuration has it be no daemon."""
+    given = {"unit": "none"}
+    node.run(*PBX, "sed", "-i", f"s/^.options..*/&\\n{option}=yes/", CONF)
+    start = call(node, AGENT, "start", given, timeout=20)
+    assert start.code == 0, start.err
+    seen = call(node, AGENT, "monitor", given, check_level=10)
+    assert seen.code == 0, seen.err
+    stop = call(node, AGENT, "stop", given)
+    assert stop.code == 0, stop.err
+    assert node.pids("asterisk") == []
 
 
 def test_the_other_node_comes_up() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -258,6 +258,13 @@ def test_enabled_unit_is_warned_of(scene: Scene, tmp_path: Path) -> None:
     assert "systemctl disable asterisk.service" in scene.unit.warning()
 
 
+def test_a_unit_whose_process_has_left_it(scene: Scene) -> None:
+    scene.show(DEATH, ActiveState="failed", SubState="failed", Result="protocol", Job="")
+    scene.show("InvocationID", InvocationID="")
+    scene.queue.expect("journalctl", "-q", "-o", "cat", "-n", "50", f"--unit={UNIT}")
+    assert "alwaysfork" in (scene.unit.verdict_on_death() or "")
+
+
 # Without systemd
 
 
@@ -276,7 +283,10 @@ class Starter(CallQueue):
         environ: Mapping[str, str] | None = None,
         stdin: str | None = None,
         share_lock: bool = True,
+        leave: Callable[[], bool] | None = None,
     ) -> Completed:
+        assert leave is not None
+        assert not leave()
         self.environ, self.shared = environ, share_lock
         return super().run(argv, deadline)
 
