@@ -265,10 +265,15 @@ class AsteriskHealth(AsteriskParameters, Agent):
             raise self._does_not_end([process])
         if self.proc.pid_in(self.pid_file) == process.pid:
             return process, []
-        odd = f"{self.pid_file} does not name the Asterisk that runs, {process}"
-        if not os.path.lexists(self.pid_file):
-            odd = f"there is no {self.pid_file}: is it astrundir of asterisk.conf?"
-        return process, [odd]
+        try:
+            os.lstat(self.pid_file)
+        except FileNotFoundError:
+            return process, [f"there is no {self.pid_file}: is it astrundir of asterisk.conf?"]
+        except OSError as problem:
+            # Root may not look: a user's file system lies on it.
+            return process, [f"{self.pid_file} cannot be looked at ({problem.strerror}): is"
+                             f" something mounted on {self.run_directory}?"]
+        return process, [f"{self.pid_file} does not name the Asterisk that runs, {process}"]
 
     def _known(self) -> Process | None:
         """The one that was known for ours, while it runs."""

@@ -570,6 +570,25 @@ def test_missing_pid_file(pbx: Pbx) -> None:
     assert pbx.alive() == []
 
 
+def test_a_run_directory_into_which_root_may_not_look(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Asterisk's user has mounted a file system of his own on it (FUSE)."""
+    pbx.start()
+    (pbx.run / "asterisk.pid").unlink()
+    look = os.lstat
+
+    def refused(path: str, **options: int) -> os.stat_result:
+        if str(path).startswith(str(pbx.run)):
+            raise PermissionError(13, "Permission denied")
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "lstat", refused)
+    outcome = pbx.act("monitor", 0)
+    assert outcome.code == Exit.DEGRADED
+    assert f"(Permission denied): is something mounted on {pbx.run}?" in outcome.reason
+
+
 def test_ami_that_was_there_is_missed(pbx: Pbx) -> None:
     pbx.start()
     pbx.close(AMI)
