@@ -89,6 +89,7 @@ def remove(
         _mind_strangers(agent, strangers, force)
         devices = {mount.device for mount in tops}
         others = {mount.id for mount in strangers if mount.device not in devices}
+        is_settled = settled.expired  # before the try: a search takes its time
         busy = _unmount_each(agent, kernel, chain, others)
         if not busy:
             continue
@@ -107,7 +108,7 @@ def remove(
                 if kept:
                     # Nobody's end would help.
                     raise Failed(f"{', '.join(busy)} is held by {kept}")
-            if force and found is not None and unseen >= UNSEEN_ROUNDS and settled.expired:
+            if force and found is not None and unseen >= UNSEEN_ROUNDS and is_settled:
                 found.holders = _of_users(agent, kernel, busy[0], users)
                 found.holders += _unlisted(agent, busy[0], busy)
                 if not found.holders and agent.action_name == "stop":
