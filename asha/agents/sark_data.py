@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from asha.data import binds, mountinfo, space
+from asha.data import PATHS, binds, mountinfo, space
 from asha.data.binds import Bind
 from asha.data.kernel import Kernel
 from asha.ocf import (
@@ -37,28 +37,6 @@ if TYPE_CHECKING:
     from asha.data.mountinfo import Mount
     from asha.data.plan import Plan
     from asha.data.space import Space
-
-# What a SARK, SAIL or plain Asterisk keeps its state in. /usr/share/asterisk as a
-# whole: greetings (sounds/usergreeting*), each tenant's moh-* and AGI scripts are
-# created there while it runs. Optional is what not every release has or uses.
-PATHS = """
-/etc/asterisk:asterisk
-/var/lib/asterisk:asterisk
-/var/spool/asterisk:asterisk
-/var/log/asterisk:asterisk
-/usr/share/asterisk
-/var/lib/mysql:mysql
-/var/lib/ldap:openldap?
-/opt/sark/db:www-data
-/opt/sark/passwd?
-/opt/sark/media?
-/opt/sark/www/origrecs?
-/opt/sark/otrr?
-/opt/sark/mixmon?
-/opt/sark/bkup?
-/opt/sark/snap?
-/opt/sark/public?
-"""
 
 # Node attributes, shown by crm_mon -A. The first says "ok", or begins with "low"
 # or "full"; the second is there only while somebody has to mend something: a corrupt

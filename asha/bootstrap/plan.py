@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import shlex
 
-from asha.bootstrap import (
-    ami,
-    copy,
-    firewall,
-    handover,
-    join,
-    network,
-    resources,
-    ring,
-    sark,
-    services,
-    store,
-)
 from asha.bootstrap.action import Step
-from asha.bootstrap.record import OWNER_VARIABLE
+from asha.bootstrap.firewall import backends
+from asha.bootstrap.join import client
+from asha.bootstrap.steps import (
+    asterisk,
+    corosync,
+    data,
+    drbd,
+    link_address,
+    pacemaker,
+    sark,
+    systemd,
+)
+from asha.bootstrap.takeover import takeover
+from asha.bootstrap.takeover.state import OWNER_VARIABLE
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.machine import Machine
@@ -33,29 +33,30 @@ def steps(site: Site, machine: Machine, secret: Secret) -> list[Step]:
     """Everything that this node needs, done or not. Changes nothing."""
     near = [
         Step(10, "network", "cluster link and firewall",
-             [*network.actions(site, machine), *firewall.actions(site, machine)]),
-        Step(20, "drbd", "the replicated disk", store.actions(site, machine, secret)),
+             [*link_address.actions(site, machine), *backends.actions(site, machine)]),
+        Step(20, "drbd", "the replicated disk", drbd.actions(site, machine, secret)),
     ]
     if site.is_first:
         return [
             *near,
             Step(30, "data", "the data moves into the store",
-                 [*copy.actions(site, machine), *sark.actions(site, machine),
-                  *ami.actions(site, machine, secret)]),
+                 [*data.actions(site, machine), *sark.actions(site, machine),
+                  *asterisk.actions(site, machine, secret)]),
             Step(50, "cluster", "Corosync and Pacemaker",
-                 [*services.actions(site, machine), *ring.actions(site, machine, secret)]),
+                 [*systemd.actions(site, machine), *corosync.reset_actions(site),
+                  *corosync.actions(site, machine, secret)]),
             Step(70, "resources", "Pacemaker takes the telephone system over",
-                 [handover.take_over_action(site, machine), *resources.actions(site, machine),
-                  handover.finish_action(site, machine)]),
+                 [takeover.take_over_action(site, machine), *pacemaker.actions(site, machine),
+                  takeover.finish_action(site, machine)]),
         ]
     return [
         *near,
         Step(50, "cluster", "joining the other node",
-             [*ami.actions(site, machine, secret), *services.actions(site, machine),
-              *join.actions(site, machine, secret),
-              handover.begin_action(site, machine), handover.take_over_action(site, machine),
-              *ring.actions(site, machine, secret), *resources.joined_actions(site, machine),
-              handover.finish_action(site, machine)]),
+             [*asterisk.actions(site, machine, secret), *systemd.actions(site, machine),
+              *corosync.reset_actions(site), *client.actions(site, machine, secret),
+              takeover.begin_action(site, machine), takeover.take_over_action(site, machine),
+              *corosync.actions(site, machine, secret), *pacemaker.joined_actions(site, machine),
+              takeover.finish_action(site, machine)]),
     ]
 
 

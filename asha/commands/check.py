@@ -8,8 +8,10 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from asha.bootstrap import facts, preflight, rotation
-from asha.bootstrap.finding import Finding, error
+from asha.bootstrap.host import facts
+from asha.bootstrap.join import rotation
+from asha.bootstrap.preflight import checks
+from asha.bootstrap.preflight.report import Finding, error
 from asha.cluster import generation
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
@@ -67,10 +69,10 @@ def look(machine: Machine, site: Site, elsewhere: bool) -> tuple[list[Finding], 
     """
     name = facts.node_name(machine)
     if elsewhere and name not in (site.first.name, site.second.name):
-        alone = preflight.apart_from_machine()
-        left_out = [check.title for check in preflight.CHECKS if check not in alone]
-        return preflight.look(machine, site, facts.Facts(name), checks=alone), left_out
-    return preflight.look(machine, site, facts.gather(machine)), []
+        alone = checks.apart_from_machine()
+        left_out = [check.title for check in checks.CHECKS if check not in alone]
+        return checks.look(machine, site, facts.Facts(name), checks=alone), left_out
+    return checks.look(machine, site, facts.gather(machine)), []
 
 
 def _secret(machine: Machine) -> list[Finding]:

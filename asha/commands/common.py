@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from asha.bootstrap.facts import MARKER
+from asha.bootstrap.host.facts import MARKER
 from asha.cluster import cib
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret

@@ -7,8 +7,9 @@ import difflib
 import os
 import sys
 
-from asha.bootstrap import console, facts
-from asha.bootstrap import interview as asking
+from asha.bootstrap import console
+from asha.bootstrap.configure import interview as asking
+from asha.bootstrap.host import facts
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.conf import values_of

@@ -9,11 +9,15 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from asha.bootstrap import facts, handover, join, plan, preflight, rotation
+from asha.bootstrap import plan
 from asha.bootstrap.action import Step
 from asha.bootstrap.console import Console, ask
+from asha.bootstrap.host import facts
+from asha.bootstrap.join import client, rotation
 from asha.bootstrap.journal import Journal
-from asha.bootstrap.record import RECORD
+from asha.bootstrap.preflight import checks
+from asha.bootstrap.takeover import takeover
+from asha.bootstrap.takeover.state import RECORD
 from asha.cluster import cib, corosync
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
@@ -69,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         if cut_off:
             say(printable(f"going on: the last run was cut off in: {cut_off}"))
         if machine.exists(RECORD):
-            handover.recover(machine, Console().note)
+            takeover.recover(machine, Console().note)
         secret = cluster_secret(site, machine, options.secret_file)
         rotation.require_in_use(machine, secret)
         steps = plan.steps(site, machine, secret)
@@ -113,14 +117,14 @@ def _check(site: Site, machine: Machine, secret: Secret) -> None:
     if not site.is_first:
         own = facts.shared_facts(machine, site)
         try:
-            other = join.ask_facts(site, secret, own, ASK_SECONDS, machine)
+            other = client.ask_facts(site, secret, own, ASK_SECONDS, machine)
         except Trouble:
             # Perhaps what is wrong here says why.
-            findings = preflight.look(machine, site, here)
+            findings = checks.look(machine, site, here)
             if findings:
                 show(check.as_text(findings))
             raise
-    findings = preflight.look(machine, site, here, other)
+    findings = checks.look(machine, site, here, other)
     if findings:
         show(check.as_text(findings))
     if any(finding.severity == "error" for finding in findings):
@@ -170,7 +174,7 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Consol
                 journal.note("interrupted" if isinstance(problem, KeyboardInterrupt) else "failed",
                              current, str(problem))
         finally:
-            handover.recover(machine, console.note)
+            takeover.recover(machine, console.note)
         if isinstance(problem, OSError):
             raise Trouble(f"{current}: {problem}",
                           "mend it and run asha install again: it goes on") from None

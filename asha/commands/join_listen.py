@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap.listener import Listener, open_socket
-from asha.bootstrap.wire import PORT
+from asha.bootstrap.host.ports import JOIN_PORT
+from asha.bootstrap.join.server import Listener, open_socket
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import SECRET, load_site, only_one
@@ -29,9 +29,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         server = open_socket(site.here.address)
     except OSError as problem:
-        raise Trouble(f"cannot listen at {site.here.address}, port {PORT}: {problem.strerror}",
-                      f"who does: ss -tlnp sport = {PORT}") from None
-    _log(f"{site.here.name} listens at {site.here.address}, port {PORT}")
+        raise Trouble(f"cannot listen at {site.here.address}, port {JOIN_PORT}: {problem.strerror}",
+                      f"who does: ss -tlnp sport = {JOIN_PORT}") from None
+    _log(f"{site.here.name} listens at {site.here.address}, port {JOIN_PORT}")
     # Not before: who starts the service may send the other node here at once.
     tell_ready()
     Listener(Machine(), _load, only_one, _log).serve(server)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import handover
-from asha.bootstrap.record import RECORD
+from asha.bootstrap.takeover import takeover
+from asha.bootstrap.takeover.state import RECORD
 from asha.machine import Machine
 from asha.ocf.text import printable
 from asha.terminal import say
@@ -29,8 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     machine = Machine()
     if options.watch is not None:
-        handover.watch(machine, options.watch, _say)
-    elif not handover.recover(machine, _say, boot=options.boot):
+        takeover.watch(machine, options.watch, _say)
+    elif not takeover.recover(machine, _say, boot=options.boot):
         _say("nothing to put back")
     return 0
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import firewall, membership, rotation
 from asha.bootstrap.console import Console, ask
+from asha.bootstrap.firewall import backends
+from asha.bootstrap.join import nodelist, rotation
 from asha.cluster import generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
@@ -48,10 +49,10 @@ def run(options: argparse.Namespace) -> int:
     need_installed(machine)
     console = Console()
     with only_one():
-        membership.need_gone(machine, site)
+        nodelist.need_gone(machine, site)
         # Of a removal that was cut off.
         new = generation.pending(machine)
-        if membership.is_forgotten(machine, site):
+        if nodelist.is_forgotten(machine, site):
             show(f"the cluster has no {name}")
         else:
             show(f"{site.here.name} becomes a cluster of its own: corosync.conf without {name}, "
@@ -64,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
             # another: one that is half way in may have been typed there already.
             new = Secret.generate()
             rotation.begin(machine, site, new)
-        membership.forget(machine, site)
-        firewall.close(site, machine, console.say)
+        nodelist.forget(machine, site)
+        backends.close(site, machine, console.say)
         if new is not None:
             rotation.Walk(machine, site, new, console.say).run()
     if new is not None:

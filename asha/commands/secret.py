@@ -8,10 +8,11 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from asha.bootstrap import join, membership, ports, rotation
 from asha.bootstrap.console import Console, ask
-from asha.bootstrap.join import WrongSecretThere
-from asha.bootstrap.wire import Body
+from asha.bootstrap.host import ports
+from asha.bootstrap.join import client, nodelist, rotation
+from asha.bootstrap.join.client import WrongSecretThere
+from asha.bootstrap.join.protocol import Body
 from asha.cluster import generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
@@ -93,7 +94,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _alone(machine: Machine, site: Site, options: argparse.Namespace, given: Secret | None,
            console: Console) -> None:
     there = site.there.name
-    if site.there.nodeid in membership.members(machine):
+    if site.there.nodeid in nodelist.members(machine):
         raise Trouble(f"{there} is in the cluster: nothing was changed",
                       "asha secret rotate without --alone changes it on both nodes")
     new = generation.pending(machine)
@@ -141,7 +142,7 @@ def _look(site: Site, secrets: list[Secret]) -> tuple[Secret, Body | None]:
     where it takes none. Raises Trouble where it cannot be asked."""
     for secret in secrets:
         try:
-            return secret, join.ask_secret(site, secret)
+            return secret, client.ask_secret(site, secret)
         except WrongSecretThere:
             continue
         except Trouble as trouble:
@@ -163,7 +164,7 @@ def _typed(site: Site, given: Secret | None, key_id: str) -> tuple[Secret, Body]
             secret = given or Secret.parse(answer("new cluster secret: "))
             if key_id and secret.key_id() != key_id:
                 raise ValueError(f"it is not the new one of {site.there.name}")
-            return secret, join.ask_secret(site, secret)
+            return secret, client.ask_secret(site, secret)
         except (ValueError, WrongSecretThere) as wrong:
             if given:
                 raise Trouble(str(wrong), f"it is in {SECRET}.new (or {SECRET}) on "
@@ -209,7 +210,7 @@ def walk(machine: Machine, site: Site, new: Secret, look: Body, console: Console
             rotation.begin(machine, site, new)
         rotation.Walk(
             machine, site, new, console.note,
-            elsewhere=(lambda step: join.have_rotated(site, new, step)) if member else None,
+            elsewhere=(lambda step: client.have_rotated(site, new, step)) if member else None,
             with_accounts=member and not finished,
         ).run()
     if member:

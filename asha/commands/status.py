@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from asha.bootstrap.record import RECORD
+from asha.bootstrap.takeover.state import RECORD
 from asha.commands.common import need_installed
 from asha.machine import Machine
 from asha.status import render

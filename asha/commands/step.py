@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import plan, rotation
+from asha.bootstrap import plan
 from asha.bootstrap.action import Action, Call, Write
 from asha.bootstrap.console import Console
+from asha.bootstrap.join import rotation
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.commands.common import cluster_secret, keep, load_site, need_root, only_one

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from asha.agents.sark_data import PATHS, WARNING_ATTRIBUTE
+from asha.agents.sark_data import WARNING_ATTRIBUTE
+from asha.data import PATHS
 from tests.cluster import single
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from asha.bootstrap import facts
+from asha.bootstrap.host import facts
 from asha.cluster import corosync, generation
 from asha.cluster import site as conf
 from asha.cluster.secret import PATH, Secret

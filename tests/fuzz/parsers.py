@@ -8,21 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from asha.asterisk import stacks
-from asha.bootstrap import (
-    agreement,
-    disks,
-    facts,
-    fail2ban,
-    interview,
-    network,
-    nft,
-    nics,
-    shorewall,
-)
-from asha.bootstrap import record as records
-from asha.bootstrap.fail2ban import OURS
+from asha.bootstrap.configure import interview
+from asha.bootstrap.firewall import fail2ban, nftables, shorewall
+from asha.bootstrap.firewall.fail2ban import OURS
+from asha.bootstrap.host import disks, facts, nics
+from asha.bootstrap.host.ports import openings
 from asha.bootstrap.journal import JOURNAL, Journal
-from asha.bootstrap.ports import openings
+from asha.bootstrap.preflight import peer
+from asha.bootstrap.steps import link_address
+from asha.bootstrap.takeover import state as records
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync, drbd, pacemaker, secret
 from asha.cluster import site as conf
@@ -210,9 +204,9 @@ RULESET = json.dumps({"nftables": [
 def _nft(data: bytes, scratch: Path) -> None:
     """nft's JSON: the rules of other programs among ours."""
     machine = Babbler(scratch, text(data))
-    nft.in_force(machine, openings(SITE))
-    nft.load(machine, openings(SITE))
-    nft.unload(machine)
+    nftables.in_force(machine, openings(SITE))
+    nftables.load(machine, openings(SITE))
+    nftables.unload(machine)
 
 
 LINKS = json.dumps([{
@@ -237,7 +231,7 @@ def _machine(data: bytes, scratch: Path) -> None:
     nics.default_route_nic(machine)
     disks.candidates(machine)
     interview.complete(machine, found, values_of(samples.SITE))
-    network.has_address(SITE, machine)
+    link_address.has_address(SITE, machine)
 
 
 @target("ifupdown", "auto lo\niface lo inet loopback\n\nauto eth1\niface eth1 inet static\n"
@@ -248,7 +242,7 @@ def _ifupdown(data: bytes, scratch: Path) -> None:
     said = text(data)
     machine = Babbler(scratch, "").put("/etc/network/interfaces", said)
     machine.put("/etc/network/interfaces.d/x", said).put("/etc/systemd/network/x.network", said)
-    for action in network.actions(SITE, machine):
+    for action in link_address.actions(SITE, machine):
         action.is_done(machine)
         action.preview(machine)
         action.script()
@@ -339,9 +333,9 @@ def _agreement(data: bytes, scratch: Path) -> None:
         other = json.loads(data)
     except (ValueError, RecursionError):
         return
-    if isinstance(other, dict):  # as asha.bootstrap.join makes sure
+    if isinstance(other, dict):  # as asha.bootstrap.join.client makes sure
         own = facts.shared_facts(Babbler(scratch, ""), SITE)
-        for finding in agreement.compare({**THEIRS, **own, "name": "crm1"}, other):
+        for finding in peer.compare({**THEIRS, **own, "name": "crm1"}, other):
             printable(f"{finding.what} {finding.mend}").encode()
 
 

@@ -17,9 +17,9 @@ from asha.asterisk import control, sip
 from asha.asterisk.ami import Ami, Credentials
 from asha.asterisk.proc import Endpoint
 from asha.asterisk.wire import Silent, hold
-from asha.bootstrap import listener
-from asha.bootstrap.listener import Listener
-from asha.bootstrap.wire import Talk, WireError
+from asha.bootstrap.join import server as server_join
+from asha.bootstrap.join.protocol import Talk, WireError
+from asha.bootstrap.join.server import Listener
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.ocf.deadline import Deadline
@@ -310,7 +310,7 @@ def _pair(peer: Peer, play: Callable[[Peer, socket.socket], None]) -> Iterator[s
 WISH = json.dumps({
     "do": "join", "name": "crm2", "address": "10.0.3.252", "lan": "192.168.1.12", "runs": False,
     "ids": {"crm1": 1, "crm2": 2}, "addresses": {"crm1": "10.0.3.251", "crm2": "10.0.3.252"},
-    "agree": listener.agreement(SITE)}).encode()
+    "agree": server_join.agreement(SITE)}).encode()
 
 
 def _request(rng: random.Random) -> bytes:
@@ -324,7 +324,7 @@ def _request(rng: random.Random) -> bytes:
 def _listener(data: bytes, scratch: Path) -> None:
     """Who lets the other node in: raises nothing, and logs a line at a time."""
     whole = json.loads(data)
-    listener.EXCHANGE_SECONDS = listener.ANSWER_SECONDS = PATIENCE
+    server_join.EXCHANGE_SECONDS = server_join.ANSWER_SECONDS = PATIENCE
     machine = Babbler(scratch, "")
     said: list[str] = []
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import copy, handover, tree
-from asha.bootstrap import record as records
+from asha.bootstrap.host import file_tree
+from asha.bootstrap.host.file_tree import Tree
+from asha.bootstrap.steps import data
+from asha.bootstrap.takeover import state as records
+from asha.bootstrap.takeover import takeover
 from asha.bootstrap.testing import Outcome
-from asha.bootstrap.tree import Tree
 from asha.data import owners, space
 from asha.data.space import Space
 from asha.trouble import Trouble
@@ -22,7 +24,7 @@ __all__ = ["customer"]
 
 
 def copy_all(machine: Customer) -> None:
-    for action in copy.actions(site(), machine):
+    for action in data.actions(site(), machine):
         action.do(machine, machine.say)
 
 
@@ -34,8 +36,8 @@ def test_everything_is_in_the_store_with_its_mode_time_and_link(customer: Custom
         assert customer.read("/drbd" + path) == text
         assert (a.st_mode, a.st_mtime_ns) == (b.st_mode, b.st_mtime_ns)
     assert os.readlink(customer.path("/drbd/etc/asterisk/link")) == "extensions.conf"
-    assert copy.is_copied(customer)
-    assert json.loads(customer.read(copy.CLAIM) or "")["entries"] > len(FILES)
+    assert data.is_copied(customer)
+    assert json.loads(customer.read(data.CLAIM) or "")["entries"] > len(FILES)
 
 
 def test_a_directory_that_is_not_there_is_left_out(customer: Customer) -> None:
@@ -46,7 +48,7 @@ def test_a_directory_that_is_not_there_is_left_out(customer: Customer) -> None:
 def test_done_is_said_only_by_the_one_who_did_it(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actions = copy.actions(site(), customer)
+    actions = data.actions(site(), customer)
     assert not any(action.is_done(customer) for action in actions)
     copy_all(customer)
     assert all(action.is_done(customer) for action in actions)
@@ -66,7 +68,7 @@ def test_the_services_run_during_the_first_pass_and_not_during_the_last(
 
 
 def test_what_is_written_after_the_first_pass_is_in_the_store(customer: Customer) -> None:
-    first, begin, last = copy.actions(site(), customer)
+    first, begin, last = data.actions(site(), customer)
     first.do(customer, customer.say)
     customer.put("/var/lib/mysql/ibdata1", "more " * 400)
     customer.path("/etc/asterisk/extensions.conf").unlink()
@@ -77,7 +79,7 @@ def test_what_is_written_after_the_first_pass_is_in_the_store(customer: Customer
 
 
 def test_a_change_in_the_same_tick_of_the_clock_is_found_by_contents(customer: Customer) -> None:
-    first, begin, last = copy.actions(site(), customer)
+    first, begin, last = data.actions(site(), customer)
     first.do(customer, customer.say)
     place = customer.path("/etc/asterisk/extensions.conf")
     about = place.stat()
@@ -93,7 +95,7 @@ def test_a_change_in_the_same_tick_of_the_clock_is_found_by_contents(customer: C
 def test_a_hard_link_that_was_one_in_an_earlier_copy_is_none_in_this(
     customer: Customer, text: str
 ) -> None:
-    first, begin, last = copy.actions(site(), customer)
+    first, begin, last = data.actions(site(), customer)
     one, two = (customer.path(f"/etc/asterisk/{name}.conf") for name in ("one", "two"))
     one.write_text("one")
     two.write_text(text)
@@ -110,18 +112,18 @@ def test_a_hard_link_that_was_one_in_an_earlier_copy_is_none_in_this(
 
 
 def test_who_writes_during_the_last_pass_is_refused_by_name(customer: Customer) -> None:
-    first, begin, last = copy.actions(site(), customer)
+    first, begin, last = data.actions(site(), customer)
     first.do(customer, customer.say)
     begin.do(customer, customer.say)
     late = customer.path("/var/lib/asterisk/late")
     customer.on_rsync = late.touch
     with pytest.raises(Trouble, match="var/lib/asterisk/late was changed"):
         last.do(customer, customer.say)
-    assert not copy.is_copied(customer)
+    assert not data.is_copied(customer)
 
 
 def test_a_disk_that_stores_something_else_is_refused(customer: Customer) -> None:
-    first, begin, last = copy.actions(site(), customer)
+    first, begin, last = data.actions(site(), customer)
     first.do(customer, customer.say)
     begin.do(customer, customer.say)
 
@@ -137,7 +139,7 @@ def test_a_disk_that_stores_something_else_is_refused(customer: Customer) -> Non
 
 
 def test_an_rsync_that_fails_in_the_last_pass_is_refused(customer: Customer) -> None:
-    first, begin, last = copy.actions(site(), customer)
+    first, begin, last = data.actions(site(), customer)
     first.do(customer, customer.say)
     begin.do(customer, customer.say)
     customer.on("setpriv --pdeathsig KILL rsync", Outcome(code=24, err="file has vanished"))
@@ -182,16 +184,16 @@ def test_a_store_that_a_cluster_has_worked_with_is_not_overwritten(customer: Cus
     copy_all(customer)
     customer.put("/drbd/.asha/probe.crm1")
     with pytest.raises(Trouble, match="may be newer"):
-        copy.first_pass(customer, customer.say)
+        data.first_pass(customer, customer.say)
 
 
 def test_a_copy_is_nobodys_once_the_cluster_has_it(customer: Customer) -> None:
     copy_all(customer)
-    handover.take_over(customer, site(), customer.say)
+    takeover.take_over(customer, site(), customer.say)
     customer.load_cib()
-    handover.finish(customer, customer.say)
-    assert not customer.exists(handover.COPY_ID)
-    assert all(action.is_done(customer) for action in copy.actions(site(), customer))
+    takeover.finish(customer, customer.say)
+    assert not customer.exists(takeover.COPY_ID)
+    assert all(action.is_done(customer) for action in data.actions(site(), customer))
 
 
 def test_what_is_mounted_inside_is_refused_before_anything(customer: Customer) -> None:
@@ -238,8 +240,8 @@ def plain(place: Path) -> Tree:
     return Tree(str(place), str(place))
 
 
-def compare(a: Path, b: Path) -> tree.Comparison:
-    comparison = tree.Comparison(lambda inside, about: inside.endswith(".db"))
+def compare(a: Path, b: Path) -> file_tree.Comparison:
+    comparison = file_tree.Comparison(lambda inside, about: inside.endswith(".db"))
     comparison.add(plain(a), plain(b))
     return comparison
 
@@ -293,12 +295,12 @@ def test_every_kind_of_difference_is_found(tmp_path: Path, change: str, said: st
 )
 def test_a_fingerprint_sees_every_change(tmp_path: Path, change: str) -> None:
     a, _ = two_trees(tmp_path)
-    before = tree.fingerprint([plain(a)])
-    assert tree.fingerprint([plain(a)]) == before
+    before = file_tree.fingerprint([plain(a)])
+    assert file_tree.fingerprint([plain(a)]) == before
     assert os.system(change.format(a=a)) == 0
-    assert tree.fingerprint([plain(a)]) != before
+    assert file_tree.fingerprint([plain(a)]) != before
 
 
 def test_a_name_with_wildcards_is_excluded_by_itself() -> None:
-    assert copy._pattern("run/mysql.sock") == "run/mysql.sock"
-    assert copy._pattern("a[1]*.sock") == "a\\[1]\\*.sock"
+    assert data._pattern("run/mysql.sock") == "run/mysql.sock"
+    assert data._pattern("a[1]*.sock") == "a\\[1]\\*.sock"

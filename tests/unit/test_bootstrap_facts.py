@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from asha.bootstrap import agreement, disks, facts, nics
-from asha.bootstrap.disks import Disk
-from asha.bootstrap.nics import Address, Nic
+from asha.bootstrap.host import disks, facts, nics
+from asha.bootstrap.host.disks import Disk
+from asha.bootstrap.host.nics import Address, Nic
+from asha.bootstrap.preflight import peer
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import site as conf
 from asha.trouble import Trouble
@@ -249,11 +250,11 @@ def test_what_is_shared_is_json_and_agrees_with_itself(tmp_path: Path) -> None:
     assert own["lan"] == "192.168.1.11"  # not the virtual address
     assert own["size"] == 200 << 20
     other = json.loads(json.dumps(own)) | {"first": False, "received": own["clock"]}
-    assert agreement.compare(own, other) == []
+    assert peer.compare(own, other) == []
 
 
 def test_two_that_fit() -> None:
-    assert agreement.compare(second(), shared(received=1001.9)) == []
+    assert peer.compare(second(), shared(received=1001.9)) == []
 
 
 @pytest.mark.parametrize(("other", "what", "mend"), [
@@ -272,21 +273,21 @@ def test_two_that_fit() -> None:
      "is of another release", "same asha package"),
 ])
 def test_what_does_not_fit(other: dict[str, Any], what: str, mend: str) -> None:
-    (finding,) = agreement.compare(second(), shared(**other))
+    (finding,) = peer.compare(second(), shared(**other))
     assert finding.severity == "error"
     assert what in finding.what
     assert mend in finding.mend
 
 
 def test_a_size_that_cannot_be_read_is_told() -> None:
-    (finding,) = agreement.compare(second(), shared(size=0))
+    (finding,) = peer.compare(second(), shared(size=0))
     assert finding.severity == "warning"
     assert finding.what.startswith("crm1 cannot read the size of /dev/sda5")
 
 
 def test_a_number_that_another_has_is_freed_first() -> None:
     theirs = {"asterisk": 112, "mysql": 105, "www-data": 33, "late": 998}
-    (finding,) = agreement.compare(second(), shared(users=theirs))
+    (finding,) = peer.compare(second(), shared(users=theirs))
     first, _, rest = finding.mend.partition("; ")
     assert first.endswith("usermod --uid 997 sshd")  # who has 112 here; 998 is taken there
     assert "-uid 112 -exec chown --no-dereference 997" in rest
@@ -295,7 +296,7 @@ def test_a_number_that_another_has_is_freed_first() -> None:
 
 
 def test_a_user_who_is_missing_here() -> None:
-    found = agreement.compare(second(users={"mysql": 105, "www-data": 33}), shared())
+    found = peer.compare(second(users={"mysql": 105, "www-data": 33}), shared())
     assert [one.what for one in found] == ["there is no user asterisk here, but on crm1"]
 
 
@@ -305,24 +306,24 @@ def test_a_user_who_is_missing_here() -> None:
 ])
 def test_another_series_is_a_warning(package: str, version: str, is_told: bool) -> None:
     mine = dict(shared()["versions"])  # type: ignore[call-overload]
-    found = agreement.compare(second(), shared(versions=mine | {package: version}))
+    found = peer.compare(second(), shared(versions=mine | {package: version}))
     assert [one.severity for one in found] == ["warning"] * is_told
 
 
 def test_two_first_nodes() -> None:
-    (finding,) = agreement.compare(shared(name="crm2"), shared())
+    (finding,) = peer.compare(shared(name="crm2"), shared())
     assert "both nodes are configured as the first one" in finding.what
 
 
 def test_a_replacement_for_the_first_sees_the_nodes_the_other_way_round() -> None:
     survivor = shared(name="crm2", first=False)
     new = shared(first=False, nodes={"crm2": "10.0.3.252", "crm1": "10.0.3.251"})
-    assert agreement.compare(new, survivor) == []
+    assert peer.compare(new, survivor) == []
 
 
 @pytest.mark.parametrize("key", sorted(set(shared()) - {"lan", "macs", "device"}))
 def test_an_answer_with_a_hole_is_a_finding(key: str) -> None:
     other = shared(received=1000.0)
     del other[key]
-    found = agreement.compare(second(), other)
+    found = peer.compare(second(), other)
     assert ["another release" in one.what for one in found] == [True]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from asha.bootstrap import fail2ban, firewall, nft, shorewall
-from asha.bootstrap.facts import MARKER
-from asha.bootstrap.ports import allowed, openings
+from asha.bootstrap.firewall import backends, fail2ban, nftables, shorewall
+from asha.bootstrap.host.facts import MARKER
+from asha.bootstrap.host.ports import allowed, openings
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync
 from asha.cluster.site import Peer, Site
@@ -85,7 +85,7 @@ def test_who_is_no_member_may_only_ask_to_be_let_in(tmp_path: Path) -> None:
 # Which one rules.
 
 def names(fake: FakeMachine) -> list[str]:
-    return [action.title for action in firewall.actions(SITE, fake)]
+    return [action.title for action in backends.actions(SITE, fake)]
 
 
 def test_shorewall_rules_where_it_is_enabled(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ class Firewalld:
 def test_firewalld_gets_rules_for_now_and_for_good_in_each_nics_zone(tmp_path: Path) -> None:
     fake = units(FakeMachine(tmp_path), active=("firewalld.service",))
     daemon = Firewalld(fake)
-    [action] = firewall.actions(SITE, fake)
+    [action] = backends.actions(SITE, fake)
     assert not action.is_done(fake)
     action.do(fake, silent)
     assert action.is_done(fake)
@@ -154,12 +154,12 @@ def test_firewalld_gets_rules_for_now_and_for_good_in_each_nics_zone(tmp_path: P
 def test_firewalld_is_closed_to_a_removed_node(tmp_path: Path) -> None:
     fake = units(FakeMachine(tmp_path), active=("firewalld.service",))
     daemon = Firewalld(fake)
-    firewall.actions(SITE, fake)[0].do(fake, silent)
-    firewall.close(SITE, alone(fake), silent)
+    backends.actions(SITE, fake)[0].do(fake, silent)
+    backends.close(SITE, alone(fake), silent)
     assert len(daemon.rules) == 2
     assert all('port="5409"' in key[-1] for key in daemon.rules)
     before = set(daemon.rules)
-    firewall.close(SITE, fake, silent)
+    backends.close(SITE, fake, silent)
     assert daemon.rules == before
 
 
@@ -197,7 +197,7 @@ def with_ruleset(tmp_path: Path, *ruleset: Rule) -> FakeMachine:
 
 
 def test_the_table_lets_the_peer_in_and_drops_the_rest() -> None:
-    lines = [line.strip() for line in nft.render(openings(SITE), openings(SITE)).splitlines()]
+    lines = [line.strip() for line in nftables.render(openings(SITE), openings(SITE)).splitlines()]
     assert ('iifname "eth1" ip saddr 10.0.3.252 tcp dport 7788 accept '
             'comment "asha: tcp 7788 from 10.0.3.252 on eth1"') in lines
     assert "udp dport { 5405, 5406 } drop" in lines
@@ -207,15 +207,15 @@ def test_the_table_lets_the_peer_in_and_drops_the_rest() -> None:
 
 
 def test_nothing_loaded_is_not_in_force(tmp_path: Path) -> None:
-    assert not nft.in_force(with_ruleset(tmp_path), openings(SITE))
-    assert not nft.in_force(FakeMachine(tmp_path).absent("nft"), openings(SITE))
+    assert not nftables.in_force(with_ruleset(tmp_path), openings(SITE))
+    assert not nftables.in_force(FakeMachine(tmp_path).absent("nft"), openings(SITE))
 
 
 def test_our_table_alone_is_enough_where_nothing_else_drops(tmp_path: Path) -> None:
     open_chain = [chain("filter"), rule("filter", {"accept": None})]
     fake = with_ruleset(tmp_path, *ours(), *open_chain)
-    assert nft.in_force(fake, openings(SITE))
-    assert not nft.in_force(fake, openings(DYNAMIC))
+    assert nftables.in_force(fake, openings(SITE))
+    assert not nftables.in_force(fake, openings(DYNAMIC))
 
 
 DROPPING = {
@@ -236,15 +236,15 @@ DROPPING = {
 def test_a_chain_that_drops_gets_the_same_rules(tmp_path: Path, how: str) -> None:
     family = "ip" if how == "iptables" else "inet"
     fake = with_ruleset(tmp_path, *ours(), *DROPPING[how])
-    assert not nft.in_force(fake, openings(SITE))
-    nft.load(fake, openings(SITE))
+    assert not nftables.in_force(fake, openings(SITE))
+    nftables.load(fake, openings(SITE))
     inserted = fake.ran(f"nft insert rule {family} filter input")
     assert len(inserted) == 4
     assert inserted[0].argv[-1].startswith('iifname "eth1" ip saddr 10.0.3.252 udp dport 5405 ')
     there = [rule("filter", {"accept": None}, family=family, comment=one) for one in comments()]
     again = with_ruleset(tmp_path, *ours(), *DROPPING[how], *there)
-    assert nft.in_force(again, openings(SITE))
-    nft.load(again, openings(SITE))
+    assert nftables.in_force(again, openings(SITE))
+    nftables.load(again, openings(SITE))
     assert not again.ran("nft insert")
 
 
@@ -260,8 +260,8 @@ def test_what_never_drops_the_other_node_is_left_alone(
     tmp_path: Path, ruleset: list[Rule]
 ) -> None:
     fake = with_ruleset(tmp_path, *ours(), *ruleset)
-    assert nft.in_force(fake, openings(SITE))
-    nft.load(fake, openings(SITE))
+    assert nftables.in_force(fake, openings(SITE))
+    nftables.load(fake, openings(SITE))
     assert not fake.ran("nft insert")
 
 
@@ -271,8 +271,8 @@ def test_rules_for_another_address_go(tmp_path: Path) -> None:
         rule("filter", {"accept": None}, comment="asha: udp 5405 from 10.9.9.9 on eth1", handle=42),
         rule("filter", {"accept": None}, comment="somebody's asha: rule", handle=43),
     )
-    assert not nft.in_force(fake, openings(SITE))
-    nft.load(fake, openings(SITE))
+    assert not nftables.in_force(fake, openings(SITE))
+    nftables.load(fake, openings(SITE))
     assert [call.argv[-1] for call in fake.ran("nft delete rule inet filter input")] == ["42"]
 
 
@@ -281,7 +281,7 @@ def test_unloading_leaves_nothing_of_ours_and_all_else(tmp_path: Path) -> None:
         tmp_path, *ours(), chain("filter", policy="drop"), rule("filter", {"drop": None}),
         rule("filter", {"accept": None}, comment=comments()[0], handle=42),
     )
-    nft.unload(fake)
+    nftables.unload(fake)
     assert [str(call) for call in fake.ran("nft delete")] == [
         "nft delete table inet asha", "nft delete rule inet filter input handle 42"
     ]
@@ -290,13 +290,13 @@ def test_unloading_leaves_nothing_of_ours_and_all_else(tmp_path: Path) -> None:
 def test_nft_is_closed_to_a_removed_node(tmp_path: Path) -> None:
     fake = alone(units(with_ruleset(tmp_path, *ours()), enabled=("asha-firewall.service",)))
     # Without step 10 there is nothing of ours.
-    firewall.close(SITE, fake, silent)
-    assert not fake.exists(nft.TABLE_FILE)
-    fake.put(nft.TABLE_FILE, nft.render(openings(SITE), openings(SITE)))
+    backends.close(SITE, fake, silent)
+    assert not fake.exists(nftables.TABLE_FILE)
+    fake.put(nftables.TABLE_FILE, nftables.render(openings(SITE), openings(SITE)))
     loads = fake.on("systemctl restart asha-firewall.service").ran
-    firewall.close(SITE, fake, silent)
+    backends.close(SITE, fake, silent)
     assert loads("systemctl restart asha-firewall.service")
-    lines = [line.strip() for line in (fake.read(nft.TABLE_FILE) or "").splitlines()]
+    lines = [line.strip() for line in (fake.read(nftables.TABLE_FILE) or "").splitlines()]
     assert [line for line in lines if "accept comment" in line] == [
         'iifname "eth1" ip saddr 10.0.3.252 tcp dport 5409 accept '
         'comment "asha: tcp 5409 from 10.0.3.252 on eth1"'
@@ -307,9 +307,9 @@ def test_nft_is_closed_to_a_removed_node(tmp_path: Path) -> None:
 
 def test_nft_is_loaded_by_its_unit(tmp_path: Path) -> None:
     fake = units(with_ruleset(tmp_path))
-    made = nft.actions(SITE, fake)
+    made = nftables.actions(SITE, fake)
     made[0].do(fake, silent)
-    assert fake.read(nft.TABLE_FILE) == nft.render(openings(SITE), openings(SITE))
+    assert fake.read(nftables.TABLE_FILE) == nftables.render(openings(SITE), openings(SITE))
     fake.on("systemctl enable asha-firewall.service")
     fake.on("systemctl restart asha-firewall.service", Outcome(code=1, err="no nft"))
     made[1].do(fake, silent)
@@ -415,7 +415,7 @@ def test_a_shorewall_that_was_not_reloaded_is_not_done(tmp_path: Path) -> None:
 def test_shorewall_is_closed_to_a_removed_node(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
     shorewall.actions(SITE, fake)[0].do(fake, silent)
-    firewall.close(SITE, alone(fake), silent)
+    backends.close(SITE, alone(fake), silent)
     assert blocks(fake, "rules") == ["ACCEPT asha:eth1:10.0.3.252 $FW tcp 5409",
                                      "ACCEPT $FW asha:eth1:10.0.3.252 tcp 5409"]
     assert len(fake.ran("shorewall reload")) == 2

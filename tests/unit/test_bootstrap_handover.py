@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import copy, handover, live, units, writers
-from asha.bootstrap import record as records
-from asha.bootstrap.facts import MARKER
-from asha.bootstrap.record import Record
+from asha.bootstrap.host import data_directories, processes, services
+from asha.bootstrap.host.facts import MARKER
+from asha.bootstrap.steps import data
+from asha.bootstrap.takeover import state as records
+from asha.bootstrap.takeover import takeover
+from asha.bootstrap.takeover.state import Record
 from asha.bootstrap.testing import Outcome
 from asha.ocf.child import start_time
 from asha.rootwork import Directory
@@ -37,7 +39,7 @@ class Cut(BaseException):
 
 
 def copied(machine: Customer) -> None:
-    for action in copy.actions(site(), machine):
+    for action in data.actions(site(), machine):
         action.do(machine, machine.say)
 
 
@@ -52,7 +54,7 @@ def orphan(machine: Customer) -> None:
 def test_before_the_first_service_stops_it_is_written_down_and_guarded(
     customer: Customer,
 ) -> None:
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     lines = customer.lines
     guard = next(i for i, line in enumerate(lines) if line.startswith("systemd-run"))
     stop = next(i for i, line in enumerate(lines) if line == "systemctl stop asterisk.service")
@@ -65,7 +67,7 @@ def test_before_the_first_service_stops_it_is_written_down_and_guarded(
 
 
 def test_the_database_stops_last_and_its_socket_right_before(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     stopped = [line.split()[-1] for line in customer.lines if line.startswith("systemctl stop ")]
     assert stopped[0] == "cron.service"
     assert stopped[-2:] == ["mariadb.socket", "mariadb.service"]
@@ -74,24 +76,24 @@ def test_the_database_stops_last_and_its_socket_right_before(customer: Customer)
 def test_without_a_guard_nothing_is_stopped(customer: Customer) -> None:
     customer.on("systemd-run", Outcome(code=1, err="no"))
     with pytest.raises(Trouble):
-        handover.begin(customer, customer.say)
+        takeover.begin(customer, customer.say)
     assert customer.running >= set(SERVICES)
     assert not customer.exists(records.RECORD)
 
 
 def test_a_guard_that_cannot_be_renewed_is_no_reason_to_forget(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     customer.on("systemd-run", Outcome(code=1, err="no"))
     with pytest.raises(Trouble):
-        handover.begin(customer, customer.say)
+        takeover.begin(customer, customer.say)
     orphan(customer)
-    assert handover.recover(customer, customer.say)
+    assert takeover.recover(customer, customer.say)
     assert customer.is_as_before()
 
 
 def test_taken_over_means_aside_disabled_and_marked(customer: Customer) -> None:
     copied(customer)
-    handover.take_over(customer, site(), customer.say)
+    takeover.take_over(customer, site(), customer.say)
     assert customer.exists(MARKER)
     assert not customer.enabled & set(SERVICES)
     assert "cron.service" in customer.enabled
@@ -104,34 +106,34 @@ def test_taken_over_means_aside_disabled_and_marked(customer: Customer) -> None:
 
 def test_fail2ban_finds_its_logs_on_the_passive_node(customer: Customer) -> None:
     copied(customer)
-    handover.take_over(customer, site(), customer.say)
+    takeover.take_over(customer, site(), customer.say)
     assert customer.read("/var/log/asterisk/messages") == ""
 
 
 def test_a_name_that_is_taken_gets_a_number(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "_date", lambda: "20260102")
+    monkeypatch.setattr(takeover, "_date", lambda: "20260102")
     customer.put("/etc/asterisk.asha-20260102/x")
     customer.put("/etc/asterisk.asha-20260102-2/x")
     copied(customer)
-    handover.take_over(customer, site(), customer.say)
+    takeover.take_over(customer, site(), customer.say)
     assert customer.exists("/etc/asterisk.asha-20260102-3/manager.conf")
 
 
 def test_a_disk_of_its_own_is_not_renamed(customer: Customer) -> None:
     own_disk = "3 1 8:7 / /var/lib/mysql rw - ext4 /dev/sda7 rw\n"
     customer.put("/proc/self/mountinfo", ROOT_MOUNT + own_disk)
-    handover.begin(customer, customer.say)
-    handover.take_over(customer, site(first=False), customer.say)
+    takeover.begin(customer, customer.say)
+    takeover.take_over(customer, site(first=False), customer.say)
     assert not list(customer.path("/var/lib").glob("mysql.asha*"))
     assert list(customer.path("/etc").glob("asterisk.asha*"))
 
 
 def test_without_a_verified_copy_the_first_node_is_not_taken_over(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     with pytest.raises(Trouble):
-        handover.take_over(customer, site(), customer.say)
+        takeover.take_over(customer, site(), customer.say)
     assert not customer.exists(MARKER)
 
 
@@ -139,22 +141,22 @@ def test_what_was_written_after_the_copy_is_not_left_behind(customer: Customer) 
     copied(customer)
     customer.put("/etc/asterisk/late")
     with pytest.raises(Trouble, match="etc/asterisk/late was changed"):
-        handover.take_over(customer, site(), customer.say)
+        takeover.take_over(customer, site(), customer.say)
     assert customer.exists("/etc/asterisk/late")
     assert not customer.exists(MARKER)
 
 
 def test_the_second_node_copies_nothing(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
-    handover.take_over(customer, site(first=False), customer.say)
+    takeover.begin(customer, customer.say)
+    takeover.take_over(customer, site(first=False), customer.say)
     assert customer.exists(MARKER)
     assert not customer.ran("mount")
     assert not customer.ran("drbdadm")
 
 
 def test_everything_is_done_once_the_cluster_has_the_services(customer: Customer) -> None:
-    actions = [handover.begin_action(site(), customer), handover.take_over_action(site(), customer),
-               handover.finish_action(site(), customer)]
+    actions = [takeover.begin_action(site(), customer), takeover.take_over_action(site(), customer),
+               takeover.finish_action(site(), customer)]
     assert not any(action.is_done(customer) for action in actions)
     copied(customer)
     actions[1].do(customer, customer.say)
@@ -196,7 +198,7 @@ def test_cut_off_anywhere_and_recovered_nothing_is_lost(
     tmp_path: Path, customer: Customer, back: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At every change on the way there; and (``back``) once on the way back too."""
-    monkeypatch.setattr(writers, "find", lambda places: [])
+    monkeypatch.setattr(processes, "find", lambda places: [])
     step = 0
     while True:
         step += 1
@@ -205,7 +207,7 @@ def test_cut_off_anywhere_and_recovered_nothing_is_lost(
         with pytest.MonkeyPatch.context() as patch:
             came = cut_at(machine, patch, step)
             try:
-                handover.take_over(machine, site(), machine.say)
+                takeover.take_over(machine, site(), machine.say)
             except Cut:
                 pass
         assert came() or machine.exists(MARKER)
@@ -214,10 +216,10 @@ def test_cut_off_anywhere_and_recovered_nothing_is_lost(
             with pytest.MonkeyPatch.context() as patch:
                 cut_at(machine, patch, back)
                 try:
-                    handover.recover(machine, machine.say)
+                    takeover.recover(machine, machine.say)
                 except Cut:
                     pass
-        handover.recover(machine, machine.say)
+        takeover.recover(machine, machine.say)
         assert machine.is_as_before(), step
         assert not machine.exists(MARKER)
         assert not list(machine.root.rglob("*.asha-*")), step
@@ -230,7 +232,7 @@ def test_cut_off_anywhere_and_gone_on_with_nothing_is_left_out(
     tmp_path: Path, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scripts' owner is their shell, which lives on when a step is killed."""
-    monkeypatch.setattr(writers, "find", lambda places: [])
+    monkeypatch.setattr(processes, "find", lambda places: [])
     step = 0
     came = True
     while came:
@@ -240,11 +242,11 @@ def test_cut_off_anywhere_and_gone_on_with_nothing_is_left_out(
         with pytest.MonkeyPatch.context() as patch:
             cut = cut_at(machine, patch, step)
             try:
-                handover.take_over(machine, site(), machine.say)
+                takeover.take_over(machine, site(), machine.say)
             except Cut:
                 pass
         came = cut()
-        handover.take_over(machine, site(), machine.say)
+        takeover.take_over(machine, site(), machine.say)
         assert machine.exists(MARKER), step
         assert not machine.enabled & set(SERVICES), step
         record = records.load(machine)
@@ -257,22 +259,22 @@ def test_cut_off_anywhere_and_gone_on_with_nothing_is_left_out(
 
 
 def test_killed_while_it_stopped_them_the_services_come_back(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     assert not customer.running & set(SERVICES)
     orphan(customer)
-    assert handover.recover(customer, customer.say)
+    assert takeover.recover(customer, customer.say)
     assert customer.is_as_before()
     assert "cron.service" in customer.running
-    assert not handover.recover(customer, customer.say)
+    assert not takeover.recover(customer, customer.say)
 
 
 def test_what_was_off_before_stays_off(customer: Customer) -> None:
     customer.running.discard("apache2.service")
     customer.enabled.discard("asterisk.service")
-    handover.begin(customer, customer.say)
-    handover.take_over(customer, site(first=False), customer.say)
+    takeover.begin(customer, customer.say)
+    takeover.take_over(customer, site(first=False), customer.say)
     orphan(customer)
-    handover.recover(customer, customer.say)
+    takeover.recover(customer, customer.say)
     assert "apache2.service" not in customer.running
     assert "apache2.service" in customer.enabled
     assert "asterisk.service" in customer.running
@@ -281,10 +283,10 @@ def test_what_was_off_before_stays_off(customer: Customer) -> None:
 
 def test_what_the_cluster_has_is_not_taken_from_it(customer: Customer) -> None:
     copied(customer)
-    handover.take_over(customer, site(), customer.say)
+    takeover.take_over(customer, site(), customer.say)
     customer.load_cib()
     orphan(customer)
-    handover.recover(customer, customer.say)
+    takeover.recover(customer, customer.say)
     assert customer.exists(MARKER)
     assert not customer.running & set(SERVICES)
     assert not customer.exists(records.RECORD)
@@ -293,7 +295,7 @@ def test_what_the_cluster_has_is_not_taken_from_it(customer: Customer) -> None:
 
 def test_a_configuration_loaded_in_the_last_moment_counts(customer: Customer) -> None:
     copied(customer)
-    handover.take_over(customer, site(), customer.say)
+    takeover.take_over(customer, site(), customer.say)
     orphan(customer)
 
     def stop(argv: tuple[str, ...], stdin: str | None) -> Outcome:
@@ -301,43 +303,43 @@ def test_a_configuration_loaded_in_the_last_moment_counts(customer: Customer) ->
         return Outcome()
 
     customer.on("systemctl stop pacemaker.service", stop)
-    handover.recover(customer, customer.say)
+    takeover.recover(customer, customer.say)
     assert customer.exists(MARKER)
     assert customer.ran("systemctl start --no-block corosync.service pacemaker.service")
 
 
 def test_pacemaker_is_off_before_anything_is_put_back(customer: Customer) -> None:
-    customer.running |= set(units.CLUSTER)
-    customer.enabled |= set(units.CLUSTER)
-    handover.begin(customer, customer.say)
-    handover.take_over(customer, site(first=False), customer.say)
+    customer.running |= set(services.CLUSTER)
+    customer.enabled |= set(services.CLUSTER)
+    takeover.begin(customer, customer.say)
+    takeover.take_over(customer, site(first=False), customer.say)
     orphan(customer)
-    handover.recover(customer, customer.say)
-    assert not (customer.running | customer.enabled) & set(units.CLUSTER)
+    takeover.recover(customer, customer.say)
+    assert not (customer.running | customer.enabled) & set(services.CLUSTER)
 
 
 def test_what_somebody_wrote_meanwhile_is_kept_too(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
-    handover.take_over(customer, site(first=False), customer.say)
+    takeover.begin(customer, customer.say)
+    takeover.take_over(customer, site(first=False), customer.say)
     customer.put("/opt/sark/db/new.db", "new")
     orphan(customer)
-    handover.recover(customer, customer.say)
+    takeover.recover(customer, customer.say)
     assert customer.exists("/opt/sark/db/sark.db")
     assert (next(customer.path("/opt/sark").glob("db.asha-written-*")) / "new.db").exists()
     assert any("somebody wrote" in text for text in customer.said)
 
 
 def test_services_do_not_start_with_half_of_their_data(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
-    handover.take_over(customer, site(first=False), customer.say)
+    takeover.begin(customer, customer.say)
+    takeover.take_over(customer, site(first=False), customer.say)
     orphan(customer)
     bind = "7 1 147:0 /etc/asterisk /etc/asterisk rw - ext4 /dev/other rw\n"
     customer.put("/proc/self/mountinfo", ROOT_MOUNT + bind)
     with pytest.raises(Trouble, match="something is mounted there"):
-        handover.recover(customer, customer.say)
+        takeover.recover(customer, customer.say)
     assert not customer.running & set(SERVICES)
     customer.put("/proc/self/mountinfo", ROOT_MOUNT)
-    handover.recover(customer, customer.say)
+    takeover.recover(customer, customer.say)
     assert customer.running >= set(SERVICES)
 
 
@@ -345,25 +347,25 @@ def test_a_store_that_stays_busy_does_not_keep_the_services_off(customer: Custom
     copied(customer)
     orphan(customer)
     customer.store_busy = True
-    handover.recover(customer, customer.say)
+    takeover.recover(customer, customer.say)
     assert customer.running >= set(SERVICES)
     assert any("/drbd stays mounted" in text for text in customer.said)
 
 
 def test_a_service_that_does_not_start_is_told_and_tried_again(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     orphan(customer)
     customer.broken = {"asterisk.service"}
     with pytest.raises(Trouble, match=r"asterisk\.service does not start"):
-        handover.recover(customer, customer.say)
+        takeover.recover(customer, customer.say)
     assert "mariadb.service" in customer.running
     customer.broken = set()
-    handover.recover(customer, customer.say)
+    takeover.recover(customer, customer.say)
     assert customer.is_as_before()
 
 
 def test_the_telephones_do_not_wait_for_a_database_that_hangs(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     orphan(customer)
     asked: list[bool] = []
 
@@ -375,34 +377,34 @@ def test_the_telephones_do_not_wait_for_a_database_that_hangs(customer: Customer
         return Outcome()
 
     customer.on("systemctl start mariadb.service", start)
-    handover.recover(customer, customer.say)
+    takeover.recover(customer, customer.say)
     assert asked == [False, True]
     assert customer.is_as_before()
 
 
 def test_at_boot_systemd_is_not_waited_for(customer: Customer) -> None:
     """It waits for us with these very services."""
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     customer.put(records.BOOT, "boot-2\n")
-    handover.recover(customer, customer.say, boot=True)
+    takeover.recover(customer, customer.say, boot=True)
     starts = [line for line in customer.lines if line.startswith("systemctl start")]
     assert starts
     assert all("--no-block" in line for line in starts)
 
 
 def test_a_socket_is_started_before_its_service_and_never_after(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     customer.running.add("mariadb.service")  # killed between the two
     orphan(customer)
-    handover.recover(customer, customer.say)
+    takeover.recover(customer, customer.say)
     assert not customer.ran("systemctl start mariadb.socket")
     assert not customer.exists(records.RECORD)
 
 
 def test_a_new_installer_first_puts_back_what_the_old_one_left(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     orphan(customer)
-    handover.settle(customer, customer.say)
+    takeover.settle(customer, customer.say)
     assert customer.is_as_before()
 
 
@@ -412,23 +414,23 @@ def test_two_installers_at_once_are_refused(customer: Customer) -> None:
         started = start_time(child.pid)
         records.save(customer, Record(owner=(child.pid, started, "boot-1")))
         with pytest.raises(Trouble, match=f"pid {child.pid}"):
-            handover.settle(customer, customer.say)
+            takeover.settle(customer, customer.say)
         with pytest.raises(Trouble, match="at work"):
-            handover.recover(customer, customer.say)
+            takeover.recover(customer, customer.say)
     finally:
         child.communicate(b"\n")
 
 
 def test_the_guard_waits_for_the_end_and_then_puts_back(customer: Customer) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     record = records.load(customer)
     assert record is not None
     record.owner = (child.pid, start_time(child.pid), "boot-1")
     records.save(customer, record)
     guard = os.fork()
     if guard == 0:
-        handover.watch(customer, child.pid, customer.say)
+        takeover.watch(customer, child.pid, customer.say)
         os._exit(0 if customer.is_as_before() else 1)
     assert os.waitpid(guard, os.WNOHANG) == (0, 0)
     child.send_signal(signal.SIGKILL)
@@ -437,14 +439,14 @@ def test_the_guard_waits_for_the_end_and_then_puts_back(customer: Customer) -> N
 
 
 def test_the_guard_leaves_another_installers_record_alone(customer: Customer) -> None:
-    handover.begin(customer, customer.say)
-    handover.watch(customer, 1, customer.say)
+    takeover.begin(customer, customer.say)
+    takeover.watch(customer, 1, customer.say)
     assert customer.exists(records.RECORD)
 
 
 def test_a_shell_can_be_the_owner(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(records.OWNER_VARIABLE, str(os.getppid()))
-    handover.begin(customer, customer.say)
+    takeover.begin(customer, customer.say)
     record = records.load(customer)
     assert record is not None
     assert record.owner[0] == os.getppid()
@@ -453,10 +455,10 @@ def test_a_shell_can_be_the_owner(customer: Customer, monkeypatch: pytest.Monkey
 def test_a_damaged_record_is_not_guessed_at(customer: Customer) -> None:
     customer.put(records.RECORD, "{")
     with pytest.raises(Trouble, match="damaged"):
-        handover.recover(customer, customer.say)
+        takeover.recover(customer, customer.say)
     customer.put(records.RECORD, json.dumps({"stage": "far"}))
     with pytest.raises(Trouble, match="damaged"):
-        handover.recover(customer, customer.say)
+        takeover.recover(customer, customer.say)
 
 
 # Who writes.
@@ -475,13 +477,13 @@ def test_who_has_a_file_open_for_writing_is_found(tmp_path: Path) -> None:
         try:
             assert child.stdout is not None
             child.stdout.readline()
-            found = writers.find([str(place)])
+            found = processes.find([str(place)])
             assert [(one.pid, one.path) for one in found] == [(child.pid, str(place / "held"))]
             assert "open for writing" in str(found[0])
         finally:
             child.communicate(b"\n")
         assert not reading.closed
-    assert writers.find([str(place)]) == []
+    assert processes.find([str(place)]) == []
 
 
 def test_a_shared_mapping_counts_as_open(tmp_path: Path) -> None:
@@ -495,7 +497,7 @@ def test_a_shared_mapping_counts_as_open(tmp_path: Path) -> None:
     try:
         assert child.stdout is not None
         child.stdout.readline()
-        assert [one.pid for one in writers.find([str(tmp_path)])] == [child.pid]
+        assert [one.pid for one in processes.find([str(tmp_path)])] == [child.pid]
     finally:
         child.communicate(b"\n")
 
@@ -503,14 +505,14 @@ def test_a_shared_mapping_counts_as_open(tmp_path: Path) -> None:
 def test_data_in_use_is_refused_after_a_while(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    busy = [writers.Writer(7, "rsync", "/var/spool/asterisk/x")]
-    monkeypatch.setattr(writers, "find", lambda places: busy)
+    busy = [processes.Writer(7, "rsync", "/var/spool/asterisk/x")]
+    monkeypatch.setattr(processes, "find", lambda places: busy)
     with pytest.raises(Trouble, match=r"rsync \(pid 7\)"):
-        handover.begin(customer, customer.say)
-    assert customer.clock >= units.QUIET_SECONDS
+        takeover.begin(customer, customer.say)
+    assert customer.clock >= services.QUIET_SECONDS
 
 
 def test_a_stranger_at_the_mount_point_is_refused(customer: Customer) -> None:
     customer.put("/proc/self/mountinfo", ROOT_MOUNT + "2 1 8:9 / /drbd rw - ext4 /dev/sdb1 rw\n")
     with pytest.raises(Trouble, match="/dev/sdb1 is mounted at /drbd"):
-        live.mount_store(customer)
+        data_directories.mount_store(customer)

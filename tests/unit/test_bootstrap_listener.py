@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import facts, listener, rotation
-from asha.bootstrap.listener import Listener, open_socket
+from asha.bootstrap.host import facts
+from asha.bootstrap.join import rotation, server
+from asha.bootstrap.join.protocol import Body, Talk, WireError, WrongSecret
+from asha.bootstrap.join.server import Listener, open_socket
 from asha.bootstrap.testing import FakeMachine, Outcome
-from asha.bootstrap.wire import Body, Talk, WireError, WrongSecret
 from asha.cluster import corosync, generation
 from asha.cluster import secret as secrets
 from asha.cluster import site as conf
@@ -105,7 +106,7 @@ def test_silent_strangers_hold_nobody_up(served: Served, count: int, said: bytes
 
 def test_a_drip_feed_ends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then is not more time."""
-    monkeypatch.setattr(listener, "PROOF_SECONDS", 0.5)
+    monkeypatch.setattr(server, "PROOF_SECONDS", 0.5)
     with served.connect() as channel:
         channel.settimeout(10)
         dripping = threading.Event()
@@ -137,7 +138,7 @@ def test_a_flood_ends(served: Served, line: bytes) -> None:
 def test_a_stranger_with_a_good_hello_has_no_more_time(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "PROOF_SECONDS", 0.3)
+    monkeypatch.setattr(server, "PROOF_SECONDS", 0.3)
     with served.connect() as channel:
         channel.settimeout(10)
         channel.sendall(b'{"asha": 1, "node": "crm2", "nonce": "' + b"0" * 64 + b'"}\n')
@@ -152,9 +153,9 @@ def test_the_oldest_stranger_goes_and_who_has_proved_stays(
         proved = held.enter_context(served.connect())
         talk = Talk(proved, Deadline(10))
         talk.join(OLD.join_key(), "crm2")
-        silent = [held.enter_context(served.connect()) for _ in range(listener.PLACES)]
+        silent = [held.enter_context(served.connect()) for _ in range(server.PLACES)]
         # The first of them makes room for the last, long before its time is over.
-        silent[0].settimeout(listener.PROOF_SECONDS)
+        silent[0].settimeout(server.PROOF_SECONDS)
         while silent[0].recv(4096):
             pass
         talk.say({"do": "secret"})
@@ -162,7 +163,7 @@ def test_the_oldest_stranger_goes_and_who_has_proved_stays(
 
 
 def test_work_is_done_one_at_a_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "TURN_SECONDS", 0.1)
+    monkeypatch.setattr(server, "TURN_SECONDS", 0.1)
     with served.listener._one_at_a_time():
         answer = served.ask(OLD, {"do": "secret"})
     assert answer["ok"] is False
@@ -201,7 +202,7 @@ def test_nobody_joins_while_it_is_changed(served: Served) -> None:
         "do": "join", "name": "crm2", "address": "10.0.3.252", "lan": "",
         "ids": {peer.name: peer.nodeid for peer in (site.first, site.second)},
         "addresses": {peer.name: peer.address for peer in (site.first, site.second)},
-        "agree": listener.agreement(site),
+        "agree": server.agreement(site),
     })
     assert "is being changed" in answer["reason"]
     assert "asha secret rotate" in answer["mend"]

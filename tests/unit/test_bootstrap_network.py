@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import network
 from asha.bootstrap.action import Action
+from asha.bootstrap.steps import link_address
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster.site import Peer, Site
 from asha.trouble import Trouble
@@ -77,18 +77,20 @@ WAIT = f"wait until {SITE.link_nic} has the address"
 
 
 def settled(fake: FakeMachine, site: Site = SITE) -> bool:
-    return all(action.is_done(fake) for action in network.actions(site, fake))
+    return all(action.is_done(fake) for action in link_address.actions(site, fake))
 
 
 def test_one_nic_has_nothing_to_set(tmp_path: Path) -> None:
-    assert network.actions(dataclasses.replace(SITE, two_nics=False), FakeMachine(tmp_path)) == []
+    assert (
+        link_address.actions(dataclasses.replace(SITE, two_nics=False), FakeMachine(tmp_path)) == []
+    )
 
 
 def test_an_address_that_is_defined_somewhere_is_left_alone(tmp_path: Path) -> None:
     fake = machine_with(tmp_path, "systemd-networkd.service")
     fake.on("ip -json -details address", addresses("10.0.3.251/24"))
     fake.put("/etc/netplan/50.yaml", "addresses: [10.0.3.251/24]")
-    assert [one.title for one in network.actions(SITE, fake)] == [WAIT]
+    assert [one.title for one in link_address.actions(SITE, fake)] == [WAIT]
     assert settled(fake)
 
 
@@ -97,8 +99,8 @@ def test_an_address_given_by_hand_is_written_down_but_not_touched(tmp_path: Path
     fake.on("ip -json -details address", addresses("10.0.3.251/24"))
     # Another that only begins alike.
     fake.put("/etc/netplan/50.yaml", "addresses: [110.0.3.251/24, 10.0.3.2511]")
-    assert walk(fake, network.actions(SITE, fake)) == [
-        f"eth1's address: {network.NETWORKD}"
+    assert walk(fake, link_address.actions(SITE, fake)) == [
+        f"eth1's address: {link_address.NETWORKD}"
     ]
     assert not fake.ran("networkctl")
     assert settled(fake)
@@ -107,21 +109,21 @@ def test_an_address_given_by_hand_is_written_down_but_not_touched(tmp_path: Path
 def test_an_address_that_nobody_can_write_down_is_left_alone(tmp_path: Path) -> None:
     fake = machine_with(tmp_path)
     fake.on("ip -json -details address", addresses("10.0.3.251/24"))
-    assert [one.title for one in network.actions(SITE, fake)] == [WAIT]
+    assert [one.title for one in link_address.actions(SITE, fake)] == [WAIT]
     assert settled(fake)
 
 
 def test_the_right_address_with_another_prefix_is_not_it(tmp_path: Path) -> None:
     fake = machine_with(tmp_path)
     fake.on("ip -json -details address", addresses("10.0.3.251/16"))
-    assert not network.has_address(SITE, fake)
+    assert not link_address.has_address(SITE, fake)
 
 
 def test_networkd(tmp_path: Path) -> None:
     fake = machine_with(tmp_path, "systemd-networkd.service")
     fake.on("networkctl reload").on("networkctl reconfigure", gives(fake, "10.0.3.251/24"))
-    walk(fake, network.actions(SITE, fake))
-    text = fake.read(network.NETWORKD) or ""
+    walk(fake, link_address.actions(SITE, fake))
+    text = fake.read(link_address.NETWORKD) or ""
     assert "Name=eth1\n" in text
     assert "Address=10.0.3.251/24\n" in text
     assert "ConfigureWithoutCarrier=yes" in text
@@ -136,57 +138,57 @@ def test_network_manager_where_it_has_the_nic(tmp_path: Path) -> None:
     fake.on("nmcli -t -f DEVICE,STATE device", "eth0:connected\neth1:unavailable\nlo:unmanaged\n")
     fake.on("nmcli general reload").on("nmcli connection load")
     fake.on("nmcli connection up asha-link", gives(fake, "10.0.3.251/24"))
-    walk(fake, network.actions(SITE, fake))
-    profile = fake.read(network.NM_PROFILE) or ""
+    walk(fake, link_address.actions(SITE, fake))
+    profile = fake.read(link_address.NM_PROFILE) or ""
     assert "interface-name=eth1\n" in profile
     assert "address1=10.0.3.251/24\n" in profile
     # NetworkManager does not read profiles that others can.
-    assert fake.path(network.NM_PROFILE).stat().st_mode & 0o777 == 0o600
-    assert "ignore-carrier=yes" in (fake.read(network.NM_DEVICE) or "")
-    assert not fake.exists(network.NETWORKD)
+    assert fake.path(link_address.NM_PROFILE).stat().st_mode & 0o777 == 0o600
+    assert "ignore-carrier=yes" in (fake.read(link_address.NM_DEVICE) or "")
+    assert not fake.exists(link_address.NETWORKD)
     assert settled(fake)
 
 
 def test_network_manager_that_does_not_manage_the_nic_is_passed_by(tmp_path: Path) -> None:
     fake = machine_with(tmp_path, "NetworkManager.service").installed("ifup")
     fake.on("nmcli -t -f DEVICE,STATE device", "eth0:connected\neth1:unmanaged\n")
-    fake.put(network.INTERFACES, DEBIANS).on("ifup --force eth1", gives(fake, "10.0.3.251/24"))
-    walk(fake, network.actions(SITE, fake))
-    assert fake.exists(network.IFUPDOWN)
-    assert not fake.exists(network.NM_PROFILE)
+    fake.put(link_address.INTERFACES, DEBIANS).on("ifup --force eth1", gives(fake, "10.0.3.251/24"))
+    walk(fake, link_address.actions(SITE, fake))
+    assert fake.exists(link_address.IFUPDOWN)
+    assert not fake.exists(link_address.NM_PROFILE)
 
 
 def test_ifupdown(tmp_path: Path) -> None:
-    fake = machine_with(tmp_path).put(network.INTERFACES, DEBIANS)
+    fake = machine_with(tmp_path).put(link_address.INTERFACES, DEBIANS)
     fake.on("ifup --force eth1", gives(fake, "10.0.3.251/24"))
-    walk(fake, network.actions(SITE, fake))
-    text = fake.read(network.IFUPDOWN) or ""
+    walk(fake, link_address.actions(SITE, fake))
+    text = fake.read(link_address.IFUPDOWN) or ""
     assert "auto eth1\niface eth1 inet static\n    address 10.0.3.251/24\n" in text
-    assert fake.read(network.INTERFACES) == DEBIANS
+    assert fake.read(link_address.INTERFACES) == DEBIANS
     assert settled(fake)
 
 
 def test_ifupdown_that_does_not_read_the_directory_is_told_to(tmp_path: Path) -> None:
     before = "auto lo\niface lo inet loopback\n#source /etc/network/interfaces.d/*\n"
-    fake = machine_with(tmp_path).put(network.INTERFACES, before)
+    fake = machine_with(tmp_path).put(link_address.INTERFACES, before)
     fake.on("ifup --force eth1", gives(fake, "10.0.3.251/24"))
-    walk(fake, network.actions(SITE, fake))
-    assert fake.read(network.INTERFACES) == f"{before}\nsource {network.IFUPDOWN}\n"
+    walk(fake, link_address.actions(SITE, fake))
+    assert fake.read(link_address.INTERFACES) == f"{before}\nsource {link_address.IFUPDOWN}\n"
     assert settled(fake)
 
 
 def test_a_right_definition_that_is_down_is_only_brought_up(tmp_path: Path) -> None:
     fake = machine_with(tmp_path).put(
-        network.INTERFACES,
+        link_address.INTERFACES,
         f"{DEBIANS}auto eth1\niface eth1 inet static\n"
         "  address 10.0.3.251\n  netmask 255.255.255.0\n",
     )
     fake.on("ifup --force eth1", gives(fake, "10.0.3.251/24"))
-    assert walk(fake, network.actions(SITE, fake)) == ["set eth1's address"]
-    assert not fake.exists(network.IFUPDOWN)
+    assert walk(fake, link_address.actions(SITE, fake)) == ["set eth1's address"]
+    assert not fake.exists(link_address.IFUPDOWN)
 
 
-@pytest.mark.parametrize("place", [network.INTERFACES, "/etc/network/interfaces.d/eth1"])
+@pytest.mark.parametrize("place", [link_address.INTERFACES, "/etc/network/interfaces.d/eth1"])
 @pytest.mark.parametrize("stanza", [
     "iface eth1 inet dhcp\n",
     "iface eth1 inet static\n  address 10.0.3.25\n  netmask 255.255.255.0\n",
@@ -196,9 +198,9 @@ def test_a_right_definition_that_is_down_is_only_brought_up(tmp_path: Path) -> N
 def test_another_definition_of_the_nic_is_refused(
     tmp_path: Path, place: str, stanza: str
 ) -> None:
-    fake = machine_with(tmp_path).installed("ifup").put(network.INTERFACES, DEBIANS)
+    fake = machine_with(tmp_path).installed("ifup").put(link_address.INTERFACES, DEBIANS)
     fake.put(place, (fake.read(place) or "") + stanza)
-    [action] = network.actions(SITE, fake)
+    [action] = link_address.actions(SITE, fake)
     assert "CANNOT" in action.preview(fake)
     with pytest.raises(Trouble, match=place) as trouble:
         action.do(fake, silent)
@@ -208,7 +210,7 @@ def test_another_definition_of_the_nic_is_refused(
 
 def test_where_nothing_rules_the_mend_is_told(tmp_path: Path) -> None:
     fake = machine_with(tmp_path)
-    [action] = network.actions(SITE, fake)
+    [action] = link_address.actions(SITE, fake)
     assert not action.is_done(fake)
     with pytest.raises(Trouble, match="neither NetworkManager") as trouble:
         action.do(fake, silent)
@@ -217,7 +219,7 @@ def test_where_nothing_rules_the_mend_is_told(tmp_path: Path) -> None:
 
 def test_an_address_that_does_not_come_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     fake = machine_with(tmp_path, "systemd-networkd.service").on("networkctl")
-    *_, wait = network.actions(SITE, fake)
+    *_, wait = link_address.actions(SITE, fake)
     with pytest.raises(Trouble, match="eth1 has no address"):
         wait.do(fake, silent)
-    assert network.ADDRESS_SECONDS <= fake.clock <= network.ADDRESS_SECONDS + 1
+    assert link_address.ADDRESS_SECONDS <= fake.clock <= link_address.ADDRESS_SECONDS + 1

@@ -11,18 +11,20 @@ from typing import Any
 
 import pytest
 
-from asha.agents import sark_data
-from asha.bootstrap import agreement, disks, live, nics, preflight
-from asha.bootstrap.disks import Disk
-from asha.bootstrap.facts import MARKER, Facts
-from asha.bootstrap.finding import Finding
-from asha.bootstrap.nics import Address, Nic
+from asha.bootstrap.host import data_directories, disks, nics
+from asha.bootstrap.host.disks import Disk
+from asha.bootstrap.host.facts import MARKER, Facts
+from asha.bootstrap.host.nics import Address, Nic
+from asha.bootstrap.preflight import checks as checks_preflight
+from asha.bootstrap.preflight import peer
+from asha.bootstrap.preflight.report import Finding
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import drbd
 from asha.cluster import site as conf
 from asha.cluster.site import Site
 from asha.commands import check
 from asha.conf import values_of
+from asha.data import PATHS
 from asha.trouble import Trouble
 
 SITE = """PRIMARY=true
@@ -89,7 +91,7 @@ class Preflight:
         self.conf |= {"BNODELAN": "192.168.1.12"}
 
     def look(self) -> list[Finding]:
-        return preflight.look(self.machine, self.site, self.facts, self.other)
+        return checks_preflight.look(self.machine, self.site, self.facts, self.other)
 
     def told(self) -> list[Finding]:
         """All but the warning that there always is."""
@@ -104,7 +106,7 @@ class Preflight:
 def flight(
     tmp_path: Path, wire: dict[str, str], disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> Preflight:
-    monkeypatch.setattr(live, "directories", lambda machine: [])
+    monkeypatch.setattr(data_directories, "directories", lambda machine: [])
     machine = FakeMachine(tmp_path, {"getent": Outcome(code=2), "ss": "", "dpkg-query": "",
                                      "modinfo": "", "ip": "[]"}).absent("asterisk")
     machine.installed("gdb")
@@ -306,7 +308,7 @@ def test_on_the_second_only_the_first_may_have_the_virtual_address(
     flight: Preflight, wire: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flight.be_second()
-    monkeypatch.setattr(agreement, "compare", lambda own, other: [])
+    monkeypatch.setattr(peer, "compare", lambda own, other: [])
     wire["192.168.1.90"] = "52:54:00:00:00:aa"
     flight.other = {"macs": ["52:54:00:00:00:aa"]}
     assert flight.told() == []
@@ -464,7 +466,9 @@ def test_a_node_of_the_cluster_is_left_alone(
 def test_live_data_and_a_fifth_must_fit(
     flight: Preflight, disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "directories", lambda machine: [SimpleNamespace(place="/etc")])
+    monkeypatch.setattr(
+        data_directories, "directories", lambda machine: [SimpleNamespace(place="/etc")]
+    )
     flight.machine.on("du", f"1\t/etc\n{10 * GB}\ttotal\n")
     disk.be = Disk("/dev/sda5", 12 * GB)
     assert flight.told() == []
@@ -480,7 +484,9 @@ def test_live_data_that_takes_too_long_to_measure(
     def slow(argv: tuple[str, ...], stdin: str | None) -> Outcome:
         raise Trouble("du did not end within 120.0 s")
 
-    monkeypatch.setattr(live, "directories", lambda machine: [SimpleNamespace(place="/etc")])
+    monkeypatch.setattr(
+        data_directories, "directories", lambda machine: [SimpleNamespace(place="/etc")]
+    )
     flight.machine.on("du", slow)
     finding = flight.alone()
     assert (finding.severity, "could not be measured" in finding.what) == ("warning", True)
@@ -490,7 +496,7 @@ def test_directories_that_cannot_move(flight: Preflight, monkeypatch: pytest.Mon
     def refuse(machine: object) -> list[object]:
         raise Trouble("a disk is mounted inside /opt/sark/media", "unmount it")
 
-    monkeypatch.setattr(live, "directories", refuse)
+    monkeypatch.setattr(data_directories, "directories", refuse)
     assert flight.alone() == Finding("error", "a disk is mounted inside /opt/sark/media",
                                      "unmount it")
     flight.facts = replace(flight.facts, owned=True)
@@ -513,8 +519,8 @@ def test_a_check_that_fails_is_a_finding(flight: Preflight) -> None:
     def unreadable(look: object) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    checks = (preflight.Check("one", broken), preflight.Check("two", unreadable))
-    found = preflight.look(flight.machine, flight.site, flight.facts, None, checks)
+    checks = (checks_preflight.Check("one", broken), checks_preflight.Check("two", unreadable))
+    found = checks_preflight.look(flight.machine, flight.site, flight.facts, None, checks)
     assert [(one.severity, one.what.partition(":")[0]) for one in found] == [
         ("error", "one"), ("warning", "two could not be looked at")]
 
@@ -528,7 +534,7 @@ def test_elsewhere_only_the_file_is_looked_at(flight: Preflight) -> None:
     findings, left_out = check.look(machine, flight.site, elsewhere=True)
     assert [FENCING in one.what for one in findings] == [True]
     assert "the partition for the store" in left_out
-    assert len(left_out) == len(preflight.CHECKS) - 2
+    assert len(left_out) == len(checks_preflight.CHECKS) - 2
     assert machine.lines == ["uname -n"]
 
 
@@ -575,8 +581,8 @@ def test_the_paths_are_the_agents(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     machine = FakeMachine(tmp_path, {"du": "5\ttotal\n"})
     machine.put("/usr/share/asterisk/sounds/hello.gsm")
     machine.put("/proc/self/mountinfo")
-    assert "/usr/share/asterisk" in sark_data.PATHS
-    from asha.bootstrap import checks_storage
+    assert "/usr/share/asterisk" in PATHS
+    from asha.bootstrap.preflight import storage
 
-    assert checks_storage.live_bytes(machine) == 5
+    assert storage.live_bytes(machine) == 5
     assert machine.lines[0].endswith("/usr/share/asterisk")

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from asha.bootstrap import disks, facts, interview, nics
-from asha.bootstrap.asking import Asking
-from asha.bootstrap.disks import Disk
-from asha.bootstrap.facts import MARKER, Facts
-from asha.bootstrap.nics import Address, Nic
-from asha.bootstrap.questions import QUESTIONS
+from asha.bootstrap.configure import interview
+from asha.bootstrap.configure.context import Asking
+from asha.bootstrap.configure.questions import QUESTIONS
+from asha.bootstrap.host import disks, facts, nics
+from asha.bootstrap.host.disks import Disk
+from asha.bootstrap.host.facts import MARKER, Facts
+from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.testing import FakeMachine
 from asha.cluster import site as conf
 from asha.commands import configure

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import resources, store
 from asha.bootstrap.action import Action
-from asha.bootstrap.facts import MARKER
+from asha.bootstrap.host.facts import MARKER
+from asha.bootstrap.steps import drbd
+from asha.bootstrap.steps import pacemaker as pacemaker_step
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import cib
 from asha.cluster.site import Peer, Relay, Site
@@ -42,14 +43,14 @@ class Pacemaker:
     def __init__(self, tmp_path: Path) -> None:
         self.fake = fake = FakeMachine(tmp_path)
         self.loaded = False
-        self.ready = {name: float(second) for second, name in enumerate(resources.AWAITED, 1)}
+        self.ready = {name: float(second) for second, name in enumerate(pacemaker_step.AWAITED, 1)}
         self.failures: dict[str, str] = {}
         self.busy_until = 0.0
         self.standby = False
         self.joined_at = 0.0
         self.relay = False
         self.down_until = 0.0
-        fake.put(store.NEW, "/dev/sda5\n").put(MARKER)
+        fake.put(drbd.NEW, "/dev/sda5\n").put(MARKER)
         fake.on("cibadmin --query", "<cib/>")
         fake.on(
             "cibadmin --query --xpath",
@@ -115,11 +116,11 @@ def pacemaker(tmp_path: Path) -> Pacemaker:
 
 
 def first(pacemaker: Pacemaker, site: Site = SITE) -> list[str]:
-    return pacemaker.install(resources.actions(site, pacemaker.fake))
+    return pacemaker.install(pacemaker_step.actions(site, pacemaker.fake))
 
 
 def second(pacemaker: Pacemaker, site: Site = SECOND) -> list[str]:
-    return pacemaker.install(resources.joined_actions(site, pacemaker.fake))
+    return pacemaker.install(pacemaker_step.joined_actions(site, pacemaker.fake))
 
 
 def test_the_first_node_loads_it_and_waits_for_all_of_it(pacemaker: Pacemaker) -> None:
@@ -127,7 +128,7 @@ def test_the_first_node_loads_it_and_waits_for_all_of_it(pacemaker: Pacemaker) -
     assert pacemaker.loaded
     assert pacemaker.fake.clock >= max(pacemaker.ready.values())
     # From now on nothing may be forced on the disk.
-    assert not pacemaker.fake.exists(store.NEW)
+    assert not pacemaker.fake.exists(drbd.NEW)
     assert first(pacemaker) == []
 
 
@@ -140,13 +141,13 @@ def test_nothing_is_loaded_beside_what_systemd_runs(pacemaker: Pacemaker) -> Non
 
 def test_what_is_awaited_are_resources_of_the_configuration() -> None:
     text = cib.render(SITE)
-    assert all(f"primitive {name} " in text for name in resources.AWAITED)
-    assert f"primitive {resources.RELAY} " in cib.render(SECOND)
+    assert all(f"primitive {name} " in text for name in pacemaker_step.AWAITED)
+    assert f"primitive {pacemaker_step.RELAY} " in cib.render(SECOND)
 
 
 def test_it_is_said_what_is_waited_for(pacemaker: Pacemaker) -> None:
     said: list[str] = []
-    for action in resources.actions(SITE, pacemaker.fake)[:2]:
+    for action in pacemaker_step.actions(SITE, pacemaker.fake)[:2]:
         action.do(pacemaker.fake, said.append)
     assert said[0].startswith("waiting for the replicated disk, the store's file system")
     assert said[-1].startswith("waiting for Apache (")
@@ -171,14 +172,14 @@ def test_what_failed_and_is_given_up_is_told_with_its_reason(pacemaker: Pacemake
         first(pacemaker)
     assert pacemaker.fake.clock < 60
     # The cluster does not have everything: what is on the disk is still only here.
-    assert pacemaker.fake.exists(store.NEW)
+    assert pacemaker.fake.exists(drbd.NEW)
 
 
 def test_what_never_starts_and_never_fails_has_an_end(pacemaker: Pacemaker) -> None:
     pacemaker.ready["p_asterisk"] = 1e9
     with pytest.raises(Trouble, match="still no Asterisk"):
         first(pacemaker)
-    assert resources.START_SECONDS <= pacemaker.fake.clock <= resources.START_SECONDS + 2
+    assert pacemaker_step.START_SECONDS <= pacemaker.fake.clock <= pacemaker_step.START_SECONDS + 2
 
 
 def test_a_pacemaker_that_does_not_answer_for_a_moment(pacemaker: Pacemaker) -> None:
@@ -197,7 +198,7 @@ def test_the_second_node_waits_for_its_disk_and_adds_its_relay(pacemaker: Pacema
     second(pacemaker)
     assert pacemaker.fake.clock >= 7.0
     assert pacemaker.relay
-    assert not pacemaker.fake.exists(store.NEW)
+    assert not pacemaker.fake.exists(drbd.NEW)
     assert second(pacemaker) == []
 
 
@@ -213,7 +214,7 @@ def test_the_second_node_loads_nothing_where_the_relay_is_there_or_elsewhere(
 
 def test_a_second_node_in_standby_has_joined(pacemaker: Pacemaker) -> None:
     pacemaker.loaded = pacemaker.standby = pacemaker.relay = True
-    pacemaker.fake.remove(store.NEW)
+    pacemaker.fake.remove(drbd.NEW)
     assert second(pacemaker) == []
 
 

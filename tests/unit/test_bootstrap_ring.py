@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import ring
-from asha.bootstrap.facts import MARKER
+from asha.bootstrap.host.facts import MARKER
+from asha.bootstrap.steps import corosync as corosync_step
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
@@ -61,8 +61,8 @@ class Cluster:
         self.told = ""
         self.started = 0.0
         fake.put(corosync.CONF, DEBIANS)
-        fake.put(f"{ring.CIB}/cib.xml", '<cib><node id="1" uname="node1"/></cib>')
-        fake.put(f"{ring.CIB}/cib-1.raw").put(f"{ring.RINGS}/ringid_1")
+        fake.put(f"{corosync_step.CIB}/cib.xml", '<cib><node id="1" uname="node1"/></cib>')
+        fake.put(f"{corosync_step.CIB}/cib-1.raw").put(f"{corosync_step.RINGS}/ringid_1")
         fake.on("systemctl", self._systemctl)
         fake.on("crm_node -p", lambda argv, stdin: Outcome("crm1 \n"))
         fake.on("crmadmin --dc_lookup", lambda argv, stdin: (
@@ -103,7 +103,10 @@ class Cluster:
 
     def install(self, site: Site = SITE) -> list[str]:
         done = []
-        for action in [*ring.reset_actions(site), *ring.actions(site, self.fake, SECRET)]:
+        for action in [
+            *corosync_step.reset_actions(site),
+            *corosync_step.actions(site, self.fake, SECRET),
+        ]:
             if not action.is_done(self.fake):
                 action.do(self.fake, silent)
                 assert action.is_done(self.fake)
@@ -122,12 +125,12 @@ def test_the_first_node_is_a_cluster_of_its_own(cluster: Cluster) -> None:
     assert fake.read(corosync.CONF) == corosync.render(SITE, joined=False)
     assert fake.read(corosync.AUTHKEY) == SECRET.corosync_authkey()
     assert fake.path(corosync.AUTHKEY).stat().st_mode & 0o777 == 0o400
-    assert fake.read(f"{ring.CIB}/cib.xml") == "<cib/>"
-    assert fake.owners[f"{ring.CIB}/cib.xml"] == ("hacluster", "haclient")
+    assert fake.read(f"{corosync_step.CIB}/cib.xml") == "<cib/>"
+    assert fake.owners[f"{corosync_step.CIB}/cib.xml"] == ("hacluster", "haclient")
     assert fake.ran("crm_attribute --type")
     assert cluster.told == SECRET.key_id()
-    assert not fake.exists(f"{ring.CIB}/cib-1.raw")
-    assert not fake.exists(f"{ring.RINGS}/ringid_1")
+    assert not fake.exists(f"{corosync_step.CIB}/cib-1.raw")
+    assert not fake.exists(f"{corosync_step.RINGS}/ringid_1")
     assert fake.lines.index("systemctl stop pacemaker.service corosync.service") < (
         fake.lines.index("systemctl start corosync.service pacemaker.service"))
     assert cluster.enabled == {"corosync.service", "pacemaker.service", "asha-join.service"}
@@ -138,7 +141,7 @@ def test_the_first_node_is_a_cluster_of_its_own(cluster: Cluster) -> None:
 
 def test_the_key_is_never_shown(cluster: Cluster) -> None:
     shown = "".join(action.preview(cluster.fake) + action.script()
-                    for action in ring.actions(SITE, cluster.fake, SECRET))
+                    for action in corosync_step.actions(SITE, cluster.fake, SECRET))
     assert SECRET.corosync_authkey() not in shown
 
 
@@ -154,7 +157,7 @@ def test_the_file_of_two_nodes_is_never_made_one_of_one(cluster: Cluster) -> Non
 
 
 def test_the_second_node_leaves_the_file_to_the_join(cluster: Cluster) -> None:
-    [reset] = ring.reset_actions(SECOND)
+    [reset] = corosync_step.reset_actions(SECOND)
     reset.do(cluster.fake, silent)
     assert reset.is_done(cluster.fake)
     assert cluster.active == set()
@@ -170,44 +173,46 @@ def test_the_second_node_leaves_the_file_to_the_join(cluster: Cluster) -> None:
     assert cluster.fake.read(corosync.CONF) == joined
     assert cluster.active >= {"corosync.service", "pacemaker.service"}
     # The first node's configuration is the one that counts.
-    assert not cluster.fake.exists(f"{ring.CIB}/cib.xml")
+    assert not cluster.fake.exists(f"{corosync_step.CIB}/cib.xml")
 
 
 def test_a_reset_that_was_cut_off_is_done_again(cluster: Cluster) -> None:
-    [reset] = ring.reset_actions(SITE)
-    cluster.fake.path(f"{ring.CIB}/cib.xml").unlink()
+    [reset] = corosync_step.reset_actions(SITE)
+    cluster.fake.path(f"{corosync_step.CIB}/cib.xml").unlink()
     assert not reset.is_done(cluster.fake)
     reset.do(cluster.fake, silent)
-    assert not cluster.fake.exists(f"{ring.CIB}/cib-1.raw")
+    assert not cluster.fake.exists(f"{corosync_step.CIB}/cib-1.raw")
 
 
 def test_another_cluster_of_the_customers_is_not_destroyed(cluster: Cluster) -> None:
-    cluster.fake.put(f"{ring.CIB}/cib.xml", '<cib><primitive id="p_web" class="ocf"/></cib>')
+    cluster.fake.put(
+        f"{corosync_step.CIB}/cib.xml", '<cib><primitive id="p_web" class="ocf"/></cib>'
+    )
     with pytest.raises(Trouble, match="node of another cluster"):
         cluster.install()
-    assert cluster.fake.exists(f"{ring.CIB}/cib.xml")
+    assert cluster.fake.exists(f"{corosync_step.CIB}/cib.xml")
     assert not cluster.fake.ran("systemctl stop")
 
 
 def test_our_own_cluster_is_never_reset(cluster: Cluster) -> None:
     cluster.install()
-    cluster.fake.put(f"{ring.CIB}/cib.xml", '<cib><primitive id="p_asterisk"/></cib>')
+    cluster.fake.put(f"{corosync_step.CIB}/cib.xml", '<cib><primitive id="p_asterisk"/></cib>')
     cluster.active.clear()  # as after a reboot with nothing started yet
-    [reset] = ring.reset_actions(SITE)
+    [reset] = corosync_step.reset_actions(SITE)
     assert reset.is_done(cluster.fake)
 
 
 def test_no_dc_is_told_with_the_logs(cluster: Cluster) -> None:
     cluster.dc_after = 10000.0
     said: list[str] = []
-    start = next(action for action in ring.actions(SITE, cluster.fake, SECRET)
+    start = next(action for action in corosync_step.actions(SITE, cluster.fake, SECRET)
                  if action.title == "start Corosync and Pacemaker")
     cluster.fake.put(corosync.CONF, corosync.render(SITE, joined=False))
     with pytest.raises(Trouble, match="still waiting for a coordinator") as trouble:
         start.do(cluster.fake, said.append)
     assert "journalctl" in trouble.value.mend
     assert "waiting for a coordinator (DC) (24 s)" in said
-    assert cluster.fake.clock <= ring.DC_SECONDS + 5
+    assert cluster.fake.clock <= corosync_step.DC_SECONDS + 5
 
 
 def test_daemons_that_do_not_start_are_told_with_the_logs(cluster: Cluster) -> None:

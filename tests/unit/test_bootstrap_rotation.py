@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from asha.bootstrap import accounts, ami, rotation
+from asha.bootstrap.join import accounts, rotation
+from asha.bootstrap.steps import asterisk
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync, drbd, generation
 from asha.cluster import secret as secrets
@@ -61,7 +62,7 @@ class Node(FakeMachine):
         self.put(corosync.AUTHKEY, OLD.corosync_authkey(), 0o400)
         self.put(corosync.CONF, corosync.render(self.site, joined=True))
         self.put(drbd.CONF, drbd.render(self.site, OLD, "9.2.0"), 0o600)
-        self.put(ami.SECRET_FILE, ami.own_text(OLD), 0o600)
+        self.put(asterisk.SECRET_FILE, asterisk.own_text(OLD), 0o600)
         self.heard_by = OLD.corosync_authkey()
         self.drbd_secret = OLD.drbd()
         self.on("modinfo", "9.2.0").on("drbdsetup status", Outcome(code=10))
@@ -119,13 +120,13 @@ class Pair:
             self.nodes[name] = Node(root / name, name, self)
         node = self.nodes[active]
         node.put("/etc/asterisk/manager.conf", "[general]\nenabled=yes\n#include asha_manager.conf")
-        node.put("/etc/asterisk/asha_manager.conf", ami.HEADER + ami.ACCOUNT_TEXT.format(
-            user=ami.user(OLD), secret=OLD.ami()))
+        node.put("/etc/asterisk/asha_manager.conf", asterisk.HEADER + asterisk.ACCOUNT_TEXT.format(
+            user=asterisk.user(OLD), secret=OLD.ami()))
         self.asterisk.read(node.read("/etc/asterisk/asha_manager.conf") or "")
 
     def moment(self) -> None:
         for node in self.nodes.values():
-            said = dict(line.split("=") for line in (node.read(ami.SECRET_FILE) or "").split())
+            said = dict(line.split("=") for line in (node.read(asterisk.SECRET_FILE) or "").split())
             assert said["user"] in self.asterisk.known, "a monitor would be refused"
             on_disk = self.nodes[self.active].read("/etc/asterisk/asha_manager.conf") or ""
             assert f"[{said['user']}]" in on_disk, "a monitor would be refused after a fail-over"
@@ -164,9 +165,9 @@ class Pair:
             assert rotation.is_applied(node, NEW)
             assert node.heard_by == NEW.corosync_authkey()
             assert node.drbd_secret == NEW.drbd()
-            for path in (secrets.PATH, ami.SECRET_FILE, drbd.CONF, corosync.AUTHKEY):
+            for path in (secrets.PATH, asterisk.SECRET_FILE, drbd.CONF, corosync.AUTHKEY):
                 assert node.path(path).stat().st_mode & 0o077 == 0
-        assert self.asterisk.known == {ami.user(NEW)}
+        assert self.asterisk.known == {asterisk.user(NEW)}
 
     def begin(self) -> None:
         for node in self.nodes.values():
@@ -287,11 +288,13 @@ def test_an_account_that_asterisk_does_not_take(make: Callable[[str], Pair],
     pair = make("crm1")
     pair.begin()
     monkeypatch.setattr(accounts, "login_problem", lambda who: "refused")
-    with pytest.raises(Trouble, match=f"the new account {ami.user(NEW)}: refused"):
+    with pytest.raises(Trouble, match=f"the new account {asterisk.user(NEW)}: refused"):
         pair.walk("crm1")
     # The old ones are in use as before.
-    assert all(node.read(ami.SECRET_FILE) == ami.own_text(OLD) for node in pair.nodes.values())
-    assert ami.user(OLD) in pair.asterisk.known
+    assert all(
+        node.read(asterisk.SECRET_FILE) == asterisk.own_text(OLD) for node in pair.nodes.values()
+    )
+    assert asterisk.user(OLD) in pair.asterisk.known
 
 
 def test_only_what_a_node_has_is_applied(make: Callable[[str], Pair]) -> None:
@@ -339,26 +342,26 @@ def test_a_manager_file_that_sark_wrote_anew_gets_our_line(make: Callable[[str],
     assert node.read("/etc/asterisk/manager.conf") == (
         "[general]\nenabled=yes\n#include asha_manager.conf\n")
     text = node.read("/etc/asterisk/asha_manager.conf") or ""
-    assert text.count(f"[{ami.user(NEW)}]") == text.count(f"[{ami.user(OLD)}]") == 1
+    assert text.count(f"[{asterisk.user(NEW)}]") == text.count(f"[{asterisk.user(OLD)}]") == 1
     assert node.path("/etc/asterisk/asha_manager.conf").stat().st_mode & 0o777 == 0o640
 
 
 def test_what_switches_the_manager_on_stays(make: Callable[[str], Pair]) -> None:
     node = make("crm1").nodes["crm1"]
-    enable = ami.ENABLE_TEXT.format(add="(+)")
-    node.put("/etc/asterisk/asha_manager.conf", ami.HEADER + enable
-             + ami.ACCOUNT_TEXT.format(user="asha", secret=OLD.ami()))
+    enable = asterisk.ENABLE_TEXT.format(add="(+)")
+    node.put("/etc/asterisk/asha_manager.conf", asterisk.HEADER + enable
+             + asterisk.ACCOUNT_TEXT.format(user="asha", secret=OLD.ami()))
     # As an earlier release has named it, on both nodes.
     node.pair.asterisk.known.add("asha")
     for one in node.pair.nodes.values():
-        one.put(ami.SECRET_FILE, f"user=asha\nsecret={OLD.ami()}\n", 0o600)
+        one.put(asterisk.SECRET_FILE, f"user=asha\nsecret={OLD.ami()}\n", 0o600)
     accounts.add(node, NEW)
     for one in node.pair.nodes.values():
-        one.put(ami.SECRET_FILE, ami.own_text(NEW), 0o600)
+        one.put(asterisk.SECRET_FILE, asterisk.own_text(NEW), 0o600)
     accounts.drop_others(node, NEW)
     text = node.read("/etc/asterisk/asha_manager.conf") or ""
-    assert text == ami.HEADER + enable + ami.ACCOUNT_TEXT.format(
-        user=ami.user(NEW), secret=NEW.ami())
+    assert text == asterisk.HEADER + enable + asterisk.ACCOUNT_TEXT.format(
+        user=asterisk.user(NEW), secret=NEW.ami())
 
 
 def test_a_link_in_asterisks_directory_is_not_followed(make: Callable[[str], Pair]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import copy, sark
+from asha.bootstrap.steps import data, sark
 from asha.rootwork import Directory
 from asha.trouble import Trouble
 from tests.unit.bootstrap_customer import Customer, customer, site
@@ -122,7 +122,7 @@ def test_what_is_no_database_is_told(tmp_path: Path) -> None:
 def test_the_copy_is_changed_and_never_the_original(customer: Customer) -> None:
     (action,) = sark.actions(site(), customer)
     assert not action.is_done(customer)
-    for one in copy.actions(site(), customer):
+    for one in data.actions(site(), customer):
         one.do(customer, customer.say)
     make(customer.path("/drbd/opt/sark/db/sark.rdonly.db"), COLUMNS)
     assert not action.is_done(customer)
@@ -136,7 +136,7 @@ def test_the_copy_is_changed_and_never_the_original(customer: Customer) -> None:
 def test_flags_of_an_earlier_copy_do_not_count(customer: Customer) -> None:
     """The next copy overwrites them."""
     (action,) = sark.actions(site(), customer)
-    for one in copy.actions(site(), customer):
+    for one in data.actions(site(), customer):
         one.do(customer, customer.say)
     action.do(customer, customer.say)
     customer.remove("/var/lib/asha/handover.json")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import services
-from asha.bootstrap.facts import MARKER
+from asha.bootstrap.host.facts import MARKER
+from asha.bootstrap.steps import systemd
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync
 from asha.cluster.site import Peer, Site
@@ -93,12 +93,12 @@ class Debian:
         return Outcome()
 
     def _enable_conf(self) -> Outcome:
-        self.fake.put(services.STATUS_ENABLED, self.fake.read(services.STATUS_CONF) or "")
+        self.fake.put(systemd.STATUS_ENABLED, self.fake.read(systemd.STATUS_CONF) or "")
         return Outcome()
 
     def install(self) -> list[str]:
         done = []
-        for action in services.actions(SITE, self.fake):
+        for action in systemd.actions(SITE, self.fake):
             if not action.is_done(self.fake):
                 action.do(self.fake, silent)
                 assert action.is_done(self.fake)
@@ -152,9 +152,9 @@ def test_debians_apache_needs_nothing_but_mod_status(tmp_path: Path) -> None:
     debian = Debian(tmp_path, "apache2.service", apache_runs=True)
     done = debian.install()
     assert "Apache's mod_status on" in done
-    assert not debian.fake.exists(services.STATUS_CONF)
+    assert not debian.fake.exists(systemd.STATUS_CONF)
     assert debian.install() == []
-    assert f'statusurl="{services.STATUS_URL}"' in (REPOSITORY / "cib/asha.crm").read_text()
+    assert f'statusurl="{systemd.STATUS_URL}"' in (REPOSITORY / "cib/asha.crm").read_text()
 
 
 @pytest.mark.parametrize("extra", [
@@ -170,10 +170,10 @@ def test_a_site_that_takes_everything_does_not_get_the_monitors_question(
     debian = Debian(tmp_path, "apache2.service")
     debian.fake.put("/etc/apache2/sites-enabled/sark.conf", extra)
     debian.install()
-    text = debian.fake.read(services.STATUS_CONF) or ""
+    text = debian.fake.read(systemd.STATUS_CONF) or ""
     assert "<VirtualHost 127.0.0.1:80>" in text
     assert "Listen" not in text
-    assert debian.fake.exists(services.STATUS_ENABLED)
+    assert debian.fake.exists(systemd.STATUS_ENABLED)
     assert debian.install() == []
 
 
@@ -190,7 +190,7 @@ def test_an_apache_without_port_80_listens_on_the_loopback(
     debian = Debian(tmp_path, "apache2.service")
     debian.fake.put("/etc/apache2/ports.conf", ports)
     debian.install()
-    text = debian.fake.read(services.STATUS_CONF) or ""
+    text = debian.fake.read(systemd.STATUS_CONF) or ""
     assert bool(re.search("^Listen 127.0.0.1:80$", text, re.MULTILINE)) == own
 
 
@@ -199,7 +199,7 @@ def test_an_apache_that_does_not_answer_is_told_of(tmp_path: Path) -> None:
     debian.fake.on("curl", Outcome(code=7, err="refused"))
     with pytest.raises(Trouble, match="does not answer"):
         debian.install()
-    assert debian.fake.clock >= services.ANSWER_SECONDS
+    assert debian.fake.clock >= systemd.ANSWER_SECONDS
 
 
 def test_an_apache_whose_configuration_is_broken_is_not_restarted(tmp_path: Path) -> None:

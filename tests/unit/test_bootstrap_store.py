@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import store
 from asha.bootstrap.action import Write
+from asha.bootstrap.steps import drbd as drbd_step
 from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import drbd
 from asha.cluster.secret import Secret
@@ -89,7 +89,9 @@ class Disk:
 
     def _create(self) -> Outcome:
         assert not self.metadata, "the metadata would be written over"
-        assert self.fake.exists(store.NEW), "a power cut now would leave a disk nobody may force"
+        assert self.fake.exists(drbd_step.NEW), (
+            "a power cut now would leave a disk nobody may force"
+        )
         self.metadata = True
         return Outcome()
 
@@ -125,7 +127,7 @@ class Disk:
     def install(self, site: Site = SITE, stop_before: str = "") -> list[str]:
         """Do what is not done; the titles of that. ``stop_before`` is killed there."""
         done = []
-        for action in store.actions(site, self.fake, SECRET):
+        for action in drbd_step.actions(site, self.fake, SECRET):
             if not action.is_done(self.fake):
                 if stop_before and action.title.startswith(stop_before):
                     break
@@ -157,7 +159,7 @@ def test_the_second_node_gets_it_and_forces_nothing(disk: Disk) -> None:
 
 
 def test_the_resource_file_is_root_s_and_never_shown(disk: Disk) -> None:
-    [conf] = [action for action in store.actions(SITE, disk.fake, SECRET)
+    [conf] = [action for action in drbd_step.actions(SITE, disk.fake, SECRET)
               if isinstance(action, Write)]
     assert (conf.path, conf.mode, conf.secret) == (drbd.CONF, 0o600, True)
     assert SECRET.drbd() in conf.text
@@ -182,7 +184,7 @@ def test_a_partition_with_something_on_it_is_never_written_to(disk: Disk) -> Non
     with pytest.raises(Trouble, match="/dev/sda5 is not empty: ext4 and LVM2_member"):
         disk.install()
     assert not disk.metadata
-    assert not disk.fake.exists(store.NEW)
+    assert not disk.fake.exists(drbd_step.NEW)
 
 
 @pytest.mark.parametrize("stop", ["prepare", "start", "the store's", "make the store"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import writers
+from asha.bootstrap.host import processes
 from asha.ocf.child import name_of
 
 
@@ -26,7 +26,7 @@ def test_a_name_alone_stops_no_installation(
     shutil.copy("/usr/bin/sleep", program)
     with subprocess.Popen([str(program), "600"], user=uid, cwd="/") as child:
         try:
-            assert (child.pid in [one.pid for one in writers.daemons()]) is found
+            assert (child.pid in [one.pid for one in processes.daemons()]) is found
         finally:
             child.kill()
 

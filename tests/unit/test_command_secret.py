@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import accounts, facts, join, rotation
-from asha.bootstrap.join import WrongSecretThere
-from asha.bootstrap.wire import Body
+from asha.bootstrap.host import facts
+from asha.bootstrap.join import accounts, client, rotation
+from asha.bootstrap.join.client import WrongSecretThere
+from asha.bootstrap.join.protocol import Body
 from asha.cluster import corosync, generation
 from asha.cluster import secret as secrets
 from asha.cluster.secret import Secret
@@ -41,8 +42,8 @@ class Both:
         monkeypatch.setattr(command, "Machine", lambda: self.here)
         monkeypatch.setattr(command, "only_one", contextlib.nullcontext)
         monkeypatch.setattr(accounts, "login_problem", lambda who: "")
-        monkeypatch.setattr(join, "ask_secret", self._ask)
-        monkeypatch.setattr(join, "have_rotated", self._have)
+        monkeypatch.setattr(client, "ask_secret", self._ask)
+        monkeypatch.setattr(client, "have_rotated", self._have)
         self.type("")
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import fail2ban
+from asha.bootstrap.firewall import fail2ban
 from asha.bootstrap.testing import FakeMachine
 from asha.cluster.site import Peer, Site
 

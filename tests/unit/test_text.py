@@ -16,11 +16,12 @@ import pytest
 
 from asha import terminal
 from asha.asterisk.evidence import SUMMARY
-from asha.bootstrap import handover, writers
 from asha.bootstrap.action import Call, Step
 from asha.bootstrap.console import Console
-from asha.bootstrap.finding import error
+from asha.bootstrap.host import processes
 from asha.bootstrap.journal import JOURNAL, Journal
+from asha.bootstrap.preflight.report import error
+from asha.bootstrap.takeover import takeover
 from asha.bootstrap.testing import FakeMachine
 from asha.cli import main
 from asha.cluster import site as conf
@@ -77,7 +78,7 @@ def test_the_commands_write_through_the_terminal_module_alone() -> None:
     """Whoever adds a print() adds a way for an escape sequence: asha.terminal has none."""
     found = []
     places = [*(REPOSITORY / "asha/commands").glob("*.py"), REPOSITORY / "asha/cli.py",
-              *(REPOSITORY / "asha/bootstrap").glob("*.py"),
+              *(REPOSITORY / "asha/bootstrap").rglob("*.py"),
               *(REPOSITORY / "asha/relay").glob("*.py")]
     assert len(places) > 40
     for place in places:
@@ -301,7 +302,7 @@ def recovered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append("back")
         return True
 
-    monkeypatch.setattr(handover, "recover", fake)
+    monkeypatch.setattr(takeover, "recover", fake)
     return done
 
 
@@ -374,7 +375,7 @@ def test_a_file_whose_name_is_no_text_is_the_reason_and_no_traceback(
     try:
         assert held.stdout is not None
         held.stdout.readline()
-        [found] = [one for one in writers.find([str(tmp_path)]) if one.pid == held.pid]
+        [found] = [one for one in processes.find([str(tmp_path)]) if one.pid == held.pid]
     finally:
         held.communicate()
     console = Console(str(tmp_path / "log"))

@@ -1,0 +1,301 @@
+"""What the machine suggests as an answer, and what it has against one.
+
+A suggestion is "" where there is none. An objection is worded to follow the answer
+("is taken by another machine"), and "" where there is none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+
+from asha.bootstrap.configure.context import Asking, Choices, Values
+from asha.bootstrap.host import disks, nics
+from asha.bootstrap.host.nics import Nic
+from asha.bootstrap.preflight import storage
+from asha.cluster.site import KEYS
+from asha.data.space import size
+from asha.trouble import Trouble
+
+# The manual's: the first node's and the second's, on a link of their own.
+LINK_NETWORKS = ("10.0.3.0/24", "172.31.3.0/24", "192.168.253.0/24")
+FIRST_HOST, SECOND_HOST = 251, 252
+
+
+# Which node, which name.
+
+def role_default(asking: Asking) -> str:
+    return "second" if asking.values.get("PRIMARY") == "false" else "first"
+
+
+def role(asking: Asking, answer: str) -> Values:
+    return {"PRIMARY": "true" if answer == "first" else "false"}
+
+
+def own_name_problem(asking: Asking, answer: str) -> str:
+    if answer != asking.facts.name:
+        return f"is not this machine's name: uname -n says {asking.facts.name}"
+    return ""
+
+
+def other_name(asking: Asking) -> str:
+    """crm1 and crm2: the same with the next number, or the one before on the second."""
+    if known := asking.values.get(asking.other("NAME")):
+        return known
+    match = re.fullmatch(r"(.*?)(\d+)", asking.facts.name)
+    if not match:
+        return ""
+    number = int(match.group(2)) + (1 if asking.is_first else -1)
+    return f"{match.group(1)}{number:0{len(match.group(2))}d}" if number >= 0 else ""
+
+
+# NICs.
+
+def nic_count_default(asking: Asking) -> str:
+    if known := asking.values.get("USENIC1"):
+        return "1" if known == "false" else "2"
+    return "2" if len(asking.facts.nics) > 1 else "1"
+
+
+def nic_count(asking: Asking, answer: str) -> Values:
+    return {"USENIC1": "true" if answer == "2" else "false"}
+
+
+def nic_count_problem(asking: Asking, answer: str) -> str:
+    if answer == "2" and len(asking.facts.nics) < 2:
+        names = ", ".join(nic.name for nic in asking.facts.nics) or "none"
+        return (f"this machine has only {names}: put in a second NIC, or say 1 (for learning, "
+                "not for telephones)")
+    return ""
+
+
+def lan_nic(asking: Asking) -> str:
+    """The one towards the router; without a route the one that the virtual address fits,
+    or the only one with an address."""
+    known = asking.values.get("LANNIC", "")
+    if asking.facts.nic(known):
+        return known
+    if asking.facts.nic(asking.facts.route_nic):
+        return asking.facts.route_nic
+    virtual = asking.values.get("CLUSTERIP", "")
+    if is_address(virtual):
+        fitting = [nic.name for nic in asking.facts.nics if nic.in_network(virtual)]
+        if len(fitting) == 1:
+            return fitting[0]
+    addressed = [nic.name for nic in asking.facts.nics if nic.addresses]
+    return addressed[0] if len(addressed) == 1 else ""
+
+
+def link_nic(asking: Asking) -> str:
+    if asking.one_nic:
+        return asking.values.get("LANNIC", "")
+    known = asking.values.get("LINKNIC", "")
+    left = [nic for nic in asking.facts.nics if nic.name != asking.values.get("LANNIC")]
+    if any(nic.name == known for nic in left):
+        return known
+    bare = [nic for nic in left if not nic.addresses]
+    for group in (left, bare):
+        if len(group) == 1:
+            return group[0].name
+    return ""
+
+
+def link_nic_is_open(asking: Asking) -> bool:
+    return not asking.one_nic and not link_nic(asking)
+
+
+def nic_problem(asking: Asking, answer: str) -> str:
+    if asking.facts.nic(answer):
+        return ""
+    return f"is no NIC of this machine; it has {names(asking)}"
+
+
+def link_nic_problem(asking: Asking, answer: str) -> str:
+    if not asking.one_nic and answer == asking.values.get("LANNIC"):
+        return "is the LAN's: the cluster link needs a NIC of its own"
+    return nic_problem(asking, answer)
+
+
+def names(asking: Asking) -> str:
+    return ", ".join(nic.name for nic in asking.facts.nics) or "none"
+
+
+def nic_choices(asking: Asking) -> Choices:
+    return tuple((nic.name, about(nic)) for nic in asking.facts.nics)
+
+
+def about(nic: Nic) -> str:
+    addresses = ", ".join(f"{one.local}/{one.prefix}" for one in nic.addresses)
+    return addresses or ("no address" if nic.carrier else "no address, no cable")
+
+
+# Addresses.
+
+def virtual_default(asking: Asking) -> str:
+    return asking.values.get("CLUSTERIP", "")
+
+
+def virtual_problem(asking: Asking, answer: str) -> str:
+    nic = asking.lan()
+    if nic is None or not nic.addresses:
+        return ""
+    home = nic.in_network(answer)
+    if home is None:
+        return (f"is not in the LAN: {nic.name} has "
+                + ", ".join(f"{one.local}/{one.prefix}" for one in nic.addresses))
+    if asking.facts.owned:
+        return ""
+    if asking.facts.nic_with(answer):
+        return "is this machine's own address: choose a free one"
+    # The second node finds it in use, and rightly so: by the first.
+    mac = holder(nic, answer) if asking.is_first else ""
+    return f"is taken by another machine ({mac}): choose a free one" if mac else ""
+
+
+def holder(nic: Nic, address: str) -> str:
+    try:
+        return nics.who_has(nic, address) if nic.up else ""
+    except OSError:
+        return ""
+
+
+def lan_prefix(asking: Asking) -> str:
+    nic, virtual = asking.lan(), asking.values.get("CLUSTERIP", "")
+    home = nic.in_network(virtual) if nic and is_address(virtual) else None
+    return str(home.prefix) if home else asking.values.get("LANPREFIX", "24")
+
+
+def lan_prefix_is_open(asking: Asking) -> bool:
+    nic = asking.lan()
+    return nic is None or not nic.addresses
+
+
+def own_address(asking: Asking) -> str:
+    known = asking.values.get(asking.own("IP"), "")
+    link = asking.link()
+    present = [one.local for one in link.addresses
+               if not one.dynamic and one.local != asking.values.get("CLUSTERIP")] if link else []
+    if known and (known in present or not asking.one_nic):
+        return known
+    if present:
+        return present[0]
+    return "" if asking.one_nic else convention(asking)
+
+
+def convention(asking: Asking) -> str:
+    """The manual's 10.0.3.251 and .252, unless the LAN has that network."""
+    used = [one.network for nic in asking.facts.nics for one in nic.addresses]
+    host = FIRST_HOST if asking.is_first else SECOND_HOST
+    for text in LINK_NETWORKS:
+        network = ipaddress.IPv4Network(text)
+        if not any(network.overlaps(one) for one in used):
+            return str(network[host])
+    return ""
+
+
+def own_address_problem(asking: Asking, answer: str) -> str:
+    address = ipaddress.IPv4Address(answer)
+    link = asking.link()
+    if asking.one_nic and link and not link.holds(answer):
+        return f"is not on {link.name}: with one NIC it is this node's static LAN address"
+    for nic in asking.facts.nics:
+        if nic.name != asking.values.get("LINKNIC"):
+            for one in nic.addresses:
+                if one.local == answer:
+                    return f"is on {nic.name}, and the link's NIC is {asking.values['LINKNIC']}"
+                if address in one.network and not asking.one_nic:
+                    return (f"is in {nic.name}'s network {one.network}: "
+                            "the link needs a subnet of its own")
+    mac = holder(link, answer) if link else ""
+    return f"is taken by another machine ({mac})" if mac else ""
+
+
+def link_prefix(asking: Asking) -> str:
+    link = asking.link()
+    present = link.holds(asking.values.get(asking.own("IP"), "")) if link else None
+    return str(present.prefix) if present else asking.values.get("LINKPREFIX", "24")
+
+
+def other_address(asking: Asking) -> str:
+    """The next one, on the second node the one before."""
+    if known := asking.values.get(asking.other("IP")):
+        return known
+    own = asking.values.get(asking.own("IP"), "")
+    if asking.one_nic or not is_address(own):
+        return ""
+    home = ipaddress.IPv4Network((own, 24), strict=False)
+    other = ipaddress.IPv4Address(own) + (1 if asking.is_first else -1)
+    return str(other) if other in home and other not in (home[0], home[-1]) else ""
+
+
+def other_address_problem(asking: Asking, answer: str) -> str:
+    holder = asking.facts.nic_with(answer)
+    return f"is this machine's own, on {holder.name}" if holder else ""
+
+
+def is_address(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# The disk.
+
+def device_default(asking: Asking) -> str:
+    known = asking.values.get("DRBDDEV", "")
+    free = asking.facts.free_disks
+    return known or (free[0].path if len(free) == 1 else "")
+
+
+def device_choices(asking: Asking) -> Choices:
+    return tuple((disk.path, f"free, {size(disk.size)}") for disk in asking.facts.free_disks)
+
+
+def device_problem(asking: Asking, answer: str) -> str:
+    if asking.facts.owned or not asking.facts.root:
+        return ""
+    try:
+        disk = disks.look_at(asking.machine, answer)
+    except Trouble as trouble:
+        return f"will not do: {trouble}"
+    ours = storage.is_ours(asking.machine, answer)
+    wrong = [finding.what for finding in storage.problems_of(disk, ours)]
+    return f"will not do: {'; '.join(wrong)}" if wrong else ""
+
+
+# Mail, and the line.
+
+def site_id(asking: Asking) -> str:
+    return asking.values.get("SITEID") or f"{asking.facts.name} cluster"
+
+
+def relay_default(asking: Asking) -> str:
+    if asking.values.get("RHINOSPF", "").upper() == "YES":
+        return "here"
+    return "there" if asking.values.get("RELAYNODE") == other(asking) else "none"
+
+
+def other(asking: Asking) -> str:
+    return asking.values.get(asking.other("NAME")) or "?"
+
+
+def relay(asking: Asking, answer: str) -> Values:
+    return {"RHINOSPF": "YES" if answer == "here" else "NO",
+            "RELAYNODE": other(asking) if answer == "there" else ""}
+
+
+def has_relay(asking: Asking) -> bool:
+    return asking.values.get("RHINOSPF") == "YES" or bool(asking.values.get("RELAYNODE"))
+
+
+def is_numato(asking: Asking) -> bool:
+    return has_relay(asking) and asking.values.get("RELAYDRIVER") == "numato"
+
+
+def kept(name: str) -> Callable[[Asking], str]:
+    """What asha.conf said before, or its own default."""
+    standard = next(key.default or "" for key in KEYS if key.name == name)
+    return lambda asking: asking.values.get(name) or standard

@@ -1,0 +1,89 @@
+"""The preflight: everything that stands in the way of an installation, at once.
+
+Each check is a small function that yields findings and changes nothing. The table
+says in which order, and which of them a configuration alone can answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from asha.bootstrap.host import facts
+from asha.bootstrap.host.facts import Facts
+from asha.bootstrap.preflight import network, peer, storage, system
+from asha.bootstrap.preflight.report import Finding, Look, error, warning
+from asha.cluster.site import Site
+from asha.machine import Machine
+from asha.trouble import Trouble
+
+
+@dataclass(frozen=True)
+class Check:
+    """``title`` is what is looked at, for a reader. ``anywhere``: also on another machine,
+    for it looks at asha.conf alone."""
+
+    title: str
+    look: Callable[[Look], Iterator[Finding]]
+    anywhere: bool = False
+
+
+def _agreement(look: Look) -> Iterator[Finding]:
+    if look.other is not None:
+        yield from peer.compare(facts.shared_facts(look.machine, look.site), look.other)
+
+
+CHECKS = (
+    Check("root", system.root),
+    Check("systemd", system.systemd),
+    Check("the node's name", system.node_name),
+    Check("the NICs", network.cards),
+    Check("the LAN and its prefix", network.lan),
+    Check("the virtual address", network.virtual_address),
+    Check("the cluster address", network.cluster_address),
+    Check("the other node", network.other_node),
+    Check("what the names resolve to", network.names),
+    Check("the ports", network.listeners),
+    Check("the partition for the store", storage.device),
+    Check("room for the live data", storage.room),
+    Check("the directories of the data", storage.places),
+    Check("other DRBD resources", storage.other_resources),
+    Check("programs and versions", system.programs),
+    Check("users and groups", system.accounts),
+    Check("the relay card", system.relay_card),
+    Check("the phone book", system.phone_book),
+    Check("other cluster managers", system.other_managers),
+    Check("the clock", system.clock),
+    Check("what the other node says of itself", _agreement),
+    Check("the second ring", network.second_ring),
+    Check("the number of NICs", network.one_nic, anywhere=True),
+    Check("who else is on the link", network.private_link),
+    Check("fencing", system.fencing, anywhere=True),
+)
+
+
+def look(
+    machine: Machine,
+    site: Site,
+    here: Facts,
+    other: dict[str, object] | None = None,
+    checks: Sequence[Check] = CHECKS,
+) -> list[Finding]:
+    """All findings, errors first. ``other``: what the other node said of itself
+    (facts.shared_facts, with "received", our time at which it came)."""
+    about = Look(machine, site, here, other)
+    findings: list[Finding] = []
+    for check in checks:
+        try:
+            findings += check.look(about)
+        except Trouble as trouble:
+            findings.append(error(f"{check.title}: {trouble}", trouble.mend))
+        except OSError as problem:
+            findings.append(warning(f"{check.title} could not be looked at: {problem}",
+                                    "run it again as root"))
+    return sorted(findings, key=lambda finding: finding.severity != "error")
+
+
+def apart_from_machine() -> tuple[Check, ...]:
+    """The checks that need no more than asha.conf."""
+    return tuple(check for check in CHECKS if check.anywhere)

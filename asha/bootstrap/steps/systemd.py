@@ -1,0 +1,158 @@
+"""Step 50: what keeps the services out of systemd's hands, and what their agents need.
+
+The drop-ins do nothing until the cluster has the services: they look for the marker
+that the hand-over writes. From then on neither a boot nor the upgrade of a package nor
+a socket starts a service that is the cluster's.
+"""
+
+from __future__ import annotations
+
+import re
+
+from asha.bootstrap.action import Action, Call, Run, Say, Write
+from asha.bootstrap.host import services
+from asha.bootstrap.host.data_directories import STORE
+from asha.bootstrap.host.facts import MARKER
+from asha.cluster.site import Site
+from asha.machine import Machine
+from asha.trouble import Trouble
+
+# What p_apache's monitor asks (cib/asha.crm).
+STATUS_URL = "http://127.0.0.1/server-status"
+STATUS_CONF = "/etc/apache2/conf-available/asha-status.conf"
+STATUS_ENABLED = "/etc/apache2/conf-enabled/asha-status.conf"
+LISTENS = re.compile(r"^\s*Listen\s+(\S+:)?80(\s|$)", re.MULTILINE | re.IGNORECASE)
+GOES_ELSEWHERE = re.compile(
+    r"^\s*(Redirect|RewriteRule|ProxyPass|AllowOverride\s+(?!None\b)\S)",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+RELOAD_SECONDS = 90.0
+ANSWER_SECONDS = 10.0
+
+
+def actions(site: Site, machine: Machine) -> list[Action]:
+    there = [unit.name for unit in services.states(machine, services.MANAGED)]
+    made: list[Action] = [_drop_in(name) for name in there]
+    if there:
+        made.append(Run(
+            title="have systemd read them",
+            argv=["systemctl", "daemon-reload"],
+            done=lambda machine: _are_read(machine, there),
+            timeout=RELOAD_SECONDS,
+        ))
+    if "apache2.service" in there:
+        made += _apache(machine)
+    return made
+
+
+def _drop_in_path(unit: str) -> str:
+    return f"/etc/systemd/system/{unit}.d/asha.conf"
+
+
+def _drop_in(unit: str) -> Write:
+    if unit in ("asterisk.service", "slapd.service"):
+        # The cluster starts these two through their units, once the store is mounted.
+        conditions = (f"ConditionPathExists=|!{MARKER}\n"
+                      f"ConditionPathIsMountPoint=|{STORE}\n")
+    else:
+        conditions = f"ConditionPathExists=!{MARKER}\n"
+    return Write(
+        _drop_in_path(unit),
+        "# Written by asha: once the cluster has the services, it alone starts them.\n"
+        f"[Unit]\n{conditions}",
+        why=f"keep {unit} to the cluster, once that has it",
+    )
+
+
+def _are_read(machine: Machine, names: list[str]) -> bool:
+    said = machine.says("systemctl", "show", "--property=DropInPaths,NeedDaemonReload", *names)
+    return "NeedDaemonReload=yes" not in said and all(
+        _drop_in_path(name) in said for name in names
+    )
+
+
+# Apache tells p_apache's monitor how it is.
+
+def _apache(machine: Machine) -> list[Action]:
+    made: list[Action] = [Run(
+        title="Apache's mod_status on",
+        argv=["a2enmod", "--quiet", "status"],
+        done=lambda machine: all(
+            machine.exists(f"/etc/apache2/mods-enabled/status.{end}") for end in ("load", "conf")
+        ),
+    )]
+    if text := _own_host(machine):
+        made += [
+            Write(STATUS_CONF, text, why="a virtual host that tells how Apache is"),
+            Run(
+                title="that virtual host on",
+                argv=["a2enconf", "--quiet", "asha-status"],
+                done=lambda machine: machine.exists(STATUS_ENABLED),
+            ),
+        ]
+    made.append(Call(
+        name="apache-status",
+        title=f"Apache answers at {STATUS_URL}",
+        what="where Apache runs: apache2ctl configtest, systemctl restart apache2\n"
+             f"then ask {STATUS_URL}",
+        work=_apache_status,
+        done=lambda machine: not _apache_runs(machine) or _answers(machine),
+    ))
+    return made
+
+
+def _own_host(machine: Machine) -> str:
+    """The virtual host that this Apache needs for it, "" where Debian's own answer.
+
+    A site that redirects, rewrites or hands on what comes to port 80 would do so with
+    the monitor's question as well; and SARK's panel may have another port altogether.
+    """
+    texts = [
+        text
+        for pattern in ("apache2.conf", "ports.conf", "conf-enabled/*.conf",
+                        "sites-enabled/*.conf")
+        # by name: in root's /etc/apache2
+        for place in sorted(machine.path("/etc/apache2").glob(pattern))
+        if (inside := "/" + str(place.relative_to(machine.root))) != STATUS_ENABLED
+        and (text := machine.read(inside))
+    ]
+    is_open = any(LISTENS.search(text) for text in texts)
+    if is_open and not any(GOES_ELSEWHERE.search(text) for text in texts[1:]):
+        return ""
+    return (
+        "# Written by asha: p_apache's monitor asks here how Apache is.\n"
+        + ("" if is_open else "Listen 127.0.0.1:80\n")
+        + "<VirtualHost 127.0.0.1:80>\n"
+        "    <Location /server-status>\n"
+        "        SetHandler server-status\n"
+        "        Require local\n"
+        "    </Location>\n"
+        "</VirtualHost>\n"
+    )
+
+
+def _apache_runs(machine: Machine) -> bool:
+    return machine.says("systemctl", "is-active", "apache2.service").strip() == "active"
+
+
+def _answers(machine: Machine) -> bool:
+    """As the agent asks (resource-agents, http-mon.sh); the answer must be the status."""
+    ask = (["curl", "-sSL", "--noproxy", "*", "--interface", "lo", "--max-time", "10"]
+           if machine.has("curl")
+           else ["wget", "-q", "-O", "-", "--no-proxy", "--timeout=10", "--tries=1"])
+    return "Apache Server Status" in machine.says(*ask, STATUS_URL)
+
+
+def _apache_status(machine: Machine, say: Say) -> None:
+    machine.run("apache2ctl", "configtest")
+    # Not a reload, which opens no new port.
+    machine.run("systemctl", "restart", "apache2.service", timeout=RELOAD_SECONDS)
+    end = machine.now() + ANSWER_SECONDS
+    while not _answers(machine):
+        if machine.now() >= end:
+            raise Trouble(
+                f"Apache does not answer at {STATUS_URL}, by which the cluster watches it",
+                f"find out why: curl -v {STATUS_URL}",
+            )
+        machine.pause(0.5)
