@@ -17,7 +17,6 @@ from asha.bootstrap.journal import JOURNAL, Journal
 from asha.bootstrap.preflight import peer
 from asha.bootstrap.steps import link_address
 from asha.bootstrap.takeover import state as records
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync, drbd, pacemaker, secret
 from asha.cluster import site as conf
 from asha.cluster.site import SiteError
@@ -31,6 +30,7 @@ from asha.relay.contract import Position
 from asha.relay.numato import Numato
 from asha.relay.rhino import Rhino
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 from tests.fuzz import mutate, samples
 from tests.fuzz.target import Wrong, given, target, text
 

@@ -13,10 +13,10 @@ import pytest
 
 from asha.bootstrap.host import data_directories, processes, services
 from asha.bootstrap.takeover import state as records
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import cib
 from asha.cluster.site import Site, site_of
 from asha.data import owners
+from tests.fakes.machine import FakeMachine, Outcome
 
 ROOT_MOUNT = "1 0 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
 STORE_MOUNT = "2 1 147:0 / /drbd rw,noatime - ext4 /dev/drbd0 rw\n"

@@ -17,10 +17,10 @@ from asha.asterisk import evidence
 from asha.asterisk.control import Console
 from asha.asterisk.evidence import Collector, events_in, prune
 from asha.asterisk.proc import Proc, Process
-from asha.asterisk.testing import CONTROL, SECRET, FakeAsterisk, FakeProc
 from asha.ocf import Deadline, Failed
 from asha.ocf.results import Expired
 from asha.ocf.runner import Completed, Runner
+from tests.fakes.asterisk import CONTROL, SECRET, FakeAsterisk, FakeProc
 
 
 @pytest.fixture

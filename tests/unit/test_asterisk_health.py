@@ -27,7 +27,11 @@ from asha.asterisk.ami import Ami
 from asha.asterisk.evidence import events_in
 from asha.asterisk.probes import HEALTHY, Probe, SipOptions, Verdict
 from asha.asterisk.proc import BLOCKED, STOPPED, Endpoint, Proc, Process, Task
-from asha.asterisk.testing import (
+from asha.asterisk.unit import Direct, Launcher
+from asha.asterisk.wire import Line, Wait
+from asha.ocf import Context, Degraded, Exit, Failed
+from asha.ocf.deadline import Deadline
+from tests.fakes.asterisk import (
     AMI,
     ASTDB_LOCKED,
     CALL_LEFT,
@@ -57,11 +61,7 @@ from asha.asterisk.testing import (
     free_ports,
     silence,
 )
-from asha.asterisk.unit import Direct, Launcher
-from asha.asterisk.wire import Line, Wait
-from asha.ocf import Context, Degraded, Exit, Failed
-from asha.ocf.deadline import Deadline
-from asha.ocf.testing import CallQueue, FakeClock, Outcome, perform
+from tests.fakes.ocf import CallQueue, FakeClock, Outcome, perform
 
 if TYPE_CHECKING:
     from asha.asterisk.wire import Conversation

@@ -12,9 +12,9 @@ import pytest
 
 from asha.asterisk.notice import main
 from asha.asterisk.proc import Proc
-from asha.asterisk.testing import FakeProc
 from asha.ocf.runner import Completed
-from asha.ocf.testing import CallQueue
+from tests.fakes.asterisk import FakeProc
+from tests.fakes.ocf import CallQueue
 
 UNIT = Path(__file__).parents[2] / "asha/asterisk/asha-asterisk-died@.service"
 

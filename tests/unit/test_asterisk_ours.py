@@ -10,7 +10,7 @@ import pytest
 from asha.asterisk.ours import Ours
 from asha.asterisk.proc import Proc, Process
 from asha.asterisk.squatter import strangers_at
-from asha.asterisk.testing import FakeProc
+from tests.fakes.asterisk import FakeProc
 
 BINARY = "/usr/sbin/asterisk"
 UNIT = "asterisk.service"

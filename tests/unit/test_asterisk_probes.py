@@ -27,9 +27,9 @@ from asha.asterisk.probes import (
     ask,
 )
 from asha.asterisk.proc import Endpoint, Proc, Process
-from asha.asterisk.testing import AMI, CONTROL, SECRET, SIP, USER, FakeAsterisk
 from asha.asterisk.wire import Line, NotConnected, Wait
 from asha.ocf import Deadline
+from tests.fakes.asterisk import AMI, CONTROL, SECRET, SIP, USER, FakeAsterisk
 
 if TYPE_CHECKING:
     from asha.asterisk.wire import Conversation

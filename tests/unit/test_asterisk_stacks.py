@@ -11,8 +11,8 @@ import pytest
 from asha.asterisk import stacks
 from asha.asterisk.control import Console
 from asha.asterisk.proc import Proc
-from asha.asterisk.testing import CONTROL, SAYS, FakeAsterisk
 from asha.ocf import Deadline
+from tests.fakes.asterisk import CONTROL, SAYS, FakeAsterisk
 
 PJSIP = """
 Transport:  <TransportId........>  <Type>  <cos>  <tos>  <BindAddress....................>

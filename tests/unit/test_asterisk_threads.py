@@ -9,10 +9,10 @@ import pytest
 
 from asha.asterisk.control import Console
 from asha.asterisk.proc import Proc, Process
-from asha.asterisk.testing import FakeProc
 from asha.asterisk.threads import Runaway, runaways, stuck
 from asha.asterisk.wire import Silent
 from asha.ocf import Deadline
+from tests.fakes.asterisk import FakeProc
 
 SECOND = 1_000_000_000
 

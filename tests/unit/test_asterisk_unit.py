@@ -11,11 +11,11 @@ import pytest
 
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.asterisk.proc import Proc
-from asha.asterisk.testing import FakeProc
 from asha.asterisk.unit import Direct, SystemdUnit, has_unit, starts_at_boot, telling_line
 from asha.ocf import Context, Deadline, Expired, Failed, NotInstalled
 from asha.ocf.runner import Completed
-from asha.ocf.testing import CallQueue, FakeClock
+from tests.fakes.asterisk import FakeProc
+from tests.fakes.ocf import CallQueue, FakeClock
 
 UNIT = "asterisk.service"
 SHOW = ("systemctl", "show", "-p")

@@ -15,9 +15,9 @@ from asha.asterisk import sip
 from asha.asterisk.ami import Ami, Credentials
 from asha.asterisk.control import Console
 from asha.asterisk.proc import Endpoint, Proc, Process
-from asha.asterisk.testing import AMI, CONTROL, LOADING, SECRET, SIP, USER, FakeAsterisk
 from asha.asterisk.wire import Line, NotConnected, Silent, hold, is_address, side_by_side
 from asha.ocf import BadHere, Deadline
+from tests.fakes.asterisk import AMI, CONTROL, LOADING, SECRET, SIP, USER, FakeAsterisk
 
 if TYPE_CHECKING:
     from asha.asterisk.wire import Conversation

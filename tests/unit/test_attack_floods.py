@@ -35,8 +35,8 @@ from asha.asterisk.probes import (
     ask,
 )
 from asha.asterisk.proc import Endpoint, Proc, Process
-from asha.asterisk.testing import SECRET, USER, FakeAsterisk
 from asha.ocf import BadHere, Deadline
+from tests.fakes.asterisk import SECRET, USER, FakeAsterisk
 
 if TYPE_CHECKING:
     from typing import Any

@@ -14,10 +14,10 @@ from asha.bootstrap.host.file_tree import Tree
 from asha.bootstrap.steps import data
 from asha.bootstrap.takeover import state as records
 from asha.bootstrap.takeover import takeover
-from asha.bootstrap.testing import Outcome
 from asha.data import owners, space
 from asha.data.space import Space
 from asha.trouble import Trouble
+from tests.fakes.machine import Outcome
 from tests.unit.bootstrap_customer import FILES, SERVICES, Customer, customer, site
 
 __all__ = ["customer"]

@@ -15,9 +15,9 @@ from asha.bootstrap.host import disks, facts, nics
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.preflight import peer
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import site as conf
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """PRIMARY=true
 CLUSTERIP=192.168.1.90

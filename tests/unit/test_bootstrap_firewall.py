@@ -12,10 +12,10 @@ import pytest
 from asha.bootstrap.firewall import backends, fail2ban, nftables, shorewall
 from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.host.ports import allowed, openings
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync
 from asha.cluster.site import Peer, Site
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = Site(
     first=Peer("crm1", "10.0.3.251", "192.168.1.11", 1),

@@ -21,7 +21,6 @@ from asha.bootstrap.join import client, nodelist, protocol
 from asha.bootstrap.join import server as server_join
 from asha.bootstrap.join.protocol import Talk, WireError, WrongSecret
 from asha.bootstrap.join.server import Listener, open_socket
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
@@ -29,6 +28,7 @@ from asha.cluster.site import Site
 from asha.commands import remove_node
 from asha.ocf.deadline import Deadline
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SECRET = Secret(bytes(range(32)))
 OTHER = Secret(bytes(range(1, 33)))

@@ -15,13 +15,13 @@ from asha.bootstrap.host import facts
 from asha.bootstrap.join import rotation, server
 from asha.bootstrap.join.protocol import Body, Talk, WireError, WrongSecret
 from asha.bootstrap.join.server import Listener, open_socket
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync, generation
 from asha.cluster import secret as secrets
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.ocf.deadline import Deadline
+from tests.fakes.machine import FakeMachine, Outcome
 
 OLD, NEW, OTHER = (Secret(bytes(range(n, n + 32))) for n in (0, 1, 2))
 FIRST = """\

@@ -11,9 +11,9 @@ import pytest
 
 from asha.bootstrap.action import Action
 from asha.bootstrap.steps import link_address
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster.site import Peer, Site
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = Site(
     first=Peer("crm1", "10.0.3.251", "", 1),

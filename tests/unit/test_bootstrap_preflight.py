@@ -18,7 +18,6 @@ from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.preflight import checks as checks_preflight
 from asha.bootstrap.preflight import peer
 from asha.bootstrap.preflight.report import Finding
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import drbd
 from asha.cluster import site as conf
 from asha.cluster.site import Site
@@ -26,6 +25,7 @@ from asha.commands import check
 from asha.conf import values_of
 from asha.data import PATHS
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """PRIMARY=true
 CLUSTERIP=192.168.1.90

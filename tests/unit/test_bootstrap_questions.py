@@ -18,11 +18,11 @@ from asha.bootstrap.host import disks, facts, nics
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.facts import MARKER, Facts
 from asha.bootstrap.host.nics import Address, Nic
-from asha.bootstrap.testing import FakeMachine
 from asha.cluster import site as conf
 from asha.commands import configure
 from asha.conf import values_of
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine
 
 GB = 1 << 30
 ETH0 = Nic("eth0", "52:54:00:00:00:01", addresses=(Address("192.168.1.11", 23),))

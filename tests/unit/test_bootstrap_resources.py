@@ -11,10 +11,10 @@ from asha.bootstrap.action import Action
 from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.steps import drbd
 from asha.bootstrap.steps import pacemaker as pacemaker_step
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import cib
 from asha.cluster.site import Peer, Relay, Site
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = Site(
     first=Peer("crm1", "10.0.3.251", "", 1),

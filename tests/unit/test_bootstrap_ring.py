@@ -9,11 +9,11 @@ import pytest
 
 from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.steps import corosync as corosync_step
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
 from asha.cluster.site import Peer, Relay, Site
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SECRET = Secret(bytes(range(32)))
 SITE = Site(

@@ -10,13 +10,13 @@ import pytest
 
 from asha.bootstrap.join import accounts, rotation
 from asha.bootstrap.steps import asterisk
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync, drbd, generation
 from asha.cluster import secret as secrets
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.rootwork import Directory
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 OLD, NEW = Secret(bytes(range(32))), Secret(bytes(range(1, 33)))
 TEXT = """\

@@ -9,10 +9,10 @@ import pytest
 
 from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.steps import systemd
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync
 from asha.cluster.site import Peer, Site
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = Site(
     first=Peer("crm1", "10.0.3.251", "", 1),

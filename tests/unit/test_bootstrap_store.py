@@ -10,11 +10,11 @@ import pytest
 
 from asha.bootstrap.action import Write
 from asha.bootstrap.steps import drbd as drbd_step
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import drbd
 from asha.cluster.secret import Secret
 from asha.cluster.site import Peer, Site
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SECRET = Secret(bytes(range(32)))
 SITE = Site(

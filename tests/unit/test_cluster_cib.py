@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import cib, site
 from asha.cluster.site import Relay, Site
 from asha.commands import cib as command
 from asha.machine import Machine
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 REFERENCE = Path(__file__).parents[2] / "cib/asha.crm"
 

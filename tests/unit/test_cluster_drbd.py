@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import drbd
 from asha.cluster.drbd import Replication
 from asha.cluster.secret import Secret
 from asha.cluster.site import Peer, Site
+from tests.fakes.machine import FakeMachine, Outcome
 
 SECRET = Secret(bytes(range(32)))
 SITE = Site(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import Ban, Failure, Node
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 HERE = Path(__file__).parent
 VERSIONS = ("2.1", "3.0")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from asha import cli
-from asha.bootstrap.testing import FakeMachine
 from asha.cluster.secret import Secret
 from asha.cluster.site import parse
 from asha.commands import common, status
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine
 
 
 def test_one_at_a_time_and_nobody_else_can_keep_us_out(

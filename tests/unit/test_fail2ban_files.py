@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.firewall import fail2ban
-from asha.bootstrap.testing import FakeMachine
 from asha.cluster.site import Peer, Site
+from tests.fakes.machine import FakeMachine
 
 SITE = Site(
     first=Peer("crm1", "10.0.3.251", "192.168.1.11", 1),

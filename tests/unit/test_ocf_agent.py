@@ -29,7 +29,7 @@ from asha.ocf import (
     main,
 )
 from asha.ocf.agent import Agent as Base
-from asha.ocf.testing import CallQueue, FakeClock, Outcome, perform
+from tests.fakes.ocf import CallQueue, FakeClock, Outcome, perform
 from tests.unit.ocf_sample import Plain, Promotable
 
 PROBE = {"interval": ""}

@@ -8,7 +8,7 @@ from asha.ocf import Failed
 from asha.ocf.company import COMMAND, has_company
 from asha.ocf.deadline import Deadline
 from asha.ocf.runner import Completed
-from asha.ocf.testing import CallQueue
+from tests.fakes.ocf import CallQueue
 
 HERE = '<node name="crm1" online="true" standby="false" type="member"/>'
 

@@ -6,7 +6,7 @@ import pytest
 
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import Expired
-from asha.ocf.testing import FakeClock
+from tests.fakes.ocf import FakeClock
 
 
 @pytest.fixture

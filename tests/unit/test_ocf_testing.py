@@ -1,4 +1,4 @@
-"""asha.ocf.testing: fakes that can fail."""
+"""tests.fakes.ocf: fakes that can fail."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from asha.ocf.deadline import Deadline
 from asha.ocf.results import Expired
-from asha.ocf.testing import CallQueue, FakeClock, Outcome
+from tests.fakes.ocf import CallQueue, FakeClock, Outcome
 
 
 @pytest.fixture

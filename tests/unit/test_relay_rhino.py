@@ -6,9 +6,9 @@ import pytest
 
 from asha.ocf import Deadline, Expired, Failed, NotInstalled
 from asha.ocf.runner import Completed
-from asha.ocf.testing import CallQueue, FakeClock
 from asha.relay.contract import PATIENCE_SECONDS, Position
 from asha.relay.rhino import RESET_SECONDS, Rhino
+from tests.fakes.ocf import CallQueue, FakeClock
 
 PROGRAM = "/usr/local/bin/rhinofailover"
 

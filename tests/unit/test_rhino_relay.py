@@ -12,9 +12,9 @@ import pytest
 from asha.agents.rhino_relay import PROMOTION_SCORE, RhinoRelay
 from asha.ocf import Deadline, Exit, Expired
 from asha.ocf.runner import Completed, Runner
-from asha.ocf.testing import FakeClock, Outcome, perform
 from asha.relay.contract import Position, Relay, Settings
-from asha.relay.testing import FakeCard
+from tests.fakes.ocf import FakeClock, Outcome, perform
+from tests.fakes.relay import FakeCard
 
 
 class Cluster(Runner):

@@ -16,10 +16,10 @@ from asha.agents.sark_data import SPACE_ATTRIBUTE, WARNING_ATTRIBUTE, SarkData
 from asha.data import holders, space, sqlite, unmount
 from asha.data.copies import Found
 from asha.data.space import Space
-from asha.data.testing import FakeKernel
 from asha.ocf import Deadline, Exit
 from asha.ocf.child import NoAnswer, is_alive, name_of, start_time
-from asha.ocf.testing import CallQueue, Outcome, perform
+from tests.fakes.data import FakeKernel
+from tests.fakes.ocf import CallQueue, Outcome, perform
 
 NAMES = ("etc/asterisk", "var/lib/asterisk", "opt/sark/db")
 

@@ -25,7 +25,7 @@ import pytest
 from asha.data import mountinfo
 from asha.ocf import Deadline, Exit
 from asha.ocf.child import stat_of
-from asha.ocf.testing import Outcome
+from tests.fakes.ocf import Outcome
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import Ban, Event, Failure, State
 from asha.commands import online, standby, switchover
@@ -21,6 +20,7 @@ from asha.status.hurry import Hurried
 from asha.status.model import Link, Service, Status
 from asha.status.services import services
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """\
 PRIMARY=true

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine
 from asha.commands import sync
 from asha.status.model import Disks
 from asha.status.replication import DiskSight
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine
 
 HEAD = "version: 8.4.11 (api:1/proto:86-101)\nsrcversion: F937DCB2E5D83C6CCE4A6C9\n"
 SYNC = HEAD + """\

@@ -22,7 +22,6 @@ from asha.bootstrap.host import processes
 from asha.bootstrap.journal import JOURNAL, Journal
 from asha.bootstrap.preflight.report import error
 from asha.bootstrap.takeover import takeover
-from asha.bootstrap.testing import FakeMachine
 from asha.cli import main
 from asha.cluster import site as conf
 from asha.commands import check, install, join_listen, recover
@@ -30,11 +29,12 @@ from asha.machine import Machine
 from asha.ocf import Agent, Exit, Failed, action
 from asha.ocf.agent import Context
 from asha.ocf.params import Path as PathParameter
-from asha.ocf.testing import CallQueue, perform
 from asha.ocf.text import lines, plain, printable
 from asha.status.model import Finding, Status
 from asha.status.render import screen
 from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine
+from tests.fakes.ocf import CallQueue, perform
 
 REPOSITORY = Path(__file__).parents[2]
 

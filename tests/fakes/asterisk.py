@@ -425,7 +425,7 @@ class FakeProcess:
         root = Path(__file__).parents[2]
         code = (
             f"import sys; sys.path.insert(0, {str(root)!r})\n"
-            "from asha.asterisk.testing import run_fake\n"
+            "from tests.fakes.asterisk import run_fake\n"
             f"run_fake({str(folder)!r}, {ports!r})"
         )
         self.popen = subprocess.Popen([str(binary), "-I", "-c", code])
