@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asha import rootwork
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError
-from asha.ocf.runner import Completed, Runner
 from asha.rootwork import Untrusted
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
+from asha.run.runner import Completed, Runner
 from asha.trouble import Trouble
 
 # Of what a failed program printed.

@@ -3,7 +3,7 @@
 ``show`` is for what was asked for: it fails when nobody gets it, as a full disk behind
 ``>`` or a ``head`` that has seen enough. ``say`` and ``warn`` are for what is told beside
 the work: they never fail, so that no work is left half done for want of a reader. All
-three escape what others put into the text (see asha.ocf.text).
+three escape what others put into the text (see asha.run.text).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from asha.ocf.text import lines, printable
+from asha.run.text import lines, printable
 from asha.trouble import Trouble
 
 MEND_INDENT = " " * 6

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import os
 
-from asha.agents.asterisk_judge import SERVING, Judge
+from asha.agents.asterisk_diagnosis import SERVING, Judge
 from asha.agents.asterisk_parameters import AsteriskParameters
 from asha.agents.asterisk_sip import NotBound
-from asha.asterisk.ami import Credentials
-from asha.asterisk.control import Console
 from asha.asterisk.probes import (
     PROBES,
     QUESTIONS,
@@ -24,8 +22,10 @@ from asha.asterisk.probes import (
     ManagerInterface,
     SipOptions,
 )
-from asha.asterisk.proc import ENDED, STOPPED, TRACED, Proc
-from asha.asterisk.wire import Silent, hold, is_address
+from asha.asterisk.process.proc import ENDED, STOPPED, TRACED, Proc
+from asha.asterisk.talk.ami import Credentials
+from asha.asterisk.talk.connections import Silent, hold, is_address
+from asha.asterisk.talk.control import Console
 from asha.ocf import (
     Agent,
     AgentError,
@@ -43,10 +43,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asha.agents.asterisk_judge import Remark
-    from asha.asterisk.ours import Ours
-    from asha.asterisk.proc import Process
-    from asha.asterisk.unit import Launcher
+    from asha.agents.asterisk_diagnosis import Remark
+    from asha.asterisk.process.ours import Ours
+    from asha.asterisk.process.proc import Process
+    from asha.asterisk.process.unit import Launcher
     from asha.ocf import Deadline
 
 # Seconds between two looks at an Asterisk that starts or ends: short beside the
@@ -144,7 +144,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
             if word not in PROBES:
                 raise BadConfig(f'parameter probes: "{word}" is none of {" ".join(PROBES)}')
         for module in self._cdr_modules():
-            from asha.asterisk.records import is_module
+            from asha.asterisk.cdr import is_module
 
             if not is_module(module):
                 raise BadConfig(f'parameter cdr_modules: "{module}" must be none or NAME.so ...')
@@ -160,7 +160,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     @classmethod
     def appendix(cls) -> str:
-        from asha.asterisk.table import render
+        from asha.asterisk.probe_table import render
         from asha.asterisk.threads import Runaway, States
 
         rows = (States, ControlSocket, ManagerInterface, *QUESTIONS, Database, SipOptions,
@@ -229,20 +229,20 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _connect_records(self, process: Process) -> None:
         """Let the back ends of call records see a database that came after them."""
-        from asha.asterisk import records
+        from asha.asterisk import cdr
 
         try:
-            if not records.database_is_up(self.database_socket, self.deadline):
+            if not cdr.database_is_up(self.database_socket, self.deadline):
                 return
             console = Console(self.run_directory, process)
-            said = records.reload_modules(console, self._cdr_modules(), self.deadline)
-        except (Silent, OSError, records.NotYet) as problem:
+            said = cdr.reload_modules(console, self._cdr_modules(), self.deadline)
+        except (Silent, OSError, cdr.NotYet) as problem:
             # Tried again by the next monitor; calls do not depend on it.
             self.warn(f"call records do not reach the database yet: {problem}")
             return
         self.forget("records")
         for line in said:
-            if records.RELOADED in line:
+            if cdr.RELOADED in line:
                 self.info(f"the database is up: {line}")
             else:
                 # Again and again would only fill its log.
@@ -291,7 +291,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     @staticmethod
     def _does_not_end(processes: Sequence[Process]) -> Failed:
-        from asha.asterisk.ending import survivors
+        from asha.asterisk.process.termination import survivors
 
         return Failed(f"Asterisk has died but does not end: {survivors(processes)}")
 
@@ -348,7 +348,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         return True
 
     def _announce_deaths_of(self, process: Process) -> None:
-        """Have systemd tell Pacemaker when it dies (asha/asterisk/notice.py)."""
+        """Have systemd tell Pacemaker when it dies (asha/asterisk/process/death_notice.py)."""
         self.write_state(
             SERVING, f"{process.identity} {self.node} {self.unit} {self.user} {self.binary}"
         )
@@ -373,7 +373,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _with_strangers(self, problem: Failed, process: Process) -> Failed:
         """Who keeps Asterisk from its ports is not ours to kill, but to name."""
-        from asha.asterisk.squatter import strangers_at
+        from asha.asterisk.process.port_owner import strangers_at
 
         learned = [int(line.split()[1]) for line in self.read_state("sip").splitlines()[1:]]
         ports = self.sip_port or learned or [SIP_PORT]
@@ -419,7 +419,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _end(self, launcher: Launcher) -> None:
         """Until nothing of Asterisk lives, nor anything that would start it again."""
-        from asha.asterisk.ending import Ending
+        from asha.asterisk.process.termination import Ending
 
         ending = Ending(
             self.proc,
@@ -459,7 +459,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def has_company(self) -> bool:
         """Whether another node is there to go on. Not known is no."""
-        from asha.ocf.company import has_company
+        from asha.ocf.peers import has_company
 
         return has_company(self.run, self.node, FENCING_SECONDS)
 
@@ -489,7 +489,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def ours(self, launcher: Launcher) -> Ours:
         """Who counts as our Asterisk."""
-        from asha.asterisk.ours import Ours
+        from asha.asterisk.process.ours import Ours
 
         return Ours(
             self.proc,
@@ -501,8 +501,8 @@ class AsteriskHealth(AsteriskParameters, Agent):
         )
 
     def _account(self) -> int:
-        from asha.asterisk.ours import NO_ACCOUNT
-        from asha.asterisk.unit import account_number
+        from asha.asterisk.process.ours import NO_ACCOUNT
+        from asha.asterisk.process.unit import account_number
 
         try:
             return account_number(self.user, self.deadline)
@@ -511,7 +511,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
             return NO_ACCOUNT
 
     def launcher(self) -> Launcher:
-        from asha.asterisk.unit import Direct, SystemdUnit, has_unit
+        from asha.asterisk.process.unit import Direct, SystemdUnit, has_unit
 
         if self.unit != "none" and has_unit(self.unit):
             return SystemdUnit(self, self.proc, self.unit)

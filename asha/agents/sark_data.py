@@ -134,7 +134,7 @@ class SarkData(Agent):
         if level < 10:
             return
         from asha.data import plan
-        from asha.ocf.child import in_child
+        from asha.run.child import in_child
 
         if self.action_name == "start":
             self._uncover()
@@ -192,7 +192,8 @@ class SarkData(Agent):
 
     @action(timeout=60)
     def stop(self) -> None:
-        from asha.data import news, unmount
+        from asha.data import news
+        from asha.data.release import unmount
 
         self._uncover()
         mounts = self._mounts()
@@ -242,7 +243,7 @@ class SarkData(Agent):
         if self.action_name == "monitor" and not self.is_probe:
             self._probe_disk(store)
         if missing:
-            from asha.ocf.results import Degraded
+            from asha.run.results import Degraded
 
             raise Degraded(
                 f"{', '.join(bind.point for bind in missing)} is not bound as it was: what is"
@@ -255,7 +256,7 @@ class SarkData(Agent):
     def _bind(self, plan: Plan, mounts: Sequence[Mount]) -> None:
         """An optional one that cannot be bound is taken out of the plan."""
         from asha.data.mountinfo import unescape
-        from asha.ocf.child import in_child
+        from asha.run.child import in_child
 
         missing = [
             (source, bind)
@@ -308,7 +309,7 @@ class SarkData(Agent):
         return "\n".join(left)
 
     def _close_store(self) -> None:
-        from asha.ocf.child import in_child
+        from asha.run.child import in_child
 
         in_child(lambda: self._bind_each([]), self.deadline, f"closing {self.data_root}")
 
@@ -329,7 +330,7 @@ class SarkData(Agent):
 
     def _undo(self, made: Sequence[Bind]) -> None:
         """Take back what this start bound; what cannot be is left for the stop."""
-        from asha.data import unmount
+        from asha.data.release import unmount
 
         def find(mounts: Sequence[Mount]) -> list[Mount]:
             return [mount for mount in mounts if any(bind.is_mount(mount) for bind in made)]
@@ -412,7 +413,8 @@ class SarkData(Agent):
         return owners.local_uids({item.user for item in items if item.user})
 
     def _uncover(self) -> None:
-        from asha.data import paths, unmount
+        from asha.data import paths
+        from asha.data.release import unmount
 
         try:
             items = paths.parse(self.paths, self.data_root)
@@ -422,7 +424,7 @@ class SarkData(Agent):
 
     def _unmount_others(self, devices: Collection[str]) -> None:
         """What else somebody has mounted of the store on this node, but for itself."""
-        from asha.data import unmount
+        from asha.data.release import unmount
 
         root = os.path.realpath(self.data_root)
 
@@ -439,7 +441,7 @@ class SarkData(Agent):
             unmount.remove(self, self.kernel, find, force=True, users=self._users)
 
     def _unmount_all_but(self, wanted: Sequence[Bind]) -> None:
-        from asha.data import unmount
+        from asha.data.release import unmount
 
         def find(mounts: Sequence[Mount]) -> list[Mount]:
             return [

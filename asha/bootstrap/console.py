@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 
 from asha import terminal
-from asha.ocf.text import printable
+from asha.run.text import printable
 
 # Seconds between two lines of progress where they cannot be redrawn.
 EVERY = 10.0

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from asha.cluster.site import Relay, Site
 from asha.machine import Machine
-from asha.ocf.runner import Completed
+from asha.run.runner import Completed
 from asha.trouble import Trouble
 
 TEMPLATE = Path(__file__).with_name("asha.crm.in")

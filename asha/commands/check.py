@@ -16,7 +16,7 @@ from asha.cluster import generation
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
-from asha.ocf import text
+from asha.run import text
 from asha.terminal import show
 from asha.trouble import Trouble
 

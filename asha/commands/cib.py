@@ -8,7 +8,7 @@ from asha.bootstrap.console import ask
 from asha.cluster import cib, site
 from asha.commands.common import load_site, need_root
 from asha.machine import Machine
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.terminal import say, show, warn
 from asha.trouble import Trouble
 

@@ -15,7 +15,7 @@ from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
-from asha.ocf.deadline import Deadline
+from asha.run.deadline import Deadline
 from asha.terminal import answer, show
 from asha.trouble import Trouble
 

@@ -7,7 +7,7 @@ import os
 
 from asha import rootwork
 from asha.asterisk.evidence import DIRECTORY, SUMMARY, events_in
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.terminal import show
 from asha.trouble import Trouble
 

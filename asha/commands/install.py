@@ -32,7 +32,7 @@ from asha.commands.common import (
     only_one,
 )
 from asha.machine import Machine
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.terminal import say, show
 from asha.trouble import Trouble
 

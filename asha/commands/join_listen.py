@@ -10,7 +10,7 @@ from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import SECRET, load_site, only_one
 from asha.machine import Machine, tell_ready
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.terminal import warn
 from asha.trouble import Trouble
 

@@ -11,7 +11,7 @@ from asha.cluster.pacemaker import State
 from asha.commands import standby
 from asha.commands.common import need_installed, need_root
 from asha.machine import Machine
-from asha.status import moving, render, waiting
+from asha.status import render, switchover, waiting
 from asha.status.replication import DiskSight
 from asha.trouble import Trouble
 
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         raise Trouble(f"{name} is no longer in standby, but after {SECONDS:.0f} s not yet: "
                       f"{', '.join(missing)}", "asha status tells why")
     console.note(f"{name} is online")
-    disks = DiskSight(machine, here, moving.other_node(state, here)).look()
+    disks = DiskSight(machine, here, switchover.other_node(state, here)).look()
     if disks is not None:
         console.note(f"disks: {render.disks(disks)}")
         if not disks.in_sync:
@@ -62,7 +62,7 @@ def take_back(machine: Machine, name: str) -> None:
     """Both kinds of standby: for good, and until the next reboot."""
     for lifetime in ("forever", "reboot"):
         machine.run("crm_attribute", "--node", name, "--name", "standby", "--delete",
-                    "--lifetime", lifetime, timeout=moving.COMMAND_SECONDS)
+                    "--lifetime", lifetime, timeout=switchover.COMMAND_SECONDS)
 
 
 def _left(state: State, name: str) -> list[str]:

@@ -12,8 +12,8 @@ from asha.cluster.secret import Secret
 from asha.commands.common import SECRET, load_site
 from asha.commands.install import tell_difference
 from asha.machine import Machine
-from asha.ocf.text import printable
 from asha.rootwork import Directory, Untrusted, is_roots_alone
+from asha.run.text import printable
 from asha.terminal import show
 from asha.trouble import Trouble
 

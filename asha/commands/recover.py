@@ -7,7 +7,7 @@ import argparse
 from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import RECORD
 from asha.machine import Machine
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.terminal import say
 
 EPILOG = f"""\

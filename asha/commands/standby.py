@@ -11,7 +11,8 @@ from asha.cluster.pacemaker import State
 from asha.commands import switchover
 from asha.commands.common import need_installed, need_root
 from asha.machine import Machine
-from asha.status import moving, waiting
+from asha.status import switchover as moving
+from asha.status import waiting
 from asha.status.services import services
 from asha.trouble import Trouble
 

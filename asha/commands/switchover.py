@@ -11,7 +11,7 @@ from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.commands.common import need_installed, need_root
 from asha.machine import Machine
-from asha.status import calls, moving, render, waiting
+from asha.status import calls, render, switchover, waiting
 from asha.status.replication import DiskSight
 from asha.status.services import services
 from asha.trouble import Trouble
@@ -58,15 +58,15 @@ def ready(machine: Machine, here: str) -> tuple[str, str]:
     if not source:
         raise Trouble("the telephones run on no node now, or are on their way",
                       "asha status tells why")
-    target = moving.other_node(state, source)
-    other = moving.other_node(state, here)
+    target = switchover.other_node(state, source)
+    other = switchover.other_node(state, here)
     disks = DiskSight(machine, here, other).look_closely()
-    wrong = moving.obstacles(state, disks, target)
+    wrong = switchover.obstacles(state, disks, target)
     wrong += [f"somebody's move keeps {kept.resource} on {kept.node}: "
               f"crm resource clear {kept.resource}"
-              for kept in moving.preferences(machine)
-              if kept.resource != moving.DISK_CLONE and kept.node != target]
-    moving.refuse(target, wrong)
+              for kept in switchover.preferences(machine)
+              if kept.resource != switchover.DISK_CLONE and kept.node != target]
+    switchover.refuse(target, wrong)
     return source, target
 
 
@@ -92,17 +92,17 @@ def move(machine: Machine, source: str, target: str, seconds: float) -> None:
         if state.active_node == target and not talking:
             talking.append(time.monotonic() - begun)
             console.note(f"the telephones run on {target}")
-        missing = moving.elsewhere(
+        missing = switchover.elsewhere(
             tuple(one for one in services(state) if one.id in wanted), target
         )
         return missing or (["the last actions"] if state.busy else [])
 
     console.note(f"moving everything from {source} to {target}")
     try:
-        moving.begin(machine, target, seconds)
+        switchover.begin(machine, target, seconds)
         missing = waiting.until(machine, left, seconds, console.say)
     finally:
-        moving.clear(machine)
+        switchover.clear(machine)
     if missing:
         raise Trouble(f"not on {target} after {seconds:.0f} s: {', '.join(missing)}",
                       "nothing holds it there any more; asha status tells what runs where and why")

@@ -13,7 +13,7 @@ from asha.bootstrap.console import REDRAW
 from asha.cluster import site as conf
 from asha.commands.common import load_site, need_installed
 from asha.machine import Machine
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.status import render
 from asha.status.model import SCHEMA, Disks
 from asha.status.replication import DiskSight

@@ -1,6 +1,6 @@
 """What this node is to bind, and whether it may: every check before the first mount.
 
-It looks into the store, so it runs in a child; see asha.ocf.child.
+It looks into the store, so it runs in a child; see asha.run.child.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from asha.data import owners, store
 from asha.data.binds import Bind
 from asha.data.mountinfo import escape, holding, unescape
 from asha.data.paths import is_inside, overlap
-from asha.ocf.results import Failed
 from asha.rootwork import Directory, Untrusted
+from asha.run.results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 
-from asha.ocf.child import NoAnswer, in_child, is_alive, start_time
-from asha.ocf.results import Degraded, Failed
+from asha.run.child import NoAnswer, in_child, is_alive, start_time
+from asha.run.results import Degraded, Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 # Where in the store the probe writes: hidden, root's, one file per node.
 PROBE_DIRECTORY = ".asha"

@@ -5,9 +5,9 @@ what every action needs; metadata, the runner and notifications come when used.
 """
 
 from asha.ocf.agent import Agent, Context, action, main
-from asha.ocf.deadline import Deadline
 from asha.ocf.params import Boolean, Choice, Duration, Integer, Path, String
-from asha.ocf.results import (
+from asha.run.deadline import Deadline
+from asha.run.results import (
     AgentError,
     BadConfig,
     BadHere,

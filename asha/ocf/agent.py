@@ -28,9 +28,9 @@ import sys
 import time
 
 from asha import gate
-from asha.ocf.deadline import Deadline
 from asha.ocf.params import Parameter
-from asha.ocf.results import (
+from asha.run.deadline import Deadline
+from asha.run.results import (
     AgentError,
     BadConfig,
     Degraded,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, TextIO, TypeVar
 
     from asha.ocf.notify import Notification
-    from asha.ocf.runner import Completed, Runner
+    from asha.run.runner import Completed, Runner
 
     Method = TypeVar("Method", bound=Callable[..., object])
 
@@ -231,7 +231,7 @@ class Agent:
     @property
     def runner(self) -> Runner:
         if self.context.runner is None:
-            from asha.ocf.runner import Runner
+            from asha.run.runner import Runner
 
             self.context.runner = Runner(keep_open=() if self._lock is None else (self._lock,))
         return self.context.runner
@@ -280,7 +280,7 @@ class Agent:
     def set_node_attribute(self, name: str, value: str, cap: float = TELL_SECONDS) -> bool:
         """Tell the cluster something of this node. Lost at reboot. False if it was not told
         within ``cap`` seconds."""
-        from asha.ocf.text import plain
+        from asha.run.text import plain
 
         value = plain(value)
         return self._tell_cluster(
@@ -484,7 +484,7 @@ class Agent:
 
     def _take_lock(self) -> None:
         """Wait until no earlier changing action of this resource is at work."""
-        from asha.ocf.lock import take
+        from asha.run.lock import take
 
         self._lock = take(
             self.state_path("lock"),
@@ -500,14 +500,14 @@ class Agent:
             self._lock = None
 
     def _say(self, word: str, priority: int, message: str) -> None:
-        from asha.ocf.text import printable
+        from asha.run.text import printable
 
         # One line: what follows a newline on this stream could be taken for an exit reason.
         line = printable(f"{self.name}({self.instance}): {message}")
         try:
             print(f"{line}" if word == "INFO" else f"{word}: {line}", file=self.context.err)
             if self.context.use_syslog:
-                from asha.ocf.log import send
+                from asha.run.log import send
 
                 send(priority, self.name, f"{word}: {line}")
         except (OSError, ValueError):
@@ -592,7 +592,7 @@ def _explain(agent: Agent, problem: AgentError) -> None:
 
 def _give_reason(context: Context, reason: str) -> None:
     """One line on stderr that Pacemaker shows beside the failure."""
-    from asha.ocf.text import plain
+    from asha.run.text import plain
 
     line = plain(" ".join(reason.split()))
     if len(line) > REASON_MOST:

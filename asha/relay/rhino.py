@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 
-from asha.ocf.results import Failed, NotInstalled
 from asha.relay.contract import Card, Position
+from asha.run.results import Failed, NotInstalled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.ocf.deadline import Deadline
     from asha.relay.contract import Run
+    from asha.run.deadline import Deadline
 
 PROGRAM = "/usr/local/bin/rhinofailover"
 

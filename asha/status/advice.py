@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from asha.cluster.pacemaker import TELEPHONES, Ban
 from asha.data.space import size
 from asha.status.model import NOTE, WARNING, Finding, Node, Service, Status
-from asha.status.moving import Preference
+from asha.status.switchover import Preference
 
 # Free percent of the store, as sark-data's low_space.
 LOW_SPACE = 10

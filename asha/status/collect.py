@@ -19,10 +19,10 @@ from asha.cluster.pacemaker import State
 from asha.cluster.site import Site, SiteError
 from asha.data import space
 from asha.machine import Machine
-from asha.ocf.child import in_child
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError
-from asha.status import advice, calls, moving
+from asha.run.child import in_child
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
+from asha.status import advice, calls, switchover
 from asha.status.advice import Circumstances
 from asha.status.calls import Calls
 from asha.status.hurry import Hurried
@@ -103,7 +103,7 @@ def _site(machine: Machine) -> tuple[Site | None, list[str]]:
 def _other(site: Site | None, state: State | None, name: str) -> str:
     if site is not None:
         return site.second.name if site.first.name == name else site.first.name
-    return moving.other_node(state, name) if state is not None else ""
+    return switchover.other_node(state, name) if state is not None else ""
 
 
 def _from_cluster(status: Status, state: State, site: Site | None, name: str) -> Status:
@@ -226,7 +226,7 @@ def _answers(machine: Machine, status: Status) -> bool | None:
 
 def _circumstances(machine: Machine, status: Status, state: State | None,
                    site: Site | None) -> Circumstances:
-    kept = moving.preferences(machine) if state is not None else []
+    kept = switchover.preferences(machine) if state is not None else []
     synchronised = machine.says("timedatectl", "show", "--property=NTPSynchronized", "--value")
     active = status.active
     return Circumstances(

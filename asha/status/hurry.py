@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from asha.machine import Machine
-from asha.ocf.deadline import Deadline
-from asha.ocf.runner import Completed
+from asha.run.deadline import Deadline
+from asha.run.runner import Completed
 
 
 class Hurried(Machine):

@@ -8,8 +8,8 @@ import time
 from typing import TextIO
 
 from asha.data.space import size
-from asha.ocf.text import lines as within
-from asha.ocf.text import printable
+from asha.run.text import lines as within
+from asha.run.text import printable
 from asha.status.calls import Calls
 from asha.status.model import DEGRADED, NO_SERVICE, VITAL, WARNING, Disks, Service, Status
 

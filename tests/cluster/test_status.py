@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from asha.status import moving
+from asha.status import switchover
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import Cluster
@@ -274,8 +274,8 @@ def test_switchover_killed_half_way(cluster: Cluster, signal_number: int) -> Non
     wait_for_audit(cluster)
     assert cluster.audit() == []
     assert cluster.state().standby == []
-    left = moving.read_preferences(
-        source.run("cibadmin", "--query", "--xpath", moving.PREFERENCES, check=False).out
+    left = switchover.read_preferences(
+        source.run("cibadmin", "--query", "--xpath", switchover.PREFERENCES, check=False).out
     )
     if signal_number == signal.SIGTERM:
         assert left == []

@@ -6,17 +6,17 @@ import errno
 import os
 
 from asha.data import mountinfo
-from asha.data.copies import Found
 from asha.data.kernel import Kernel
 from asha.data.mountinfo import Mount, escape
+from asha.data.release.copies import Found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from asha.data.holders import Holder
-    from asha.ocf.deadline import Deadline
+    from asha.data.release.holders import Holder
     from asha.rootwork import Directory
+    from asha.run.deadline import Deadline
 
 
 class FakeKernel(Kernel):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asha.machine import Machine
-from asha.ocf.runner import Completed
+from asha.run.runner import Completed
 from asha.trouble import Trouble
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 
 from asha.ocf.agent import CUT, REASON_MOST, Agent, Context, main
-from asha.ocf.runner import Completed, Runner
+from asha.run.runner import Completed, Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 
 class FakeClock:

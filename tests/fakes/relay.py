@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from asha.ocf.results import Failed, NotInstalled
 from asha.relay.contract import Position, Relay
+from asha.run.results import Failed, NotInstalled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 
 class FakeCard(Relay):

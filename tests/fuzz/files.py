@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from asha.asterisk import configuration
-from asha.asterisk.ami import Credentials
 from asha.asterisk.evidence import events_in
-from asha.asterisk.proc import Proc
+from asha.asterisk.process.proc import Proc
+from asha.asterisk.talk.ami import Credentials
 from asha.bootstrap.steps import asterisk, sark
 from asha.cli import main
 from asha.data import sqlite
-from asha.ocf.deadline import Deadline
 from asha.rootwork import Directory
+from asha.run.deadline import Deadline
 from tests.fuzz import mutate
 from tests.fuzz.target import Make, Wrong, given, target
 

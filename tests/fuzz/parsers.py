@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from asha.asterisk import stacks
+from asha.asterisk.talk import sip_transports
 from asha.bootstrap.configure import interview
 from asha.bootstrap.firewall import fail2ban, nftables, shorewall
 from asha.bootstrap.firewall.fail2ban import OURS
@@ -23,12 +23,12 @@ from asha.cluster.site import SiteError
 from asha.conf import values_of
 from asha.data import binds, mountinfo, paths
 from asha.data.binds import Bind
-from asha.ocf.deadline import Deadline
-from asha.ocf.runner import Completed
-from asha.ocf.text import lines, plain, printable
 from asha.relay.contract import Position
 from asha.relay.numato import Numato
 from asha.relay.rhino import Rhino
+from asha.run.deadline import Deadline
+from asha.run.runner import Completed
+from asha.run.text import lines, plain, printable
 from asha.trouble import Trouble
 from tests.fakes.machine import FakeMachine, Outcome
 from tests.fuzz import mutate, samples
@@ -58,7 +58,7 @@ class Babbler(FakeMachine):
 
 @target("text", *samples.of("test_text.py", "\x1b"), "Ünïcode\n\ttext")
 def _text(data: bytes, scratch: Path) -> None:
-    """asha.ocf.text: what is shown can be shown."""
+    """asha.run.text: what is shown can be shown."""
     for raw in (text(data), data.decode("latin-1")):
         for made in (printable(raw), plain(raw), lines(raw)):
             made.encode()
@@ -400,7 +400,7 @@ def _relay(data: bytes, scratch: Path) -> None:
 def _sockets(data: bytes, scratch: Path) -> None:
     """Asterisk's lists of SIP sockets, and what is remembered of them."""
     for stack in ("pjsip", "sip"):
-        found = stacks._entries(stack, text(data))
-        stacks.read(stacks.kept(found))
-        stacks.wanted(found)
-    stacks.read(text(data))
+        found = sip_transports._entries(stack, text(data))
+        sip_transports.read(sip_transports.kept(found))
+        sip_transports.wanted(found)
+    sip_transports.read(text(data))

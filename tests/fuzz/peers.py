@@ -13,24 +13,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asha.asterisk import control, sip
-from asha.asterisk.ami import Ami, Credentials
-from asha.asterisk.proc import Endpoint
-from asha.asterisk.wire import Silent, hold
+from asha.asterisk.process.proc import Endpoint
+from asha.asterisk.talk import control, sip
+from asha.asterisk.talk.ami import Ami, Credentials
+from asha.asterisk.talk.connections import Silent, hold
 from asha.bootstrap.join import server as server_join
 from asha.bootstrap.join.protocol import Talk, WireError
 from asha.bootstrap.join.server import Listener
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
-from asha.ocf.deadline import Deadline
-from asha.ocf.text import printable
+from asha.run.deadline import Deadline
+from asha.run.text import printable
 from asha.status import calls
 from tests.fuzz import mutate
 from tests.fuzz.parsers import SITE, Babbler
 from tests.fuzz.target import Make, Wrong, target
 
 if TYPE_CHECKING:
-    from asha.asterisk.wire import Conversation
+    from asha.asterisk.talk.connections import Conversation
 
 # Seconds that a conversation is given, and by which it may be late on a busy machine.
 PATIENCE = 0.25

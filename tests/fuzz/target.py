@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asha.ocf.results import AgentError
+from asha.run.results import AgentError
 from asha.trouble import Trouble
 from tests.fuzz import mutate
 

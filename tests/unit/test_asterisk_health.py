@@ -18,19 +18,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from asha.agents import asterisk_health, asterisk_judge, asterisk_sip
+from asha.agents import asterisk_diagnosis, asterisk_health, asterisk_sip
+from asha.agents.asterisk_diagnosis import Judge
 from asha.agents.asterisk_health import AsteriskHealth
-from asha.agents.asterisk_judge import Judge
 from asha.agents.asterisk_sip import SipSockets
-from asha.asterisk import control, ending, probes, proc, sip
-from asha.asterisk.ami import Ami
+from asha.asterisk import probes
 from asha.asterisk.evidence import events_in
 from asha.asterisk.probes import HEALTHY, Probe, SipOptions, Verdict
-from asha.asterisk.proc import BLOCKED, STOPPED, Endpoint, Proc, Process, Task
-from asha.asterisk.unit import Direct, Launcher
-from asha.asterisk.wire import Line, Wait
+from asha.asterisk.process import proc, termination
+from asha.asterisk.process.proc import BLOCKED, STOPPED, Endpoint, Proc, Process, Task
+from asha.asterisk.process.unit import Direct, Launcher
+from asha.asterisk.talk import control, sip
+from asha.asterisk.talk.ami import Ami
+from asha.asterisk.talk.connections import Line, Wait
 from asha.ocf import Context, Degraded, Exit, Failed
-from asha.ocf.deadline import Deadline
+from asha.run.deadline import Deadline
 from tests.fakes.asterisk import (
     AMI,
     ASTDB_LOCKED,
@@ -64,7 +66,7 @@ from tests.fakes.asterisk import (
 from tests.fakes.ocf import CallQueue, FakeClock, Outcome, perform
 
 if TYPE_CHECKING:
-    from asha.asterisk.wire import Conversation
+    from asha.asterisk.talk.connections import Conversation
 
 DEEP = 10
 DEEPEST = 20
@@ -201,7 +203,7 @@ def binary(common: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asterisk_judge, "CONFIRM", 0.3)
+    monkeypatch.setattr(asterisk_diagnosis, "CONFIRM", 0.3)
     monkeypatch.setattr(asterisk_health, "GREETING_SECONDS", 0.5)
     monkeypatch.setattr(asterisk_health, "HUNG_GRACE", 0.3)
     monkeypatch.setattr(asterisk_sip, "BIND_SECONDS", 0.5)
@@ -279,7 +281,7 @@ def test_probe_changes_nothing(pbx: Pbx) -> None:
 
 
 def test_one_death_is_told_by_one(pbx: Pbx) -> None:
-    """By the monitor that finds it, or by the notice (asha/asterisk/notice.py)."""
+    """By the monitor that finds it, or by the notice (asha/asterisk/process/death_notice.py)."""
     first = pbx.start()
     (serving,) = pbx.state.glob("*.serving")
     assert str(pbx.binary) in serving.read_text()
@@ -378,7 +380,7 @@ def test_stopped_in_the_middle_of_a_look(scene: Scene) -> None:
 
 
 def test_stopped_for_a_moment(pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asterisk_judge, "STOPPED_CONFIRM", 10.0)
+    monkeypatch.setattr(asterisk_diagnosis, "STOPPED_CONFIRM", 10.0)
     process = pbx.start()
     halt(process)
     seen = before_call(
@@ -686,7 +688,7 @@ def test_a_slow_disk_is_waited_for(
     with_secret(pbx)
     pbx.silence("astdb")
     late = threading.Timer(1.0, (pbx.run / "silent-astdb").unlink)
-    before_call(monkeypatch, asterisk_judge, "ask", 2, late.start)
+    before_call(monkeypatch, asterisk_diagnosis, "ask", 2, late.start)
     outcome = pbx.act("monitor", DEEP, {"disk_patience": "15s"}, timeout=30)
     late.join()
     assert outcome.code == Exit.DEGRADED
@@ -700,7 +702,7 @@ def test_a_disk_that_is_full_in_the_end_is_no_hang(
     pbx.silence("astdb")
     pbx.silence(ASTDB_LOCKED)  # which is what comes when the silence ends
     late = threading.Timer(1.0, (pbx.run / "silent-astdb").unlink)
-    before_call(monkeypatch, asterisk_judge, "ask", 2, late.start)
+    before_call(monkeypatch, asterisk_diagnosis, "ask", 2, late.start)
     outcome = pbx.act("monitor", DEEP, {"disk_patience": "15s"}, timeout=30)
     late.join()
     assert outcome.code == Exit.DEGRADED
@@ -879,7 +881,7 @@ def test_a_disk_that_is_back_leaves_a_backlog(
     with_secret(pbx)
     for one in ("astdb", part, why):
         pbx.silence(one)
-    before_call(monkeypatch, asterisk_judge, "ask", 2, (pbx.run / "silent-astdb").unlink)
+    before_call(monkeypatch, asterisk_diagnosis, "ask", 2, (pbx.run / "silent-astdb").unlink)
     outcome = pbx.act("monitor", DEEPEST, {"disk_patience": "1s"})
     assert outcome.code == Exit.DEGRADED, outcome.reason
     assert "AstDB" not in outcome.reason
@@ -892,7 +894,7 @@ def test_a_sip_that_hangs_is_no_disk(
     with_secret(pbx)
     pbx.silence("astdb")
     pbx.silence(SIP)
-    before_call(monkeypatch, asterisk_judge, "ask", 2, (pbx.run / "silent-astdb").unlink)
+    before_call(monkeypatch, asterisk_diagnosis, "ask", 2, (pbx.run / "silent-astdb").unlink)
     outcome = pbx.act("monitor", DEEP, {"disk_patience": "1s"}, runner=CallQueue())
     assert outcome.code == Exit.ERR_GENERIC
     assert "SIP at" in outcome.reason
@@ -930,7 +932,7 @@ def test_a_reload_may_hold_the_locks_for_a_while(
     pbx.launcher.reloading = True
     pbx.silence("dialplan")
     asked = before_call(
-        monkeypatch, asterisk_judge, "ask", 3, (pbx.run / "silent-dialplan").unlink
+        monkeypatch, asterisk_diagnosis, "ask", 3, (pbx.run / "silent-dialplan").unlink
     )
     outcome = pbx.act("monitor", DEEP)
     assert len(asked) == 3
@@ -1615,7 +1617,7 @@ def test_a_strangers_process_is_neither_found_nor_ended(
 def test_the_accounts_strays_end_with_a_stop(
     pbx: Pbx, strangers: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asha.asterisk.unit.account_number", lambda name, deadline: ACCOUNT)
+    monkeypatch.setattr("asha.asterisk.process.unit.account_number", lambda name, deadline: ACCOUNT)
     pbx.start()
     stray = strangers(ACCOUNT, halted=True)
     assert pbx.act("stop").code == Exit.SUCCESS
@@ -1829,7 +1831,7 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     def send(process: Process, number: int) -> None:
         sent.append((process.pid, number))
 
-    monkeypatch.setattr(ending, "_send", send)
+    monkeypatch.setattr(termination, "_send", send)
     return sent
 
 
@@ -1887,7 +1889,7 @@ def test_a_wrapper_of_a_strangers_is_left_alone(
         signals.append((process.pid, number))
         scene.proc.remove(process.pid)
 
-    monkeypatch.setattr(ending, "_send", die)
+    monkeypatch.setattr(termination, "_send", die)
     assert scene.act("stop", clock=scene.clock).code == Exit.SUCCESS
     assert signals == [(50, signal.SIGTERM)]
 
@@ -1901,7 +1903,7 @@ def test_wrapper_is_killed_before_asterisk_is_asked(
         signals.append((process.pid, number))
         scene.proc.remove(process.pid)
 
-    monkeypatch.setattr(ending, "_send", die)
+    monkeypatch.setattr(termination, "_send", die)
     assert scene.act("stop", clock=scene.clock).code == Exit.SUCCESS
     assert signals[:2] == [(49, signal.SIGKILL), (50, signal.SIGTERM)]
 

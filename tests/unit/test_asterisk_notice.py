@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from asha.asterisk.notice import main
-from asha.asterisk.proc import Proc
-from asha.ocf.runner import Completed
+from asha.asterisk.process.death_notice import main
+from asha.asterisk.process.proc import Proc
+from asha.run.runner import Completed
 from tests.fakes.asterisk import FakeProc
 from tests.fakes.ocf import CallQueue
 
@@ -143,8 +143,8 @@ def test_a_spoilt_file_is_said(
 
 
 def test_the_unit_looks_for_the_file_that_the_agent_writes() -> None:
+    from asha.agents.asterisk_diagnosis import SERVING
     from asha.agents.asterisk_health import AsteriskHealth
-    from asha.agents.asterisk_judge import SERVING
     from asha.ocf import Context
 
     agent = AsteriskHealth("start", Context({"OCF_RESOURCE_INSTANCE": "p_asterisk"}))

@@ -7,10 +7,10 @@ from collections.abc import Generator
 
 import pytest
 
-from asha.asterisk import records
-from asha.asterisk.control import Console
-from asha.asterisk.proc import Proc
-from asha.asterisk.wire import Wait
+from asha.asterisk import cdr
+from asha.asterisk.process.proc import Proc
+from asha.asterisk.talk.connections import Wait
+from asha.asterisk.talk.control import Console
 from asha.ocf import Deadline
 
 # As main/cli.c, handle_module_reload(), words them.
@@ -38,7 +38,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def reload(*modules: str) -> list[str]:
     me = Proc().process(os.getpid())
     assert me is not None
-    return records.reload_modules(Console("/nowhere", me), modules, Deadline(5))
+    return cdr.reload_modules(Console("/nowhere", me), modules, Deadline(5))
 
 
 def test_what_is_not_loaded_is_not_told(answers: list[str]) -> None:
@@ -49,11 +49,11 @@ def test_what_is_not_loaded_is_not_told(answers: list[str]) -> None:
 @pytest.mark.parametrize("busy", [BUSY, QUEUED])
 def test_one_that_is_not_done_now_is_not_done(answers: list[str], busy: str) -> None:
     answers += [busy]
-    with pytest.raises(records.NotYet, match=busy):
+    with pytest.raises(cdr.NotYet, match=busy):
         reload("cdr_mysql.so")
 
 
 def test_a_failure_is_told(answers: list[str]) -> None:
     answers += [BROKEN]
     assert reload("cdr_mysql.so") == [BROKEN]
-    assert records.RELOADED not in BROKEN
+    assert cdr.RELOADED not in BROKEN

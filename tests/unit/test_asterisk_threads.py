@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.asterisk.control import Console
-from asha.asterisk.proc import Proc, Process
+from asha.asterisk.process.proc import Proc, Process
+from asha.asterisk.talk.connections import Silent
+from asha.asterisk.talk.control import Console
 from asha.asterisk.threads import Runaway, runaways, stuck
-from asha.asterisk.wire import Silent
 from asha.ocf import Deadline
 from tests.fakes.asterisk import FakeProc
 

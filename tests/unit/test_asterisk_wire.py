@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asha.asterisk import sip
-from asha.asterisk.ami import Ami, Credentials
-from asha.asterisk.control import Console
-from asha.asterisk.proc import Endpoint, Proc, Process
-from asha.asterisk.wire import Line, NotConnected, Silent, hold, is_address, side_by_side
+from asha.asterisk.process.proc import Endpoint, Proc, Process
+from asha.asterisk.talk import sip
+from asha.asterisk.talk.ami import Ami, Credentials
+from asha.asterisk.talk.connections import (
+    Line,
+    NotConnected,
+    Silent,
+    hold,
+    is_address,
+    side_by_side,
+)
+from asha.asterisk.talk.control import Console
 from asha.ocf import BadHere, Deadline
 from tests.fakes.asterisk import AMI, CONTROL, LOADING, SECRET, SIP, USER, FakeAsterisk
 
 if TYPE_CHECKING:
-    from asha.asterisk.wire import Conversation
+    from asha.asterisk.talk.connections import Conversation
 
 ENOUGH = 5.0
 SHORT = 0.2

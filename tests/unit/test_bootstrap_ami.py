@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from asha.asterisk import configuration
-from asha.asterisk.ami import Credentials
 from asha.asterisk.configuration import Section
+from asha.asterisk.talk.ami import Credentials
 from asha.bootstrap.action import Action
 from asha.bootstrap.steps import asterisk, data
 from asha.cluster.secret import Secret

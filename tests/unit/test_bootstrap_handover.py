@@ -18,8 +18,8 @@ from asha.bootstrap.steps import data
 from asha.bootstrap.takeover import state as records
 from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import Record
-from asha.ocf.child import start_time
 from asha.rootwork import Directory
+from asha.run.child import start_time
 from asha.trouble import Trouble
 from tests.fakes.machine import Outcome
 from tests.unit.bootstrap_customer import (

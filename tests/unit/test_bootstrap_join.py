@@ -26,7 +26,7 @@ from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands import remove_node
-from asha.ocf.deadline import Deadline
+from asha.run.deadline import Deadline
 from asha.trouble import Trouble
 from tests.fakes.machine import FakeMachine, Outcome
 

@@ -20,7 +20,7 @@ from asha.cluster import secret as secrets
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
-from asha.ocf.deadline import Deadline
+from asha.run.deadline import Deadline
 from tests.fakes.machine import FakeMachine, Outcome
 
 OLD, NEW, OTHER = (Secret(bytes(range(n, n + 32))) for n in (0, 1, 2))

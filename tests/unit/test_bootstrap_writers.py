@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.host import processes
-from asha.ocf.child import name_of
+from asha.run.child import name_of
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

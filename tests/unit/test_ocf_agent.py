@@ -25,10 +25,10 @@ from asha.ocf import (
     NotRunning,
     String,
     action,
-    log,
     main,
 )
 from asha.ocf.agent import Agent as Base
+from asha.run import log
 from tests.fakes.ocf import CallQueue, FakeClock, Outcome, perform
 from tests.unit.ocf_sample import Plain, Promotable
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from asha.ocf import Failed
-from asha.ocf.company import COMMAND, has_company
-from asha.ocf.deadline import Deadline
-from asha.ocf.runner import Completed
+from asha.ocf.peers import COMMAND, has_company
+from asha.run.deadline import Deadline
+from asha.run.runner import Completed
 from tests.fakes.ocf import CallQueue
 
 HERE = '<node name="crm1" online="true" standby="false" type="member"/>'

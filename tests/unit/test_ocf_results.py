@@ -1,11 +1,11 @@
-"""asha.ocf.results: the numbers are those of the OCF standard and of Pacemaker."""
+"""asha.run.results: the numbers are those of the OCF standard and of Pacemaker."""
 
 from __future__ import annotations
 
 import pytest
 
-from asha.ocf import results
-from asha.ocf.results import AgentError, Exit
+from asha.run import results
+from asha.run.results import AgentError, Exit
 
 NUMBERS = {
     "SUCCESS": 0,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import Expired
+from asha.run.deadline import Deadline
+from asha.run.results import Expired
 from tests.fakes.ocf import CallQueue, FakeClock, Outcome
 
 

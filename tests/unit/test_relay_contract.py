@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from asha.ocf import Deadline, Failed, NotInstalled
-from asha.ocf.runner import Completed
 from asha.relay import DRIVERS, card_for
 from asha.relay.contract import PATIENCE_SECONDS, Card, NoRelay, Position, Settings
+from asha.run.runner import Completed
 from tests.fakes.ocf import FakeClock
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from asha.agents.rhino_relay import PROMOTION_SCORE, RhinoRelay
 from asha.ocf import Deadline, Exit, Expired
-from asha.ocf.runner import Completed, Runner
 from asha.relay.contract import Position, Relay, Settings
+from asha.run.runner import Completed, Runner
 from tests.fakes.ocf import FakeClock, Outcome, perform
 from tests.fakes.relay import FakeCard
 

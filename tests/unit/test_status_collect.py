@@ -12,9 +12,10 @@ import pytest
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import Ban, Event, Failure, State
 from asha.commands import online, standby, switchover
-from asha.ocf.deadline import Deadline
-from asha.ocf.runner import Completed
-from asha.status import collect, moving
+from asha.run.deadline import Deadline
+from asha.run.runner import Completed
+from asha.status import collect
+from asha.status import switchover as moving
 from asha.status.calls import Calls
 from asha.status.hurry import Hurried
 from asha.status.model import Link, Service, Status
@@ -508,7 +509,9 @@ def test_preferences_that_are_over_do_not_count() -> None:
     for end, count in ((now - timedelta(seconds=1), 0), (now + timedelta(minutes=1), 1)):
         found = moving.read_preferences(KEPT.format(end=f"{end:%Y-%m-%d %H:%M:%SZ}"))
         assert [one.node for one in found] == ["crm2"] * count
-    assert moving.read_preferences(FOR_EVER) == [moving.Preference("p_ip", "crm1", None)]
+    assert moving.read_preferences(FOR_EVER) == [
+        moving.Preference("p_ip", "crm1", None)
+    ]
     assert moving.read_preferences("") == []
 
 

@@ -29,7 +29,7 @@ from asha.status.model import (
     Store,
     as_json,
 )
-from asha.status.moving import Preference
+from asha.status.switchover import Preference
 
 SAME = Disks(node="crm1", role="Primary", disk="UpToDate", peer="crm2", peer_role="Secondary",
              peer_disk="UpToDate", connection="Connected", in_sync=True)

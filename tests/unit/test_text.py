@@ -29,7 +29,7 @@ from asha.machine import Machine
 from asha.ocf import Agent, Exit, Failed, action
 from asha.ocf.agent import Context
 from asha.ocf.params import Path as PathParameter
-from asha.ocf.text import lines, plain, printable
+from asha.run.text import lines, plain, printable
 from asha.status.model import Finding, Status
 from asha.status.render import screen
 from asha.trouble import Trouble

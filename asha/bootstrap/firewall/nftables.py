@@ -21,7 +21,7 @@ from asha.bootstrap.host.ports import Opening, allowed, openings
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.machine import Machine
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.terminal import warn
 from asha.trouble import Trouble
 

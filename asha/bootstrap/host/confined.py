@@ -11,14 +11,14 @@ import os
 import sqlite3  # noqa: F401 - the child may import nothing any more
 from collections.abc import Callable
 
-from asha.ocf.child import import_nothing, in_child
-from asha.ocf.deadline import Deadline
 from asha.rootwork import Directory
+from asha.run.child import import_nothing, in_child
+from asha.run.deadline import Deadline
 
 
 def in_directory(directory: Directory, work: Callable[[str], str], deadline: Deadline,
                  doing: str) -> str:
-    """``asha.ocf.child.in_child``, with a path to put before each name in the directory.
+    """``asha.run.child.in_child``, with a path to put before each name in the directory.
 
     Without root's rights it is the directory's own path, and nothing is closed.
     """

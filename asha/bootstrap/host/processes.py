@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from asha.data.holders import entries, pids
 from asha.data.paths import is_inside
-from asha.ocf.child import in_child, name_of
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError
+from asha.data.release.holders import entries, pids
+from asha.run.child import in_child, name_of
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
 from asha.trouble import Trouble
 
 # A look at every process. One that hangs in the kernel can hang the look too.
@@ -52,7 +52,7 @@ def find(places: Sequence[str]) -> list[Writer]:
 
 def daemons() -> list[Writer]:
     """The PBX's own programs that still run, an Asterisk console left out."""
-    from asha.asterisk.proc import Proc
+    from asha.asterisk.process.proc import Proc
 
     def work() -> list[Writer]:
         proc = Proc()

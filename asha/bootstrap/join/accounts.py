@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator
 
-from asha.asterisk.ami import Ami, Credentials
-from asha.asterisk.wire import Silent, Wait, hold
+from asha.asterisk.talk.ami import Ami, Credentials
+from asha.asterisk.talk.connections import Silent, Wait, hold
 from asha.bootstrap.steps import asterisk
 from asha.cluster.secret import Secret
 from asha.machine import Machine
-from asha.ocf.deadline import Deadline
 from asha.rootwork import Directory
+from asha.run.deadline import Deadline
 from asha.trouble import Trouble
 
 ADDRESS = ("127.0.0.1", 5038)

@@ -21,7 +21,7 @@ from asha.cluster import corosync
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.machine import Machine
-from asha.ocf.deadline import Deadline
+from asha.run.deadline import Deadline
 from asha.trouble import Trouble
 
 # The other node changes its membership meanwhile, and looks whether that went well.

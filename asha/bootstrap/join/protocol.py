@@ -31,8 +31,8 @@ from typing import Any
 
 from asha.cluster.secret import hkdf_sha256
 from asha.cluster.site import NODE_NAME
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import Expired
+from asha.run.deadline import Deadline
+from asha.run.results import Expired
 
 VERSION = 1
 # Of one line, in bytes. A stranger's first line is a name and a number.

@@ -24,7 +24,7 @@ from asha.cluster import drbd, generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.machine import Machine
-from asha.ocf.deadline import Deadline
+from asha.run.deadline import Deadline
 from asha.trouble import Trouble
 
 # From the first byte to the proof; what a stranger can hold a place for. A joiner that

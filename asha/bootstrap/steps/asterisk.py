@@ -133,7 +133,7 @@ def user(secret: Secret) -> str:
 
 
 def own_text(secret: Secret) -> str:
-    """What asterisk-health logs in with: asha.asterisk.ami.Credentials."""
+    """What asterisk-health logs in with: asha.asterisk.talk.ami.Credentials."""
     return f"user={user(secret)}\nsecret={secret.ami()}\n"
 
 

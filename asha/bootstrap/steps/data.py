@@ -30,13 +30,14 @@ from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import BEGUN, COPIED
 from asha.bootstrap.takeover.takeover import COPY_ID
 from asha.cluster.site import Site
-from asha.data import holders, space, sqlite
+from asha.data import space, sqlite
 from asha.data.paths import is_inside
+from asha.data.release import holders
 from asha.machine import Machine
-from asha.ocf.child import in_child, name_of, stat_of
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError
 from asha.rootwork import Directory
+from asha.run.child import in_child, name_of, stat_of
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
 from asha.trouble import Trouble
 
 # Whose copy the store has, and what of. In sark-data's own directory of the store.

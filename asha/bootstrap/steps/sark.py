@@ -22,9 +22,9 @@ from asha.bootstrap.takeover import takeover
 from asha.cluster.site import Site
 from asha.data.sqlite import become_owner, is_roots_among_others
 from asha.machine import Machine
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError, Failed
 from asha.rootwork import Directory
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError, Failed
 from asha.trouble import Trouble
 
 DIRECTORY = "/opt/sark/db"

@@ -18,7 +18,7 @@ from typing import Any
 from asha.bootstrap.action import Say
 from asha.bootstrap.host.services import Unit
 from asha.machine import Machine
-from asha.ocf.child import is_alive, start_time
+from asha.run.child import is_alive, start_time
 from asha.trouble import Trouble
 
 RECORD = "/var/lib/asha/handover.json"

@@ -29,8 +29,8 @@ from asha.cluster import cib
 from asha.cluster.site import Site
 from asha.data import mountinfo
 from asha.machine import Machine, tell_ready
-from asha.ocf.child import is_alive
 from asha.rootwork import Directory, is_roots_alone
+from asha.run.child import is_alive
 from asha.trouble import Trouble
 
 GUARD = "asha-guard"

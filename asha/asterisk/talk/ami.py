@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, SOCK_STREAM
 
-from asha.asterisk.wire import Line
-from asha.ocf.results import BadHere
+from asha.asterisk.talk.connections import Line
+from asha.run.results import BadHere
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.wire import Conversation
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.talk.connections import Conversation
+    from asha.run.deadline import Deadline
 
 END = b"\r\n\r\n"
 

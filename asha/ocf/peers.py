@@ -6,13 +6,13 @@ a node in standby, or whose Pacemaker is stopped, is a member and takes nothing 
 
 from __future__ import annotations
 
-from asha.ocf.results import AgentError
+from asha.run.results import AgentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asha.ocf.runner import Completed
+    from asha.run.runner import Completed
 
 COMMAND = ("crm_mon", "-1", "--output-as=xml")
 # What keeps a node from running anything (the same in Pacemaker 2.1 and 3.0:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import signal
 from contextlib import suppress
 
-from asha.data import holders, owners
-from asha.ocf.child import IfKilled, NoAnswer, in_child, send, stat_of
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import Failed
+from asha.data import owners
+from asha.data.release import holders
+from asha.run.child import IfKilled, NoAnswer, in_child, send, stat_of
+from asha.run.deadline import Deadline
+from asha.run.results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ import fcntl
 import os
 import signal
 
-from asha.ocf.child import name_of, send, start_time
-from asha.ocf.results import Expired
+from asha.run.child import name_of, send, start_time
+from asha.run.results import Expired
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 
 def take(

@@ -9,7 +9,6 @@ other cause that is known of was looked for.
 from __future__ import annotations
 
 from asha.agents.asterisk_sip import SipSockets
-from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
     CONSOLE_QUESTIONS,
     FAULTY,
@@ -23,14 +22,15 @@ from asha.asterisk.probes import (
     SipOptions,
     ask,
 )
-from asha.asterisk.proc import BLOCKED, STOPPED, TRACED
+from asha.asterisk.process.proc import BLOCKED, STOPPED, TRACED
+from asha.asterisk.talk.ami import Credentials
 from asha.ocf import AgentError, BadHere, Degraded, Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asha.agents.asterisk_health import AsteriskHealth
     from asha.asterisk.probes import Probe, Verdict
-    from asha.asterisk.proc import Process, Task
+    from asha.asterisk.process.proc import Process, Task
 
     # From which depth on it is looked at, and what somebody should know of it.
     Remark = tuple[int, str]
@@ -161,7 +161,7 @@ class Judge:
 
     def _no_ami(self, known: bool) -> str:
         """Why nobody is there to be asked; ``known``: this Asterisk has had it."""
-        from asha.asterisk.squatter import AGAIN, holder
+        from asha.asterisk.process.port_owner import AGAIN, holder
 
         port = self.agent.ami_port
         squatter = holder(self.agent.proc, self.process, port)
@@ -183,7 +183,7 @@ class Judge:
         if not bad:
             return []
         self.reconsider()
-        from asha.asterisk.load import out_of_files
+        from asha.asterisk.taskprocessors import out_of_files
 
         found: list[Remark] = []
         full = out_of_files(self.process)
@@ -258,7 +258,7 @@ class Judge:
         return self._excuse_load(silent), []
 
     def _excuse_load(self, silent: list[Probe]) -> str:
-        from asha.asterisk.load import overloaded, records_waiting
+        from asha.asterisk.taskprocessors import overloaded, records_waiting
 
         console = self.control_socket.console
         calls = [probe for probe in silent if isinstance(probe, CallSetup)]

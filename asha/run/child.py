@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import select
 
-from asha.ocf.results import AgentError, Exit, Failed
-from asha.ocf.text import printable
+from asha.run.results import AgentError, Exit, Failed
+from asha.run.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 # How long a killed child may take to be gone before it counts as stuck.
 REAP_SECONDS = 0.3

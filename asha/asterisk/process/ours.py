@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import os
 
-from asha.asterisk.proc import units_of
+from asha.asterisk.process.proc import units_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asha.asterisk.proc import Proc, Process
+    from asha.asterisk.process.proc import Proc, Process
 
 # What the cluster itself starts is there, without a unit of its own.
 CLUSTER = "pacemaker.service"

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 
-from asha.data import holders
 from asha.data.kernel import Looker
 from asha.data.paths import is_inside
+from asha.data.release import holders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

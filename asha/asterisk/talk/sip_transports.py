@@ -8,16 +8,16 @@ channels/chan_sip.c, sip_show_settings(). A stack that is not loaded has no such
 
 from __future__ import annotations
 
-from asha.asterisk.wire import Silent, side_by_side
-from asha.ocf.text import number
+from asha.asterisk.talk.connections import Silent, side_by_side
+from asha.run.text import number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from asha.asterisk.control import Console
-    from asha.asterisk.wire import Conversation
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.talk.connections import Conversation
+    from asha.asterisk.talk.control import Console
+    from asha.run.deadline import Deadline
 
 PROTOCOLS = ("udp", "tcp")
 # TLS and WebSocket, which are not asked.

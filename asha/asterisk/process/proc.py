@@ -11,10 +11,10 @@ import os
 import stat as modes
 from errno import EACCES, ENODEV, ENOENT, ENOTDIR, EPERM, ESRCH
 
-from asha.ocf.child import in_child, send
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError, Failed
-from asha.ocf.text import printable
+from asha.run.child import in_child, send
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError, Failed
+from asha.run.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

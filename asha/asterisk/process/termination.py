@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from signal import SIGKILL, SIGSTOP, SIGTERM
 
-from asha.asterisk.proc import BLOCKED
-from asha.ocf.results import Failed
+from asha.asterisk.process.proc import BLOCKED
+from asha.run.results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asha.asterisk.ours import Ours
-    from asha.asterisk.proc import Proc, Process
-    from asha.asterisk.unit import Launcher
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.process.ours import Ours
+    from asha.asterisk.process.proc import Proc, Process
+    from asha.asterisk.process.unit import Launcher
+    from asha.run.deadline import Deadline
 
 # Seconds between two looks: Asterisk needs 0.25 s to end in the ordinary way.
 LOOK_EVERY = 0.02

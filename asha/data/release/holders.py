@@ -13,14 +13,14 @@ from itertools import chain, islice
 
 from asha.data.kernel import Looker
 from asha.data.paths import is_inside
-from asha.ocf.child import in_child, is_alive, name_of, send, stat_of
-from asha.ocf.results import Failed
+from asha.run.child import in_child, is_alive, name_of, send, stat_of
+from asha.run.results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 # <linux/sched.h>
 PF_KTHREAD = 0x00200000

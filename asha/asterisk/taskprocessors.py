@@ -9,13 +9,13 @@ inside: an overloaded queue is long and moves, a stuck one does not move.
 
 from __future__ import annotations
 
-from asha.asterisk.wire import Silent, hold
+from asha.asterisk.talk.connections import Silent, hold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.control import Console
-    from asha.asterisk.proc import Process
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.process.proc import Process
+    from asha.asterisk.talk.control import Console
+    from asha.run.deadline import Deadline
 
 COMMAND = "core show taskprocessors"
 

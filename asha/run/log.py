@@ -11,7 +11,7 @@ import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK
 from _socket import socket as Socket
 
-from asha.ocf.text import printable
+from asha.run.text import printable
 
 LOG_SOCKET = "/dev/log"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from asha.ocf.results import Expired
+from asha.run.results import Expired
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

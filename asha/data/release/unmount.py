@@ -8,20 +8,21 @@ import signal
 import time
 from contextlib import suppress
 
-from asha.data import holders, mountinfo
+from asha.data import mountinfo
 from asha.data.paths import is_inside
-from asha.ocf.child import NoAnswer, in_child
-from asha.ocf.results import Failed
-from asha.ocf.text import printable
+from asha.data.release import holders
+from asha.run.child import NoAnswer, in_child
+from asha.run.results import Failed
+from asha.run.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from asha.data.copies import Found
-    from asha.data.holders import Holder
     from asha.data.kernel import Kernel
     from asha.data.mountinfo import Mount
+    from asha.data.release.copies import Found
+    from asha.data.release.holders import Holder
     from asha.ocf.agent import Agent
 
 # How long a process may take to close its files after SIGTERM, and to be gone
@@ -49,7 +50,7 @@ SETTLE_SECONDS = 3.0
 UNSEEN_ROUNDS = 5
 
 # For one search for holders. A process that hangs can make it hang, and one user can have
-# millions of open descriptors: it is asha.data.turns that shares the time.
+# millions of open descriptors: it is asha.data.release.turns that shares the time.
 SEARCH_SECONDS = 5.0
 
 # So many holders are named, in a reason and in the log; there may be thousands.
@@ -161,7 +162,7 @@ class _Ending:
             users |= {uids[0] for pid in new if (uids := holders.uids(pid))}
         if users:
             from asha.data import owners
-            from asha.data.turns import PACEMAKERS
+            from asha.data.release.turns import PACEMAKERS
 
             # Whose daemons run the cluster; what one of them has is ended one by one.
             users -= {0, *owners.local_uids({PACEMAKERS})}
@@ -246,7 +247,7 @@ class _Others:
 
     def next(self, agent: Agent, points: Sequence[str]) -> list[Holder]:
         """Whom to end now."""
-        from asha.data import turns
+        from asha.data.release import turns
 
         if kept_by_root(points):
             return []
@@ -283,7 +284,7 @@ def kept_by_root(points: Sequence[str]) -> bool:
 def _unlisted(agent: Agent, point: str, points: Sequence[str] = ()) -> list[Holder]:
     """Who may hold it by what no list shows; of root's only where ``points`` are busy. What
     is in a queue for a moment only is not meant: two looks."""
-    from asha.data import turns, unlisted
+    from asha.data.release import turns, unlisted
 
     def among(pids: Sequence[int]) -> Iterator[str]:
         return unlisted.look(pids, points)
@@ -339,8 +340,8 @@ def _unmount_each(
 
 def _search(agent: Agent, points: Sequence[str]) -> Found | None:
     """Who holds these points, if need be perhaps; None when the search did not end."""
-    from asha.data import turns
-    from asha.data.copies import Found
+    from asha.data.release import turns
+    from asha.data.release.copies import Found
 
     found, seen = Found(), turns.Look()
     for thorough in (False, True):

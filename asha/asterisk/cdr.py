@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from _socket import AF_UNIX, SOCK_STREAM
 
-from asha.asterisk.wire import Line, Silent, hold
+from asha.asterisk.talk.connections import Line, Silent, hold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asha.asterisk.control import Console
-    from asha.asterisk.wire import Conversation
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.talk.connections import Conversation
+    from asha.asterisk.talk.control import Console
+    from asha.run.deadline import Deadline
 
 # Seconds for the database to take a connection, which is the kernel's work: only one
 # with a full queue, that hangs, needs longer.

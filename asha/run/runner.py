@@ -9,13 +9,13 @@ import subprocess
 import time
 from functools import partial
 
-from asha.ocf.results import Expired, Failed, NotInstalled
+from asha.run.results import Expired, Failed, NotInstalled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 # After SIGKILL a process that still does not end is in the kernel (state D).
 # Waiting longer would only eat the reserve that the action's reason needs.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from typing import Any, Self, TypeVar
 
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
     T = TypeVar("T")
     Conversation = Generator["Wait", bool, T]

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from _socket import AF_UNIX, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET
 
-from asha.asterisk.wire import Line
+from asha.asterisk.talk.connections import Line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.proc import Process
-    from asha.asterisk.wire import Conversation
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.process.proc import Process
+    from asha.asterisk.talk.connections import Conversation
+    from asha.run.deadline import Deadline
 
 SOCKET_NAME = "asterisk.ctl"
 

@@ -14,25 +14,26 @@ from __future__ import annotations
 import errno
 import os
 
-from asha.data import holders, mountinfo
+from asha.data import mountinfo
 from asha.data.kernel import Kernel, Looker, enter_namespace
 from asha.data.mountinfo import Mount
 from asha.data.paths import is_inside
-from asha.ocf.child import name_of
-from asha.ocf.results import Failed
-from asha.ocf.text import printable
+from asha.data.release import holders
 
 # Imported here: in another mount namespace somebody else chooses what a module's file is.
 from asha.rootwork import Directory  # noqa: F401
+from asha.run.child import name_of
+from asha.run.results import Failed
+from asha.run.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from asha.data.holders import Holder
     from asha.data.kernel import Sight
-    from asha.data.turns import Look
-    from asha.ocf.deadline import Deadline
+    from asha.data.release.holders import Holder
+    from asha.data.release.turns import Look
+    from asha.run.deadline import Deadline
 
 # <linux/nsfs.h>
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
@@ -62,7 +63,7 @@ class Namespace:
     """A mount namespace that is not ours; ``path``, below /proc, leads to it.
 
     ``pids`` live in it, ``keepers`` hold a descriptor of it; ``user`` is in whose turn it
-    was found (asha.data.turns). A ``foreign`` one is of another user namespace, ``owner``
+    was found (asha.data.release.turns). A ``foreign`` one is of another user namespace, ``owner``
     is whose: there nobody can unmount what was copied when it was made
     (mount_namespaces(7), "locked"). One that ``hides`` may have the disk without our
     seeing it. ``mounts`` are those of the disk, and what they lie on.
@@ -149,7 +150,7 @@ def look(device: str, among: Iterable[int], maps: bool) -> Iterator[str]:
     "" for each step on the way.
 
     Without ``maps`` what is only mapped is not seen: a process whose memory map is locked
-    makes one who reads it wait. To be called in a child (asha.data.turns).
+    makes one who reads it wait. To be called in a child (asha.data.release.turns).
     """
     looker = Looker()
     own = mountinfo.read()

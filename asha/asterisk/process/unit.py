@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import stat
 
-from asha.asterisk.ours import NO_ACCOUNT
-from asha.ocf.child import in_child
-from asha.ocf.results import AgentError, Expired, Failed, NotInstalled
+from asha.asterisk.process.ours import NO_ACCOUNT
+from asha.run.child import in_child
+from asha.run.results import AgentError, Expired, Failed, NotInstalled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asha.asterisk.proc import Proc, Process
+    from asha.asterisk.process.proc import Proc, Process
     from asha.ocf.agent import Agent
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 # There while systemd is PID 1: sd_booted(3).
 SYSTEMD_RUNS = "run/systemd/system"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from _socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 
-from asha.asterisk.wire import Endless, Line, Silent
+from asha.asterisk.talk.connections import Endless, Line, Silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.proc import Endpoint
-    from asha.asterisk.wire import Conversation
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.process.proc import Endpoint
+    from asha.asterisk.talk.connections import Conversation
+    from asha.run.deadline import Deadline
 
 # Over UDP a request is repeated after T1, then after twice as long each time
 # (RFC 3261, 17.1.2.2, timer E): one lost packet is not silence.

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asha.asterisk.proc import Endpoint, Proc, Process
+    from asha.asterisk.process.proc import Endpoint, Proc, Process
 
 # Not more of them are named: a port may be inherited by many.
 NAMED_MOST = 3

@@ -4,7 +4,7 @@ Run by asha-asterisk-died@.service, which systemd starts when Asterisk's unit ha
 failed. The monitor finds the same a little later; this only saves the wait for it,
 so whatever goes wrong here is left to the monitor.
 
-    python3 -m asha.asterisk.notice RESOURCE FILE
+    python3 -m asha.asterisk.process.death_notice RESOURCE FILE
 
 FILE is what the agent wrote when it had started Asterisk: the process's identity, the
 node's name in the cluster, Asterisk's unit, its user, and its program.
@@ -15,12 +15,12 @@ from __future__ import annotations
 import os
 import sys
 
-from asha.asterisk.ours import Ours
-from asha.asterisk.proc import Proc
-from asha.asterisk.unit import account_number
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError
-from asha.ocf.runner import Runner
+from asha.asterisk.process.ours import Ours
+from asha.asterisk.process.proc import Proc
+from asha.asterisk.process.unit import account_number
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
+from asha.run.runner import Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
