@@ -3,7 +3,7 @@
 Each subcommand is a module of asha.commands with ``EPILOG`` (what --help adds, or
 ""), ``arguments(parser)`` and ``run(options) -> int``. A module is imported only when
 its command is the one, so that ``asha --help`` is quick and a missing library hurts
-nobody else. ``run`` raises Trouble for what the user should read: one line, and the
+nobody else. ``run`` raises UserError for what the user should read: one line, and the
 mend.
 """
 
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from asha import __version__, terminal
-from asha.trouble import Trouble
+from asha.errors import UserError
 
 # name: what --help says of it
 COMMANDS = {
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not lost.quiet:
             terminal.report(lost)
         return lost.code
-    except Trouble as trouble:
+    except UserError as trouble:
         terminal.report(trouble)
         return trouble.code
     except KeyboardInterrupt:

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asha import rootwork
+from asha.errors import UserError
 from asha.rootwork import Untrusted
 from asha.run.deadline import Deadline
 from asha.run.results import AgentError
 from asha.run.runner import Completed, Runner
-from asha.trouble import Trouble
 
 # Of what a failed program printed.
 LAST_LINES = 4
@@ -45,14 +45,14 @@ class Machine:
     def read(self, inside: str) -> str | None:
         """The text of a file; None without it.
 
-        Raises Trouble for what is no ordinary file, or has no end; OSError.
+        Raises UserError for what is no ordinary file, or has no end; OSError.
         """
         try:
             data = rootwork.read(str(self.path(inside)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Untrusted as problem:
-            raise Trouble(f"{inside} {problem.reason}", f"ls -l {inside}") from None
+            raise UserError(f"{inside} {problem.reason}", f"ls -l {inside}") from None
         text = data.decode("utf-8", "surrogateescape")
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -132,23 +132,23 @@ class Machine:
 
         It gets the descriptors in ``keep_open`` under their own numbers.
 
-        Raises Trouble when it is not there, does not end, or (``check``) says
+        Raises UserError when it is not there, does not end, or (``check``) says
         something other than 0.
         """
         env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
         try:
             done = Runner(keep_open).run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
         except AgentError as problem:
-            raise Trouble(problem.reason) from None
+            raise UserError(problem.reason) from None
         if check and not done.ok:
-            raise Trouble(f"{' '.join(argv)}: exit {done.code}: {last_words(done)}")
+            raise UserError(f"{' '.join(argv)}: exit {done.code}: {last_words(done)}")
         return done
 
-    def says(self, *argv: str, timeout: float = 20.0) -> str:
+    def output(self, *argv: str, timeout: float = 20.0) -> str:
         """What a program prints; "" when it fails or is not there. For looking only."""
         try:
             done = self.run(*argv, timeout=timeout, check=False)
-        except Trouble:
+        except UserError:
             return ""
         return done.out if done.ok else ""
 

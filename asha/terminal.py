@@ -14,13 +14,13 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from asha.errors import UserError
 from asha.run.text import lines, printable
-from asha.trouble import Trouble
 
-MEND_INDENT = " " * 6
+HINT_INDENT = " " * 6
 
 
-class Unwritten(Trouble):
+class Unwritten(UserError):
     """What was asked for did not reach its reader. ``quiet``: he left by himself."""
 
     def __init__(self, problem: Exception, code: int) -> None:
@@ -70,12 +70,12 @@ def warn(text: str) -> None:
     _try(sys.stderr, lines(text) + "\n")
 
 
-def report(trouble: Trouble) -> None:
+def report(trouble: UserError) -> None:
     """To standard error: what is wrong, each point on a line, what to do."""
     warn("\n".join([f"asha: {printable(trouble.what)}",
-                    *(f"{MEND_INDENT}{printable(point)}" for point in trouble.points)]))
-    if trouble.mend:
-        warn(f"{MEND_INDENT}{printable(trouble.mend)}")
+                    *(f"{HINT_INDENT}{printable(point)}" for point in trouble.points)]))
+    if trouble.hint:
+        warn(f"{HINT_INDENT}{printable(trouble.hint)}")
 
 
 def answer(prompt: str) -> str:

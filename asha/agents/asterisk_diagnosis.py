@@ -48,7 +48,7 @@ SERVING = "serving"
 IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
 
 
-class Judge:
+class Diagnosis:
     """Looks at one Asterisk, within one action of the agent."""
 
     def __init__(self, agent: AsteriskHealth, process: Process) -> None:
@@ -311,7 +311,7 @@ class Judge:
         # that has not moved at all.
         if others and not stuck(self.process, blocked, patience):
             return "", again
-        if self.agent.has_company():
+        if self.agent.peer_available():
             return "", again
         also = f" ({', '.join(dict.fromkeys(others))} too)" if others else ""
         return f"AstDB{also} waits for its disk, and no other node is there to take over", []

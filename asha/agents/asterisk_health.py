@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from asha.agents.asterisk_diagnosis import SERVING, Judge
+from asha.agents.asterisk_diagnosis import SERVING, Diagnosis
 from asha.agents.asterisk_parameters import AsteriskParameters
 from asha.agents.asterisk_sip import NotBound
 from asha.asterisk.probes import (
@@ -186,7 +186,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         if self.is_probe:
             return Exit.SUCCESS
         try:
-            found = [(0, reason) for reason in odd] + Judge(self, process).watch()
+            found = [(0, reason) for reason in odd] + Diagnosis(self, process).watch()
         except Degraded as problem:
             # A debugger is at work: nothing else was looked at.
             self._tell([(0, problem.reason)], 0)
@@ -393,7 +393,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _look_once(self, process: Process) -> None:
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
-        judge = Judge(self, process)
+        judge = Diagnosis(self, process)
         if self.sip_port is None:
             judge.sip.learn(self.deadline)
         probes, remarks = judge.deep_probes()
@@ -419,9 +419,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _end(self, launcher: Launcher) -> None:
         """Until nothing of Asterisk lives, nor anything that would start it again."""
-        from asha.asterisk.process.termination import Ending
+        from asha.asterisk.process.termination import Terminator
 
-        ending = Ending(
+        ending = Terminator(
             self.proc,
             self.ours(launcher),
             self._known(),
@@ -455,13 +455,13 @@ class AsteriskHealth(AsteriskParameters, Agent):
         except AgentError:
             return False
         on = done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
-        return on and self.has_company()
+        return on and self.peer_available()
 
-    def has_company(self) -> bool:
+    def peer_available(self) -> bool:
         """Whether another node is there to go on. Not known is no."""
-        from asha.ocf.peers import has_company
+        from asha.ocf.peers import peer_available
 
-        return has_company(self.run, self.node, FENCING_SECONDS)
+        return peer_available(self.run, self.node, FENCING_SECONDS)
 
     def _grace(self) -> float:
         """Seconds that Asterisk is given to end by itself."""

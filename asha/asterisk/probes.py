@@ -15,9 +15,9 @@ from asha.asterisk.talk.ami import Ami
 from asha.asterisk.talk.connections import (
     Endless,
     Line,
+    Multiplexer,
     NotConnected,
     Silent,
-    Talks,
     Wait,
     side_by_side,
 )
@@ -401,9 +401,9 @@ class Asking:
                 raise NotLetIn(entry)
             self.was_let_in = True
             answer = yield from control.last_answer(line, *commands)
-        for refusal, mend in CONSOLE_REFUSES.items():
+        for refusal, hint in CONSOLE_REFUSES.items():
             if refusal in answer:
-                raise NotAsked(f"{answer.strip().splitlines()[0]}: {mend}")
+                raise NotAsked(f"{answer.strip().splitlines()[0]}: {hint}")
         return answer
 
 
@@ -607,7 +607,7 @@ def ask(probes: Sequence[Probe], deadline: Deadline, patience: float) -> list[Ve
     One lost answer is not a hang: who is silent or refuses is asked once more, and
     counts as hung only when neither question is answered.
     """
-    with Talks() as talks:
+    with Multiplexer() as talks:
         for probe in probes:
             talks.begin(probe.attempt(deadline.within(patience)))
         talks.go_on(deadline.within(patience * SECOND_ASKING))

@@ -13,8 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 Say = Callable[[str], None]
 
@@ -38,7 +38,7 @@ class Action(ABC):
 
     @abstractmethod
     def do(self, machine: Machine, say: Say) -> None:
-        """Raises Trouble. Called again after any interruption, it ends the same."""
+        """Raises UserError. Called again after any interruption, it ends the same."""
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Run(Action):
     argv: Sequence[str]
     done: Callable[[Machine], bool]
     timeout: float = 60.0
-    mend: str = ""
+    hint: str = ""
 
     def is_done(self, machine: Machine) -> bool:
         return self.done(machine)
@@ -137,8 +137,8 @@ class Run(Action):
     def do(self, machine: Machine, say: Say) -> None:
         try:
             machine.run(*self.argv, timeout=self.timeout)
-        except Trouble as trouble:
-            raise Trouble(str(trouble), trouble.mend or self.mend) from None
+        except UserError as trouble:
+            raise UserError(str(trouble), trouble.hint or self.hint) from None
 
 
 def enable(title: str, *units: str) -> Run:
@@ -147,7 +147,7 @@ def enable(title: str, *units: str) -> Run:
         title=title,
         argv=["systemctl", "enable", *units],
         done=lambda machine: all(
-            machine.says("systemctl", "is-enabled", unit).strip() == "enabled" for unit in units
+            machine.output("systemctl", "is-enabled", unit).strip() == "enabled" for unit in units
         ),
     )
 

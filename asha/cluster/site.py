@@ -80,7 +80,7 @@ class SiteError(Exception):
 
 
 @dataclass(frozen=True)
-class Peer:
+class NodeConfig:
     """One node of the two. ``lan`` is "" where its LAN address is dynamic.
 
     ``nodeid`` is corosync's (1 or 2); DRBD 9 counts from 0.
@@ -110,8 +110,8 @@ class Site:
     With one NIC the link's NIC and prefix are the LAN's.
     """
 
-    first: Peer
-    second: Peer
+    first: NodeConfig
+    second: NodeConfig
     is_first: bool
     two_nics: bool
     virtual_address: str
@@ -127,11 +127,11 @@ class Site:
     ldap: bool = False
 
     @property
-    def here(self) -> Peer:
+    def here(self) -> NodeConfig:
         return self.first if self.is_first else self.second
 
     @property
-    def there(self) -> Peer:
+    def there(self) -> NodeConfig:
         return self.second if self.is_first else self.first
 
     @property
@@ -216,7 +216,7 @@ def site_of(given: dict[str, str]) -> Site:
     )
 
 
-def _peers(values: dict[str, str], first: bool) -> tuple[Peer, Peer]:
+def _peers(values: dict[str, str], first: bool) -> tuple[NodeConfig, NodeConfig]:
     """A is the first node. A file of 2014 may have its own node as A on both: then IP
     tells, and the two change places on the second."""
     # Numbered by name, not by order of installation: a replacement for the node that
@@ -227,7 +227,7 @@ def _peers(values: dict[str, str], first: bool) -> tuple[Peer, Peer]:
     own = values["IP"]
     if own and own == (b if first else a)[1]:
         a, b = b, a
-    return Peer(*a, nodeid=ids[a[0]]), Peer(*b, nodeid=ids[b[0]])
+    return NodeConfig(*a, nodeid=ids[a[0]]), NodeConfig(*b, nodeid=ids[b[0]])
 
 
 def _relay(values: dict[str, str], here: str) -> Relay | None:

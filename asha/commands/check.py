@@ -15,10 +15,10 @@ from asha.bootstrap.preflight.report import Finding, error
 from asha.cluster import generation
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run import text
 from asha.terminal import show
-from asha.trouble import Trouble
 
 EPILOG = """\
 Errors forbid the installation, and asha install asks the same before it
@@ -43,10 +43,10 @@ def run(options: argparse.Namespace) -> int:
         findings = [error(f"{options.config}: {problem}", "mend it, or run: asha configure")
                     for problem in wrong.problems]
     except FileNotFoundError:
-        raise Trouble(f"there is no {options.config}",
+        raise UserError(f"there is no {options.config}",
                       "asha configure asks the questions and writes it") from None
     except OSError as problem:
-        raise Trouble(f"cannot read {options.config}: {problem.strerror}") from None
+        raise UserError(f"cannot read {options.config}: {problem.strerror}") from None
     else:
         findings, left_out = look(machine, site, elsewhere=options.config != conf.CONF)
         findings += _secret(machine)
@@ -81,8 +81,8 @@ def _secret(machine: Machine) -> list[Finding]:
         secret = generation.current(machine)
         if secret is not None:
             rotation.require_in_use(machine, secret)
-    except Trouble as trouble:
-        return [error(str(trouble), trouble.mend)]
+    except UserError as trouble:
+        return [error(str(trouble), trouble.hint)]
     except OSError:
         pass  # it is root's
     return []
@@ -96,6 +96,6 @@ def as_text(findings: Sequence[Finding]) -> str:
                                subsequent_indent="  ", break_long_words=False,
                                break_on_hyphens=False)
         # Commands in it are to be copied: not wrapped.
-        if finding.mend:
-            lines.append(f"    {text.printable(finding.mend)}")
+        if finding.hint:
+            lines.append(f"    {text.printable(finding.hint)}")
     return "\n".join(lines)

@@ -7,10 +7,10 @@ import argparse
 from asha.bootstrap.console import ask
 from asha.cluster import cib, site
 from asha.commands.common import load_site, need_root
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.text import printable
 from asha.terminal import say, show, warn
-from asha.trouble import Trouble
 
 EPILOG = """\
 Without an option it prints what asha.conf describes, as crmsh reads it, and
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.load or not changes:
         return 0
     if not options.yes and not ask("Load this into the running cluster?"):
-        raise Trouble("nothing was changed")
+        raise UserError("nothing was changed")
     for warning in cib.load(machine, described):
         warn(printable(warning))
     say("loaded; asha status shows what becomes of it")

@@ -13,9 +13,9 @@ from asha.bootstrap.host import facts
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.conf import values_of
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.terminal import say, show
-from asha.trouble import Trouble
 
 EPILOG = """\
 Without --answers it asks in the terminal: Return takes what stands in
@@ -48,14 +48,14 @@ def interview(machine: Machine) -> None:
 
 def _asked(machine: Machine, output: str) -> dict[str, str]:
     if not sys.stdin.isatty():
-        raise Trouble("asha configure asks questions, and this is no terminal",
+        raise UserError("asha configure asks questions, and this is no terminal",
                       "asha configure --answers FILE takes the answers from a file")
     show("Return takes what stands in brackets. Ctrl-C ends this; nothing is written then.")
     known = values_of(machine.read(output) or "")
     try:
         return asking.ask(machine, facts.gather(machine), known)
     except EOFError:
-        raise Trouble("the answers ended: nothing was written") from None
+        raise UserError("the answers ended: nothing was written") from None
 
 
 def _answered(machine: Machine, path: str) -> dict[str, str]:
@@ -66,10 +66,10 @@ def _answered(machine: Machine, path: str) -> dict[str, str]:
             with open(path, encoding="utf-8", errors="replace") as file:
                 text = file.read()
     except OSError as problem:
-        raise Trouble(f"cannot read {path}: {problem.strerror}") from None
+        raise UserError(f"cannot read {path}: {problem.strerror}") from None
     values, problems = asking.complete(machine, facts.gather(machine), values_of(text))
     if problems:
-        raise Trouble("these answers will not do:", "nothing was written", points=problems)
+        raise UserError("these answers will not do:", "nothing was written", points=problems)
     return values
 
 
@@ -85,16 +85,16 @@ def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> 
         show("\n".join(difflib.unified_diff(
             earlier.splitlines(), text.splitlines(), output, output, lineterm="")))
         if not console.ask("Write this?"):
-            raise Trouble("nothing was written", "asha configure --yes does not ask")
+            raise UserError("nothing was written", "asha configure --yes does not ask")
     try:
         machine.write(output, text)
     except OSError as problem:
-        raise Trouble(f"cannot write {output}: {problem.strerror}", "run it with sudo") from None
+        raise UserError(f"cannot write {output}: {problem.strerror}", "run it with sudo") from None
     say(f"written: {output}")
 
 
 def refuse_another_node(earlier: str, wanted: Site) -> None:
-    """Raises Trouble where an installed node would change what it is known by.
+    """Raises UserError where an installed node would change what it is known by.
 
     Corosync, DRBD and Pacemaker on both nodes know these names and addresses; a change
     here alone would split them.
@@ -111,12 +111,12 @@ def refuse_another_node(earlier: str, wanted: Site) -> None:
     )
     changed = [what for what, old, new in fixed if old != new]
     if changed:
-        raise Trouble(
+        raise UserError(
             f"this node is installed: {' and '.join(changed)} cannot change any more",
             f"for another name, address or disk install it anew: asha remove-node "
             f"{now.here.name} on {now.there.name}, then asha install here as the second node",
         )
 
 
-def _nodes(site: Site) -> tuple[conf.Peer, conf.Peer]:
+def _nodes(site: Site) -> tuple[conf.NodeConfig, conf.NodeConfig]:
     return site.first, site.second

@@ -31,10 +31,10 @@ from asha.commands.common import (
     need_root,
     only_one,
 )
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.text import printable
 from asha.terminal import say, show
-from asha.trouble import Trouble
 
 EPILOG = """\
 The first node makes the cluster secret and shows it; the second asks for it
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
             site = load_site(strict=True)
             _walk(machine, plan.steps(site, machine, secret), journal, console)
         console.note("done")
-    _farewell(site, machine, secret)
+    _print_next_steps(site, machine, secret)
     return 0
 
 
@@ -111,14 +111,14 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _check(site: Site, machine: Machine, secret: Secret) -> None:
-    """Raises Trouble where something stands in the way; the findings are printed."""
+    """Raises UserError where something stands in the way; the findings are printed."""
     here = facts.gather(machine)
     other = None
     if not site.is_first:
         own = facts.shared_facts(machine, site)
         try:
             other = client.ask_facts(site, secret, own, ASK_SECONDS, machine)
-        except Trouble:
+        except UserError:
             # Perhaps what is wrong here says why.
             findings = checks.look(machine, site, here)
             if findings:
@@ -128,7 +128,7 @@ def _check(site: Site, machine: Machine, secret: Secret) -> None:
     if findings:
         show(check.as_text(findings))
     if any(finding.severity == "error" for finding in findings):
-        raise Trouble("nothing was changed", "mend the errors above, then run asha install again")
+        raise UserError("nothing was changed", "mend the errors above, then run asha install again")
 
 
 def _confirm(site: Site, steps: list[Step]) -> None:
@@ -144,7 +144,7 @@ def _confirm(site: Site, steps: list[Step]) -> None:
         show(f"{site.device} is overwritten with what {site.there.name} has. The PBX of this\n"
               f"machine stops; its own data is kept, each directory as NAME.asha-DATE.")
     if not ask("Go on?"):
-        raise Trouble("nothing was changed", "asha install --yes does not ask")
+        raise UserError("nothing was changed", "asha install --yes does not ask")
 
 
 def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Console) -> None:
@@ -176,18 +176,18 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Consol
         finally:
             takeover.recover(machine, console.note)
         if isinstance(problem, OSError):
-            raise Trouble(f"{current}: {problem}",
+            raise UserError(f"{current}: {problem}",
                           "mend it and run asha install again: it goes on") from None
-        if isinstance(problem, Trouble):
-            raise Trouble(f"{current}: {problem}",
-                          problem.mend or "mend it and run asha install again: it goes on") \
+        if isinstance(problem, UserError):
+            raise UserError(f"{current}: {problem}",
+                          problem.hint or "mend it and run asha install again: it goes on") \
                 from None
         if isinstance(problem, KeyboardInterrupt):
             console.note("interrupted: run asha install again, it goes on")
         raise
 
 
-def _farewell(site: Site, machine: Machine, secret: Secret) -> None:
+def _print_next_steps(site: Site, machine: Machine, secret: Secret) -> None:
     text = machine.read(corosync.CONF) or ""
     if site.there.name in (node.name for node in corosync.parse(text).nodes) and site.is_first:
         say(f"\n{site.here.name} and {site.there.name} are as asha.conf says: asha status")

@@ -9,10 +9,10 @@ from asha.bootstrap.join.server import Listener, open_socket
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import SECRET, load_site, only_one
+from asha.errors import UserError
 from asha.machine import Machine, tell_ready
 from asha.run.text import printable
 from asha.terminal import warn
-from asha.trouble import Trouble
 
 EPILOG = """\
 Runs as asha-join.service on both nodes and for good: a replacement of either
@@ -29,8 +29,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         server = open_socket(site.here.address)
     except OSError as problem:
-        raise Trouble(f"cannot listen at {site.here.address}, port {JOIN_PORT}: {problem.strerror}",
-                      f"who does: ss -tlnp sport = {JOIN_PORT}") from None
+        raise UserError(
+            f"cannot listen at {site.here.address}, port {JOIN_PORT}: {problem.strerror}",
+            f"who does: ss -tlnp sport = {JOIN_PORT}",
+        ) from None
     _log(f"{site.here.name} listens at {site.here.address}, port {JOIN_PORT}")
     # Not before: who starts the service may send the other node here at once.
     tell_ready()
@@ -43,7 +45,7 @@ def _load() -> tuple[Site, Secret]:
     try:
         return site, Secret.read(SECRET)
     except OSError as problem:
-        raise Trouble(f"cannot read {SECRET}: {problem.strerror}") from None
+        raise UserError(f"cannot read {SECRET}: {problem.strerror}") from None
 
 
 def _log(text: str) -> None:

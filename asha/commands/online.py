@@ -10,10 +10,10 @@ from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.commands import standby
 from asha.commands.common import need_installed, need_root
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.status import render, switchover, waiting
 from asha.status.replication import DiskSight
-from asha.trouble import Trouble
 
 EPILOG = """\
 The node gets its share of the work again and is there to take over; what runs
@@ -40,14 +40,14 @@ def run(options: argparse.Namespace) -> int:
     take_back(machine, name)
     node = state.node(name)
     if node is None or not node.online:
-        raise Trouble(f"{name} may work again, but is not in the cluster now",
+        raise UserError(f"{name} may work again, but is not in the cluster now",
                       f"see to {name}: its power, its cluster link, systemctl start pacemaker")
     console = Console()
     console.note(f"{name} comes back")
     waiting.end_orderly()
     missing = waiting.until(machine, lambda now: _left(now, name), SECONDS, console.say)
     if missing:
-        raise Trouble(f"{name} is no longer in standby, but after {SECONDS:.0f} s not yet: "
+        raise UserError(f"{name} is no longer in standby, but after {SECONDS:.0f} s not yet: "
                       f"{', '.join(missing)}", "asha status tells why")
     console.note(f"{name} is online")
     disks = DiskSight(machine, here, switchover.other_node(state, here)).look()

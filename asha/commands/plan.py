@@ -11,11 +11,11 @@ from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.commands.common import SECRET, load_site
 from asha.commands.install import tell_difference
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.rootwork import Directory, Untrusted, is_roots_alone
 from asha.run.text import printable
 from asha.terminal import show
-from asha.trouble import Trouble
 
 EPILOG = """\
 What is already so is left out; --all shows it too. Secrets are never shown.
@@ -41,10 +41,10 @@ def run(options: argparse.Namespace) -> int:
         steps = plan.steps(site, machine, secret or Secret.generate())
         if not options.all:
             steps = plan.pending(steps, machine)
-    except (Trouble, PermissionError) as problem:
+    except (UserError, PermissionError) as problem:
         if os.geteuid() == 0:
             raise
-        raise Trouble(f"only root may look at all of it ({problem})", "sudo asha plan") from None
+        raise UserError(f"only root may look at all of it ({problem})", "sudo asha plan") from None
     if options.scripts:
         return _write(steps, options.scripts)
     if not steps:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write(steps: list[Step], directory: str) -> int:
-    """Raises Trouble for a directory in which another could put a link, or change what root
+    """Raises UserError for a directory in which another could put a link, or change what root
     is to run."""
     try:
         with _folder(os.path.abspath(directory)) as folder:
@@ -69,9 +69,9 @@ def _write(steps: list[Step], directory: str) -> int:
                 folder.write(name, text, uid=about.st_uid, gid=about.st_gid, mode=0o755)
                 show(printable(os.path.join(directory, name)))
     except Untrusted as problem:
-        raise Trouble(str(problem), "name a directory of root's, such as /root/asha") from None
+        raise UserError(str(problem), "name a directory of root's, such as /root/asha") from None
     except OSError as problem:
-        raise Trouble(f"cannot write into {directory}: {problem.strerror}") from None
+        raise UserError(f"cannot write into {directory}: {problem.strerror}") from None
     return 0
 
 

@@ -12,9 +12,9 @@ from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import load_site, need_installed, need_root, only_one
 from asha.commands.secret import shown
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.terminal import say, show
-from asha.trouble import Trouble
 
 EPILOG = """\
 When: the other node is gone for good or for long (broken, stolen, on its way
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
                   f"stays as it is.\n{name} must be switched off: were it to run unseen, "
                   "there would be two telephone systems.")
             if not options.yes and not ask(f"Is {name} switched off, and shall it be forgotten?"):
-                raise Trouble("nothing was changed", "asha remove-node --yes does not ask")
+                raise UserError("nothing was changed", "asha remove-node --yes does not ask")
             # Before the other is forgotten: what is begun is ended by the next run. Always
             # another: one that is half way in may have been typed there already.
             new = Secret.generate()
@@ -77,11 +77,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _checked(site: Site, name: str) -> str:
-    """Trouble unless it is the other node's."""
+    """UserError unless it is the other node's."""
     here, there = site.here.name, site.there.name
     if name == here:
-        raise Trouble(f"{here} is this node: it cannot remove itself",
+        raise UserError(f"{here} is this node: it cannot remove itself",
                       f"on the node that stays: asha remove-node {here}")
     if name != there:
-        raise Trouble(f"there is no node {name}: the nodes are {here} and {there}")
+        raise UserError(f"there is no node {name}: the nodes are {here} and {there}")
     return name

@@ -24,9 +24,9 @@ from asha.commands.common import (
     need_root,
     only_one,
 )
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.terminal import answer, say
-from asha.trouble import Trouble
 
 EPILOG = """\
 asha secret rotate, on one node: makes a new secret, shows it and waits for the
@@ -95,7 +95,7 @@ def _alone(machine: Machine, site: Site, options: argparse.Namespace, given: Sec
            console: Console) -> None:
     there = site.there.name
     if site.there.nodeid in nodelist.members(machine):
-        raise Trouble(f"{there} is in the cluster: nothing was changed",
+        raise UserError(f"{there} is in the cluster: nothing was changed",
                       "asha secret rotate without --alone changes it on both nodes")
     new = generation.pending(machine)
     if new is None:
@@ -132,32 +132,32 @@ def _together(machine: Machine, site: Site, options: argparse.Namespace, given: 
         _offer(machine, site, options, given or mine, console)
         return
     if look["new"] not in ("", proved.key_id()):
-        raise Trouble(f"that is the old secret of {there}, which is changing it",
+        raise UserError(f"that is the old secret of {there}, which is changing it",
                       f"the new one is in {SECRET}.new there")
     walk(machine, site, proved, look, console)
 
 
 def _look(site: Site, secrets: list[Secret]) -> tuple[Secret, Body | None]:
     """The first of them that the other node takes, and what it says of its own; None
-    where it takes none. Raises Trouble where it cannot be asked."""
+    where it takes none. Raises UserError where it cannot be asked."""
     for secret in secrets:
         try:
             return secret, client.ask_secret(site, secret)
         except WrongSecretThere:
             continue
-        except Trouble as trouble:
-            raise Trouble(
+        except UserError as trouble:
+            raise UserError(
                 f"{trouble}; nothing was changed",
-                f"{trouble.mend}. If it is off for long: asha secret rotate --alone; for "
+                f"{trouble.hint}. If it is off for long: asha secret rotate --alone; for "
                 "good: asha remove-node",
             ) from None
     return Secret.generate(), None
 
 
 def _typed(site: Site, given: Secret | None, key_id: str) -> tuple[Secret, Body]:
-    """A secret that the other node takes, from ``given`` or a person. Raises Trouble."""
+    """A secret that the other node takes, from ``given`` or a person. Raises UserError."""
     if given is None and not sys.stdin.isatty():
-        raise Trouble(f"the secret of {site.there.name} is needed",
+        raise UserError(f"the secret of {site.there.name} is needed",
                       "give it with --secret-file FILE (- for standard input)")
     while True:
         try:
@@ -167,7 +167,7 @@ def _typed(site: Site, given: Secret | None, key_id: str) -> tuple[Secret, Body]
             return secret, client.ask_secret(site, secret)
         except (ValueError, WrongSecretThere) as wrong:
             if given:
-                raise Trouble(str(wrong), f"it is in {SECRET}.new (or {SECRET}) on "
+                raise UserError(str(wrong), f"it is in {SECRET}.new (or {SECRET}) on "
                                           f"{site.there.name}") from None
             say(f"  {wrong}")
         except EOFError:
@@ -190,7 +190,7 @@ def _offer(machine: Machine, site: Site, options: argparse.Namespace, new: Secre
     while generation.pending(machine) is not None or generation.current(machine) != new:
         passed = machine.now() - begun
         if passed >= WAIT_SECONDS:
-            raise Trouble(f"{there} has not got the new secret yet",
+            raise UserError(f"{there} has not got the new secret yet",
                           "the old one is in use until then; asha secret rotate goes on")
         if rotation.is_applied(machine, new):
             console.say(f"{there} has it; the last keys are being changed")
@@ -224,7 +224,7 @@ def _confirm(options: argparse.Namespace, text: str) -> None:
     if not options.yes:
         say(text)
         if not ask("Go on?"):
-            raise Trouble("nothing was changed", "asha secret rotate --yes does not ask")
+            raise UserError("nothing was changed", "asha secret rotate --yes does not ask")
 
 
 # As asha-secret@.service runs it.
@@ -232,12 +232,12 @@ def _confirm(options: argparse.Namespace, text: str) -> None:
 def _apply(machine: Machine, site: Site, instance: str) -> int:
     step, _, key_id = instance.partition(":")
     if step not in rotation.STEPS:
-        raise Trouble(f"there is no step {step}", ", ".join(rotation.STEPS))
+        raise UserError(f"there is no step {step}", ", ".join(rotation.STEPS))
     machine.remove(rotation.TOLD)
     try:
         with only_one():
             rotation.apply(step, machine, site, rotation.find(machine, key_id))
-    except Trouble as trouble:
+    except UserError as trouble:
         rotation.tell(machine, trouble)
         raise
     return 0

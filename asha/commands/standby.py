@@ -10,11 +10,11 @@ from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.commands import switchover
 from asha.commands.common import need_installed, need_root
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.status import switchover as moving
 from asha.status import waiting
 from asha.status.services import services
-from asha.trouble import Trouble
 
 EPILOG = """\
 For work on the node: it may be rebooted and stays out of service until asha
@@ -48,17 +48,17 @@ def run(options: argparse.Namespace) -> int:
     waiting.end_orderly()
     missing = waiting.until(machine, lambda now: _left(now, name, state), SECONDS, console.say)
     if missing:
-        raise Trouble(f"{name} is in standby, but after {SECONDS:.0f} s still: "
+        raise UserError(f"{name} is in standby, but after {SECONDS:.0f} s still: "
                       f"{', '.join(missing)}", "asha status tells why")
     console.note(f"{name} is in standby: no fail-over until asha online {name}")
     return 0
 
 
 def known(state: State, name: str) -> str:
-    """The cluster's own spelling of it. Trouble when it is none of its nodes."""
+    """The cluster's own spelling of it. UserError when it is none of its nodes."""
     node = state.node(name)
     if node is None:
-        raise Trouble(f"{name} is no node of the cluster",
+        raise UserError(f"{name} is no node of the cluster",
                       f"it has: {', '.join(node.name for node in state.nodes)}")
     return node.name
 
@@ -72,12 +72,12 @@ def set_standby(machine: Machine, name: str) -> None:
 def _give_up(machine: Machine, state: State, name: str, here: str, yes: bool) -> None:
     """It has the telephones: the other must be able to take them, and somebody want it."""
     if not state.active_node:
-        raise Trouble("the telephones run on no node now, or are on their way",
+        raise UserError("the telephones run on no node now, or are on their way",
                       "asha status tells why; wait until they run")
     _, target = switchover.ready(machine, here)
     if not yes and not ask(f"{switchover.cut_calls(name, here)}\n"
                            f"Move the telephone system to {target}, and {name} to standby?"):
-        raise Trouble("nothing was changed", "asha standby --yes does not ask")
+        raise UserError("nothing was changed", "asha standby --yes does not ask")
 
 
 def _left(state: State, name: str, before: State) -> list[str]:

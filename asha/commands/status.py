@@ -10,12 +10,12 @@ import time
 
 from asha.bootstrap.takeover.state import RECORD
 from asha.commands.common import need_installed
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.status import render
 from asha.status.collect import collect
 from asha.status.model import NO_SERVICE, Status, as_json
 from asha.terminal import say, show
-from asha.trouble import Trouble
 
 EPILOG = """\
 A line with ! is to be seen to now; one with - is so by the way the site was
@@ -72,14 +72,16 @@ def seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         # Not 1, which says that the telephones run.
-        raise Trouble("only root may ask Pacemaker, DRBD and Asterisk", "sudo asha status", code=2)
+        raise UserError(
+            "only root may ask Pacemaker, DRBD and Asterisk", "sudo asha status", code=2
+        )
     machine = Machine()
     # An installation that was cut off is told by status, and programs are told anyway.
     if not machine.exists(RECORD) and not options.json:
         try:
             need_installed(machine)
-        except Trouble as problem:
-            raise Trouble(str(problem), problem.mend, code=2) from None
+        except UserError as problem:
+            raise UserError(str(problem), problem.hint, code=2) from None
     if options.watch is None:
         status = collect(machine)
         _show(status, options.json, "")

@@ -11,9 +11,9 @@ from asha.bootstrap.join import rotation
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.commands.common import cluster_secret, keep, load_site, need_root, only_one
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.terminal import show
-from asha.trouble import Trouble
 
 EPILOG = """\
 Without a name: the names there are. A number is a whole step: what is left to
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
                 action.do(machine, Console().say)
     if meant:
         return 0
-    raise Trouble(f"the plan has no {options.name or options.file}", "asha step lists the names")
+    raise UserError(f"the plan has no {options.name or options.file}", "asha step lists the names")
 
 
 def _uses_secret(action: Action, options: argparse.Namespace) -> bool:

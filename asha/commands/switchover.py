@@ -10,11 +10,11 @@ from asha.bootstrap.console import Console, ask
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.commands.common import need_installed, need_root
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.status import calls, render, switchover, waiting
 from asha.status.replication import DiskSight
 from asha.status.services import services
-from asha.trouble import Trouble
 
 EPILOG = """\
 Refuses, with the reason, where the other node could not take over now: it is
@@ -45,18 +45,18 @@ def run(options: argparse.Namespace) -> int:
     source, target = ready(machine, here)
     if not options.yes and not ask(f"{cut_calls(source, here)}\n"
                                    f"Move the telephone system from {source} to {target}?"):
-        raise Trouble("nothing was moved", "asha switchover --yes does not ask")
+        raise UserError("nothing was moved", "asha switchover --yes does not ask")
     waiting.end_orderly()
     move(machine, source, target, options.timeout)
     return 0
 
 
 def ready(machine: Machine, here: str) -> tuple[str, str]:
-    """From where to where. Trouble with all that stands in the way."""
+    """From where to where. UserError with all that stands in the way."""
     state = pacemaker.look(machine)
     source = state.active_node
     if not source:
-        raise Trouble("the telephones run on no node now, or are on their way",
+        raise UserError("the telephones run on no node now, or are on their way",
                       "asha status tells why")
     target = switchover.other_node(state, source)
     other = switchover.other_node(state, here)
@@ -82,7 +82,7 @@ def cut_calls(source: str, here: str) -> str:
 
 
 def move(machine: Machine, source: str, target: str, seconds: float) -> None:
-    """Everything from ``source`` to ``target``. Trouble when it has not come there."""
+    """Everything from ``source`` to ``target``. UserError when it has not come there."""
     console = Console()
     wanted = {one.id for one in services(pacemaker.look(machine)) if one.runs}
     begun = time.monotonic()
@@ -104,7 +104,7 @@ def move(machine: Machine, source: str, target: str, seconds: float) -> None:
     finally:
         switchover.clear(machine)
     if missing:
-        raise Trouble(f"not on {target} after {seconds:.0f} s: {', '.join(missing)}",
+        raise UserError(f"not on {target} after {seconds:.0f} s: {', '.join(missing)}",
                       "nothing holds it there any more; asha status tells what runs where and why")
     console.note(f"everything runs on {target}: the telephones after {talking[0]:.0f} s, "
                  f"all after {time.monotonic() - begun:.0f} s")

@@ -12,13 +12,13 @@ import time
 from asha.bootstrap.console import REDRAW
 from asha.cluster import site as conf
 from asha.commands.common import load_site, need_installed
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.text import printable
 from asha.status import render
 from asha.status.model import SCHEMA, Disks
 from asha.status.replication import DiskSight
 from asha.terminal import show
-from asha.trouble import Trouble
 
 EPILOG = """\
 Do not test a fail-over before the disks are the same: until then the node that
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def watch(sight: DiskSight, as_objects: bool) -> int:
-    """Until the disks are the same. Trouble when they never will be by themselves."""
+    """Until the disks are the same. UserError when they never will be by themselves."""
     redraw = sys.stdout.isatty() and not as_objects
     last = -LINE_SECONDS
     while True:
@@ -77,14 +77,14 @@ def watch(sight: DiskSight, as_objects: bool) -> int:
         if disks.in_sync:
             return 0
         if over:
-            raise Trouble("the disks have parted: DRBD found both changed on their own",
+            raise UserError("the disks have parted: DRBD found both changed on their own",
                           "decide whose data is kept; see asha(8), SPLIT BRAIN")
         time.sleep(WATCH_SECONDS)
 
 
 def known(disks: Disks | None) -> Disks:
     if disks is None:
-        raise Trouble("DRBD's resource asha is not up on this node",
+        raise UserError("DRBD's resource asha is not up on this node",
                       "asha status says why; where Pacemaker is stopped: systemctl start pacemaker")
     return disks
 

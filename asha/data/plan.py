@@ -149,7 +149,7 @@ def _place(item: Item, mounted: Mount) -> str:
             point = place.path
     except Untrusted as problem:
         # Whoever writes there chooses what would be hidden by the bind.
-        raise LeftOut(f"{problem} (mend: {problem.hint}, {RESTART})", needed=False) from None
+        raise LeftOut(f"{problem} (hint: {problem.hint}, {RESTART})", needed=False) from None
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as problem:
@@ -173,7 +173,7 @@ def _has(root: Directory, path: str) -> bool:
 def _look(item: Item, source: str, root: Directory) -> os.stat_result:
     """Of the store's directory. Raises LeftOut."""
     parent = os.path.dirname(source)
-    mend = f"mkdir -p {parent} && cp -a {item.path} {parent}/"
+    hint = f"mkdir -p {parent} && cp -a {item.path} {parent}/"
     try:
         with root.below(item.path) as found:
             return found.about()
@@ -181,15 +181,15 @@ def _look(item: Item, source: str, root: Directory) -> os.stat_result:
         # A link not even where it stays inside: who made it is not to be known.
         bad = _first_bad(root, item.path)
         raise LeftOut(f"{bad} is a symbolic link or something else, and no directory: put the"
-                      f" data itself there (mv {bad} {bad}.old; {mend}), and restart this"
+                      f" data itself there (mv {bad} {bad}.old; {hint}), and restart this"
                       " resource") from None
     except FileNotFoundError:
         if item.optional:
             reason = (f"it stays this node's own and is not replicated: the store has no {source};"
-                      f" to replicate it: {mend}, and restart this resource")
+                      f" to replicate it: {hint}, and restart this resource")
         else:
             reason = (f"{item.path} exists on this node, but the store has no {source}:"
-                      f" copy the data there first ({mend})")
+                      f" copy the data there first ({hint})")
         raise LeftOut(reason, lasting=False) from None
     except OSError as problem:
         raise LeftOut(f"{source} cannot be looked at: {problem.strerror}") from None

@@ -20,7 +20,7 @@ COMMAND = ("crm_mon", "-1", "--output-as=xml")
 UNFIT = ("standby", "standby_onfail", "maintenance", "pending", "unclean", "shutdown")
 
 
-def has_company(run: Callable[..., Completed], here: str, seconds: float) -> bool:
+def peer_available(run: Callable[..., Completed], here: str, seconds: float) -> bool:
     """Not known within ``seconds`` is no. ``run`` is the agent's."""
     from xml.etree import ElementTree
 

@@ -21,7 +21,7 @@ NOT_TO_BE_TESTED = "do not test a fail-over before it ends: asha sync --watch"
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class Context:
     """What the findings need beside the Status. None: not known."""
 
     other: str = ""
@@ -41,7 +41,7 @@ class Circumstances:
     trouble: tuple[str, ...] = ()
 
 
-def findings(status: Status, about: Circumstances) -> tuple[Finding, ...]:
+def findings(status: Status, about: Context) -> tuple[Finding, ...]:
     """The urgent first."""
     return tuple(found for part in (
         _installation(status, about),
@@ -57,7 +57,7 @@ def findings(status: Status, about: Circumstances) -> tuple[Finding, ...]:
     ) for found in part)
 
 
-def _installation(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _installation(status: Status, about: Context) -> Iterator[Finding]:
     for trouble in about.trouble:
         yield Finding(WARNING, trouble)
     if about.cut_off:
@@ -97,7 +97,7 @@ def _blocked(status: Status) -> Iterator[Finding]:
                       f"asha status {then}; see asha(8), FENCING")
 
 
-def _service(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _service(status: Status, about: Context) -> Iterator[Finding]:
     if not status.installed:
         return
     if not status.pacemaker:
@@ -134,7 +134,7 @@ def _service(status: Status, about: Circumstances) -> Iterator[Finding]:
                           f"crm resource clear {ban.resource}")
 
 
-def _nodes(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _nodes(status: Status, about: Context) -> Iterator[Finding]:
     if not status.pacemaker:
         return
     if len(status.nodes) == 1:
@@ -214,22 +214,22 @@ def _secrets(status: Status) -> Iterator[Finding]:
                       f"{status.node}")
 
 
-def _space(status: Status, about: Circumstances) -> Iterator[Finding]:
-    mend = "remove old recordings and voicemail, or grow the disk"
+def _space(status: Status, about: Context) -> Iterator[Finding]:
+    hint = "remove old recordings and voicemail, or grow the disk"
     if status.store is not None and status.store.total:
         percent = status.store.free * 100 // status.store.total
         if percent < LOW_SPACE:
             yield Finding(WARNING, f"the store has only {size(status.store.free)} "
-                                   f"({percent} %) left", mend)
+                                   f"({percent} %) left", hint)
     elif about.space.startswith(("low", "full")):
-        yield Finding(WARNING, f"the store is {about.space}", mend)
+        yield Finding(WARNING, f"the store is {about.space}", hint)
     if about.damage:
         # A corrupt database, or a directory that is left out: the agent's own words.
         yield Finding(WARNING, f"the store's data is not all as it should be ({about.damage})",
                       "do what it says; journalctl -t sark-data tells more")
 
 
-def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _resources(status: Status, about: Context) -> Iterator[Finding]:
     if not status.pacemaker:
         return
     stuck = _stuck(status)
@@ -284,7 +284,7 @@ def _given_up(status: Status, service: Service) -> bool:
         and online <= set(service.given_up_on)
 
 
-def _notes(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _notes(status: Status, about: Context) -> Iterator[Finding]:
     if status.pacemaker and about.fencing is False:
         yield Finding(NOTE, "NO FENCING: if a node hangs, or both links are cut, both nodes may "
                             "run and their data part", "see asha(8), FENCING")

@@ -18,18 +18,18 @@ from asha.cluster import site as conf
 from asha.cluster.pacemaker import State
 from asha.cluster.site import Site, SiteError
 from asha.data import space
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.child import in_child
 from asha.run.deadline import Deadline
 from asha.run.results import AgentError
 from asha.status import advice, calls, switchover
-from asha.status.advice import Circumstances
+from asha.status.advice import Context
 from asha.status.calls import Calls
-from asha.status.hurry import Hurried
+from asha.status.hurry import DeadlineMachine
 from asha.status.model import Address, Generation, Line, Link, Node, Status, Store
 from asha.status.replication import DiskSight
 from asha.status.services import services
-from asha.trouble import Trouble
 
 # All of it, leaving the interpreter's own start and end out of ten.
 SECONDS = 9.0
@@ -51,12 +51,12 @@ MOVE_TIME = timedelta(minutes=10)
 def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Status:
     """Everything, within ``seconds``. ``name``: this node's, by default uname -n."""
     name = name or os.uname().nodename
-    quick = Hurried(machine, Deadline(seconds), PROGRAM_SECONDS)
+    quick = DeadlineMachine(machine, Deadline(seconds), PROGRAM_SECONDS)
     site, trouble = _site(machine)
     begun = time.monotonic()
     try:
         state: State | None = pacemaker.look(quick)
-    except Trouble:
+    except UserError:
         state = None
     hangs = state is None and time.monotonic() - begun >= PROGRAM_SECONDS
     status = Status(
@@ -162,7 +162,7 @@ def _calls(machine: Machine, seconds: float) -> Calls:
 
 def _links(machine: Machine) -> tuple[Link, ...]:
     """``corosync-cfgtool -s``: each link with its address here and its state per node."""
-    said = machine.says("corosync-cfgtool", "-s")
+    said = machine.output("corosync-cfgtool", "-s")
     found = []
     for part in said.split("LINK ID ")[1:]:
         number = re.match(r"\d+", part)
@@ -196,7 +196,7 @@ def _store(machine: Machine, deadline: Deadline) -> Store | None:
 def _generation(machine: Machine) -> str:
     try:
         return generation.text(machine)
-    except (Trouble, OSError):
+    except (UserError, OSError):
         return ""
 
 
@@ -205,7 +205,7 @@ def _secrets(machine: Machine, status: Status) -> tuple[Generation, ...]:
     found = []
     for node in status.nodes:
         said = _generation(machine) if node.here else ""
-        said = said or machine.says("crm_attribute", "--node", node.name, "--name",
+        said = said or machine.output("crm_attribute", "--node", node.name, "--name",
                                     generation.ATTRIBUTE, "--query", "--quiet").strip()
         if said:
             current, _, coming = said.partition(">")
@@ -220,16 +220,16 @@ def _answers(machine: Machine, status: Status) -> bool | None:
     try:
         return machine.run("ping", "-n", "-c", "1", "-W", "1", status.address.address,
                            check=False).ok
-    except Trouble:
+    except UserError:
         return None
 
 
 def _circumstances(machine: Machine, status: Status, state: State | None,
-                   site: Site | None) -> Circumstances:
+                   site: Site | None) -> Context:
     kept = switchover.preferences(machine) if state is not None else []
-    synchronised = machine.says("timedatectl", "show", "--property=NTPSynchronized", "--value")
+    synchronised = machine.output("timedatectl", "show", "--property=NTPSynchronized", "--value")
     active = status.active
-    return Circumstances(
+    return Context(
         fencing=state.has_fencing if state is not None else None,
         two_nics=site.two_nics if site else True,
         second_ring=len(status.links) > 1 or (site.second_ring if site else True),

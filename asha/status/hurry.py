@@ -9,7 +9,7 @@ from asha.run.deadline import Deadline
 from asha.run.runner import Completed
 
 
-class Hurried(Machine):
+class DeadlineMachine(Machine):
     """A machine all of whose programs end by the deadline, whatever time they are given.
 
     ``cap`` is the most that any one of them gets, so that one which hangs leaves

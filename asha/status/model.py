@@ -136,7 +136,7 @@ class Finding:
 
     level: str
     what: str
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)

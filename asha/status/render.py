@@ -143,7 +143,7 @@ class _Screen:
             lines = textwrap.wrap(within(finding.what), WIDTH - 2) or [""]
             self.text.append(f"{mark} {lines[0]}")
             self.text += [f"  {line}" for line in lines[1:]]
-            self.text += textwrap.wrap(within(finding.mend), WIDTH, initial_indent="    -> ",
+            self.text += textwrap.wrap(within(finding.hint), WIDTH, initial_indent="    -> ",
                                        subsequent_indent="       ")
 
     def _row(self, title: str, text: str, colour: str = "") -> None:

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 from asha.cluster.pacemaker import State
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.status import render
 from asha.status.model import Disks, Service
-from asha.trouble import Trouble
 
 DISK_CLONE = "cl_drbd"
 COMMAND_SECONDS = 20.0
@@ -52,7 +52,7 @@ def clear(machine: Machine) -> None:
 def preferences(machine: Machine) -> list[Preference]:
     """Those that Pacemaker still heeds. A configuration that cannot be read has none."""
     return read_preferences(
-        machine.says("cibadmin", "--query", "--xpath", PREFERENCES, timeout=COMMAND_SECONDS)
+        machine.output("cibadmin", "--query", "--xpath", PREFERENCES, timeout=COMMAND_SECONDS)
     )
 
 
@@ -131,9 +131,9 @@ def _disk_obstacles(disks: Disks | None) -> list[str]:
 
 
 def refuse(target: str, wrong: list[str]) -> None:
-    """Trouble with all that is wrong, if anything."""
+    """UserError with all that is wrong, if anything."""
     if wrong:
-        raise Trouble(f"{target or 'the other node'} cannot take over now:",
+        raise UserError(f"{target or 'the other node'} cannot take over now:",
                       "nothing was changed", points=wrong)
 
 

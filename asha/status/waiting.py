@@ -11,8 +11,8 @@ from typing import NoReturn
 
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 EVERY = 0.5
 
@@ -30,7 +30,7 @@ def until(machine: Machine, left: Callable[[State], list[str]], seconds: float,
     while True:
         try:
             missing = left(pacemaker.look(machine))
-        except Trouble as problem:
+        except UserError as problem:
             missing = [str(problem)]
         if not missing or time.monotonic() >= end:
             return missing

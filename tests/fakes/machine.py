@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.runner import Completed
-from asha.trouble import Trouble
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class FakeMachine(Machine):
         return self
 
     def absent(self, *programs: str) -> FakeMachine:
-        """Not installed: a run raises Trouble, as it would for real."""
+        """Not installed: a run raises UserError, as it would for real."""
         self._absent.update(programs)
         return self
 
@@ -140,12 +140,12 @@ class FakeMachine(Machine):
         keep_open: Sequence[int] = (),
     ) -> Completed:
         if argv[0] in self._absent:
-            raise Trouble(f"program {argv[0]} is not installed")
+            raise UserError(f"program {argv[0]} is not installed")
         self.calls.append(Call(argv, stdin))
         outcome = self._answer(argv, stdin)
         done = Completed(argv, outcome.code, outcome.out, outcome.err)
         if check and not done.ok:
-            raise Trouble(f"{' '.join(argv)}: exit {done.code}: {done.complaint}")
+            raise UserError(f"{' '.join(argv)}: exit {done.code}: {done.complaint}")
         return done
 
     def _answer(self, argv: tuple[str, ...], stdin: str | None) -> Outcome:

@@ -23,13 +23,13 @@ from asha.cluster.site import SiteError
 from asha.conf import values_of
 from asha.data import binds, mountinfo, paths
 from asha.data.binds import Bind
+from asha.errors import UserError
 from asha.relay.contract import Position
 from asha.relay.numato import Numato
 from asha.relay.rhino import Rhino
 from asha.run.deadline import Deadline
 from asha.run.runner import Completed
 from asha.run.text import lines, plain, printable
-from asha.trouble import Trouble
 from tests.fakes.machine import FakeMachine, Outcome
 from tests.fuzz import mutate, samples
 from tests.fuzz.target import Wrong, given, target, text
@@ -175,7 +175,7 @@ def _drbd(data: bytes, scratch: Path) -> None:
         drbd.parse_json(said, "9.2.0")
         drbd.parse_proc(said, "8.4.11", 1000)
         drbd.status(Babbler(scratch, said).put("/proc/drbd", said))
-    except Trouble as trouble:
+    except UserError as trouble:
         raise Wrong(f"raises {trouble}") from None
 
 
@@ -336,7 +336,7 @@ def _agreement(data: bytes, scratch: Path) -> None:
     if isinstance(other, dict):  # as asha.bootstrap.join.client makes sure
         own = facts.shared_facts(Babbler(scratch, ""), SITE)
         for finding in peer.compare({**THEIRS, **own, "name": "crm1"}, other):
-            printable(f"{finding.what} {finding.mend}").encode()
+            printable(f"{finding.what} {finding.hint}").encode()
 
 
 # A relay card.

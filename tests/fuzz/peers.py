@@ -18,7 +18,7 @@ from asha.asterisk.talk import control, sip
 from asha.asterisk.talk.ami import Ami, Credentials
 from asha.asterisk.talk.connections import Silent, hold
 from asha.bootstrap.join import server as server_join
-from asha.bootstrap.join.protocol import Talk, WireError
+from asha.bootstrap.join.protocol import Session, WireError
 from asha.bootstrap.join.server import Listener
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
@@ -280,7 +280,7 @@ def _wire(data: bytes, scratch: Path) -> None:
     """The join's conversation, on both sides, with a stranger."""
     for side in ("join", "listen"):
         with _pair(Peer(json.loads(data)), Peer.play) as channel, in_time() as deadline:
-            talk = Talk(channel, deadline)
+            talk = Session(channel, deadline)
             with contextlib.suppress(WireError):
                 getattr(talk, side)(SECRET.join_key(), "crm1")
                 talk.say({"do": "facts"})
@@ -336,7 +336,7 @@ def _listener(data: bytes, scratch: Path) -> None:
             peer.play(channel)
             return
         with contextlib.suppress(WireError, OSError):
-            talk = Talk(channel, Deadline(PATIENCE * 4))
+            talk = Session(channel, Deadline(PATIENCE * 4))
             talk.join(SECRET.join_key(), "crm2")
             talk.say(whole["wish"])
             talk.hear()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from asha.agents import asterisk_diagnosis, asterisk_health, asterisk_sip
-from asha.agents.asterisk_diagnosis import Judge
+from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.agents.asterisk_sip import SipSockets
 from asha.asterisk import probes
@@ -376,7 +376,7 @@ def test_stopped_in_the_middle_of_a_look(scene: Scene) -> None:
     environ = {"HA_RSCTMP": str(scene.state), "OCF_RESKEY_evidence_keep": "0"}
     agent = scene.agent("monitor", Context(environ))
     with pytest.raises(Failed, match="stopped by a signal"):
-        Judge(agent, process).reconsider()
+        Diagnosis(agent, process).reconsider()
 
 
 def test_stopped_for_a_moment(pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1780,10 +1780,10 @@ def test_frozen_by_its_cgroup(
     assert process is not None
     environ = {"HA_RSCTMP": str(scene.state), "OCF_RESKEY_evidence_keep": "0"}
     agent = scene.agent("monitor", Context(environ))
-    Judge(agent, process).reconsider()
+    Diagnosis(agent, process).reconsider()
     events.write_text("populated 1\nfrozen 1\n")
     with pytest.raises(Failed, match=r"frozen by its cgroup: .*/cgroup\.freeze"):
-        Judge(agent, process).reconsider()
+        Diagnosis(agent, process).reconsider()
 
 
 def test_a_thread_that_never_rests_is_reported(scene: Scene) -> None:

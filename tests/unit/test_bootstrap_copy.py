@@ -16,7 +16,7 @@ from asha.bootstrap.takeover import state as records
 from asha.bootstrap.takeover import takeover
 from asha.data import owners, space
 from asha.data.space import Space
-from asha.trouble import Trouble
+from asha.errors import UserError
 from tests.fakes.machine import Outcome
 from tests.unit.bootstrap_customer import FILES, SERVICES, Customer, customer, site
 
@@ -117,7 +117,7 @@ def test_who_writes_during_the_last_pass_is_refused_by_name(customer: Customer) 
     begin.do(customer, customer.say)
     late = customer.path("/var/lib/asterisk/late")
     customer.on_rsync = late.touch
-    with pytest.raises(Trouble, match="var/lib/asterisk/late was changed"):
+    with pytest.raises(UserError, match="var/lib/asterisk/late was changed"):
         last.do(customer, customer.say)
     assert not data.is_copied(customer)
 
@@ -134,7 +134,7 @@ def test_a_disk_that_stores_something_else_is_refused(customer: Customer) -> Non
         os.utime(place, ns=(about.st_atime_ns, about.st_mtime_ns))
 
     customer.on_rsync = rot
-    with pytest.raises(Trouble, match="ibdata1 has other contents than the copy"):
+    with pytest.raises(UserError, match="ibdata1 has other contents than the copy"):
         last.do(customer, customer.say)
 
 
@@ -143,7 +143,7 @@ def test_an_rsync_that_fails_in_the_last_pass_is_refused(customer: Customer) -> 
     first.do(customer, customer.say)
     begin.do(customer, customer.say)
     customer.on("setpriv --pdeathsig KILL rsync", Outcome(code=24, err="file has vanished"))
-    with pytest.raises(Trouble, match="rsync ended with 24"):
+    with pytest.raises(UserError, match="rsync ended with 24"):
         last.do(customer, customer.say)
 
 
@@ -151,7 +151,7 @@ def test_without_room_nothing_is_stopped(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(space, "measure", lambda place: Space(1000, 10**9))
-    with pytest.raises(Trouble, match="the store is too small") as trouble:
+    with pytest.raises(UserError, match="the store is too small") as trouble:
         copy_all(customer)
     assert "/etc/asterisk" in str(trouble.value)
     assert customer.rsyncs == 0
@@ -161,13 +161,13 @@ def test_without_room_nothing_is_stopped(
 def test_a_disk_that_fills_up_is_told_with_its_size(customer: Customer) -> None:
     customer.on("setpriv --pdeathsig KILL rsync",
                 Outcome(code=11, err="write failed: No space left on device (28)"))
-    with pytest.raises(Trouble, match="the store is full"):
+    with pytest.raises(UserError, match="the store is full"):
         copy_all(customer)
 
 
 def test_a_store_with_data_of_another_is_not_overwritten(customer: Customer) -> None:
     customer.put("/drbd/var/lib/mysql/ibdata1", "newer")
-    with pytest.raises(Trouble, match="may be newer"):
+    with pytest.raises(UserError, match="may be newer"):
         copy_all(customer)
     assert customer.read("/drbd/var/lib/mysql/ibdata1") == "newer"
 
@@ -183,7 +183,7 @@ def test_our_own_unfinished_copy_is_overwritten(customer: Customer) -> None:
 def test_a_store_that_a_cluster_has_worked_with_is_not_overwritten(customer: Customer) -> None:
     copy_all(customer)
     customer.put("/drbd/.asha/probe.crm1")
-    with pytest.raises(Trouble, match="may be newer"):
+    with pytest.raises(UserError, match="may be newer"):
         data.first_pass(customer, customer.say)
 
 
@@ -199,7 +199,7 @@ def test_a_copy_is_nobodys_once_the_cluster_has_it(customer: Customer) -> None:
 def test_what_is_mounted_inside_is_refused_before_anything(customer: Customer) -> None:
     with customer.path("/proc/self/mountinfo").open("a") as table:
         table.write("9 1 0:50 / /var/lib/mysql/nas rw - nfs nas:/x rw\n")
-    with pytest.raises(Trouble, match="nas:/x is mounted at /var/lib/mysql/nas"):
+    with pytest.raises(UserError, match="nas:/x is mounted at /var/lib/mysql/nas"):
         copy_all(customer)
     assert customer.rsyncs == 0
 
@@ -208,7 +208,7 @@ def test_a_link_into_the_store_is_refused(customer: Customer) -> None:
     shutil.rmtree(customer.path("/etc/asterisk"))
     customer.put("/drbd/etc/asterisk/x")
     customer.path("/etc/asterisk").symlink_to("/drbd/etc/asterisk")
-    with pytest.raises(Trouble, match="symbolic link into /drbd"):
+    with pytest.raises(UserError, match="symbolic link into /drbd"):
         copy_all(customer)
 
 
@@ -229,7 +229,7 @@ def test_a_directory_of_the_wrong_owner_is_refused(
     if os.geteuid() == 0:
         # What belongs to root is accepted.
         os.chown(customer.path("/etc/asterisk"), Other.pw_uid + 1, -1)
-    with pytest.raises(Trouble, match="chown"):
+    with pytest.raises(UserError, match="chown"):
         copy_all(customer)
 
 

@@ -16,7 +16,7 @@ from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.preflight import peer
 from asha.cluster import site as conf
-from asha.trouble import Trouble
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """PRIMARY=true
@@ -166,9 +166,9 @@ def test_every_mark_on_a_disk_is_named(tmp_path: Path) -> None:
 
 def test_no_device_and_a_file_are_refused(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path).put("/dev/sda5")
-    with pytest.raises(Trouble, match="there is no /dev/sdz9"):
+    with pytest.raises(UserError, match="there is no /dev/sdz9"):
         disks.look_at(machine, "/dev/sdz9")
-    with pytest.raises(Trouble, match="/dev/sda5 is not a disk or a partition"):
+    with pytest.raises(UserError, match="/dev/sda5 is not a disk or a partition"):
         disks.look_at(machine, "/dev/sda5")
 
 
@@ -257,7 +257,7 @@ def test_two_that_fit() -> None:
     assert peer.compare(second(), shared(received=1001.9)) == []
 
 
-@pytest.mark.parametrize(("other", "what", "mend"), [
+@pytest.mark.parametrize(("other", "what", "hint"), [
     ({"size": 11 << 30}, "the partitions for the store differ", f"{(11 << 30) // 512} sectors"),
     ({"virtual_address": "192.168.1.91"}, "CLUSTERIP is 192.168.1.90 here and 192.168.1.91", ""),
     ({"lan_prefix": 23}, "LANPREFIX is 24 here and 23 on crm1", "both must say the same"),
@@ -272,11 +272,11 @@ def test_two_that_fit() -> None:
     ({"users": {"asterisk": 108, "mysql": 105, "www-data": 33}, "versions": None},
      "is of another release", "same asha package"),
 ])
-def test_what_does_not_fit(other: dict[str, Any], what: str, mend: str) -> None:
+def test_what_does_not_fit(other: dict[str, Any], what: str, hint: str) -> None:
     (finding,) = peer.compare(second(), shared(**other))
     assert finding.severity == "error"
     assert what in finding.what
-    assert mend in finding.mend
+    assert hint in finding.hint
 
 
 def test_a_size_that_cannot_be_read_is_told() -> None:
@@ -288,7 +288,7 @@ def test_a_size_that_cannot_be_read_is_told() -> None:
 def test_a_number_that_another_has_is_freed_first() -> None:
     theirs = {"asterisk": 112, "mysql": 105, "www-data": 33, "late": 998}
     (finding,) = peer.compare(second(), shared(users=theirs))
-    first, _, rest = finding.mend.partition("; ")
+    first, _, rest = finding.hint.partition("; ")
     assert first.endswith("usermod --uid 997 sshd")  # who has 112 here; 998 is taken there
     assert "-uid 112 -exec chown --no-dereference 997" in rest
     assert rest.index("997") < rest.index("usermod --uid 112 asterisk")

@@ -13,13 +13,13 @@ from asha.bootstrap.firewall import backends, fail2ban, nftables, shorewall
 from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.host.ports import allowed, openings
 from asha.cluster import corosync
-from asha.cluster.site import Peer, Site
-from asha.trouble import Trouble
+from asha.cluster.site import NodeConfig, Site
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "192.168.1.11", 1),
-    second=Peer("crm2", "10.0.3.252", "192.168.1.12", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "192.168.1.11", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "192.168.1.12", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",
@@ -29,9 +29,9 @@ SITE = Site(
     link_prefix=24,
     device="/dev/sda5",
 )
-DYNAMIC = dataclasses.replace(SITE, second=Peer("crm2", "10.0.3.252", "", 2))
+DYNAMIC = dataclasses.replace(SITE, second=NodeConfig("crm2", "10.0.3.252", "", 2))
 ONE_NIC = dataclasses.replace(
-    DYNAMIC, two_nics=False, second=Peer("crm2", "192.168.1.12", "", 2)
+    DYNAMIC, two_nics=False, second=NodeConfig("crm2", "192.168.1.12", "", 2)
 )
 
 
@@ -313,9 +313,9 @@ def test_nft_is_loaded_by_its_unit(tmp_path: Path) -> None:
     fake.on("systemctl enable asha-firewall.service")
     fake.on("systemctl restart asha-firewall.service", Outcome(code=1, err="no nft"))
     made[1].do(fake, silent)
-    with pytest.raises(Trouble, match="no nft") as trouble:
+    with pytest.raises(UserError, match="no nft") as trouble:
         made[2].do(fake, silent)
-    assert "nftables" in trouble.value.mend
+    assert "nftables" in trouble.value.hint
 
 
 # Shorewall.
@@ -396,7 +396,7 @@ def test_rules_that_shorewall_refuses_change_nothing(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path).on("shorewall check", Outcome(code=2, err="ERROR: no"))
     before = {name: fake.read(f"/etc/shorewall/{name}")
               for name in ("zones", "interfaces", "policy", "rules")}
-    with pytest.raises(Trouble, match=r"nothing was changed.*ERROR: no"):
+    with pytest.raises(UserError, match=r"nothing was changed.*ERROR: no"):
         shorewall.actions(SITE, fake)[0].do(fake, silent)
     assert before == {name: fake.read(f"/etc/shorewall/{name}") for name in before}
     assert not fake.ran("shorewall reload")
@@ -440,7 +440,7 @@ def test_a_nic_in_several_zones_is_the_administrators(tmp_path: Path) -> None:
     [action] = shorewall.actions(SITE, fake)
     assert "CANNOT" in action.preview(fake)
     assert not action.is_done(fake)
-    with pytest.raises(Trouble, match="no zone of its own"):
+    with pytest.raises(UserError, match="no zone of its own"):
         action.do(fake, silent)
 
 
@@ -456,9 +456,9 @@ def test_a_block_without_an_end_costs_no_line_of_the_administrators(
     [action] = shorewall.actions(SITE, fake)
     assert "CANNOT" in action.preview(fake)
     assert not action.is_done(fake)
-    with pytest.raises(Trouble, match='rules has a line "# asha begin" without') as trouble:
+    with pytest.raises(UserError, match='rules has a line "# asha begin" without') as trouble:
         action.do(fake, silent)
-    assert "/etc/shorewall/rules" in trouble.value.mend
+    assert "/etc/shorewall/rules" in trouble.value.hint
     assert fake.read("/etc/shorewall/rules") == rules
 
 
@@ -510,7 +510,7 @@ def test_fail2ban_keeps_what_was_in_force_in_each_section(tmp_path: Path) -> Non
 
 def test_fail2ban_that_does_not_take_it_is_left_as_it_was(tmp_path: Path) -> None:
     fake = with_fail2ban(tmp_path).on("fail2ban-client -t", Outcome(code=255, err="broken"))
-    with pytest.raises(Trouble, match="broken"):
+    with pytest.raises(UserError, match="broken"):
         fail2ban.actions(SITE, fake)[0].do(fake, silent)
     assert not fake.exists(fail2ban.OURS)
     assert not fake.ran("fail2ban-client reload")

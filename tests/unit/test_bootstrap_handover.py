@@ -18,9 +18,9 @@ from asha.bootstrap.steps import data
 from asha.bootstrap.takeover import state as records
 from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import Record
+from asha.errors import UserError
 from asha.rootwork import Directory
 from asha.run.child import start_time
-from asha.trouble import Trouble
 from tests.fakes.machine import Outcome
 from tests.unit.bootstrap_customer import (
     FILES,
@@ -75,7 +75,7 @@ def test_the_database_stops_last_and_its_socket_right_before(customer: Customer)
 
 def test_without_a_guard_nothing_is_stopped(customer: Customer) -> None:
     customer.on("systemd-run", Outcome(code=1, err="no"))
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         takeover.begin(customer, customer.say)
     assert customer.running >= set(SERVICES)
     assert not customer.exists(records.RECORD)
@@ -84,7 +84,7 @@ def test_without_a_guard_nothing_is_stopped(customer: Customer) -> None:
 def test_a_guard_that_cannot_be_renewed_is_no_reason_to_forget(customer: Customer) -> None:
     takeover.begin(customer, customer.say)
     customer.on("systemd-run", Outcome(code=1, err="no"))
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         takeover.begin(customer, customer.say)
     orphan(customer)
     assert takeover.recover(customer, customer.say)
@@ -132,7 +132,7 @@ def test_a_disk_of_its_own_is_not_renamed(customer: Customer) -> None:
 
 def test_without_a_verified_copy_the_first_node_is_not_taken_over(customer: Customer) -> None:
     takeover.begin(customer, customer.say)
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         takeover.take_over(customer, site(), customer.say)
     assert not customer.exists(MARKER)
 
@@ -140,7 +140,7 @@ def test_without_a_verified_copy_the_first_node_is_not_taken_over(customer: Cust
 def test_what_was_written_after_the_copy_is_not_left_behind(customer: Customer) -> None:
     copied(customer)
     customer.put("/etc/asterisk/late")
-    with pytest.raises(Trouble, match="etc/asterisk/late was changed"):
+    with pytest.raises(UserError, match="etc/asterisk/late was changed"):
         takeover.take_over(customer, site(), customer.say)
     assert customer.exists("/etc/asterisk/late")
     assert not customer.exists(MARKER)
@@ -162,7 +162,7 @@ def test_everything_is_done_once_the_cluster_has_the_services(customer: Customer
     actions[1].do(customer, customer.say)
     assert actions[0].is_done(customer)
     assert actions[1].is_done(customer)
-    with pytest.raises(Trouble, match="does not have the services"):
+    with pytest.raises(UserError, match="does not have the services"):
         actions[2].do(customer, customer.say)
     customer.load_cib()
     assert not actions[2].is_done(customer)
@@ -187,7 +187,7 @@ def cut_at(machine: Customer, monkeypatch: pytest.MonkeyPatch, step: int) -> Cal
         return wrapper
 
     for owner, name in ((machine, "write"), (machine, "run"), (machine, "remove"),
-                        *((Directory, name) for name in ("rename", "make", "create", "dress",
+                        *((Directory, name) for name in ("rename", "make", "create", "copy_ownership",
                                                          "remove", "remove_directory"))):
         monkeypatch.setattr(owner, name, guarded(getattr(owner, name)))
     return lambda: count >= step
@@ -335,7 +335,7 @@ def test_services_do_not_start_with_half_of_their_data(customer: Customer) -> No
     orphan(customer)
     bind = "7 1 147:0 /etc/asterisk /etc/asterisk rw - ext4 /dev/other rw\n"
     customer.put("/proc/self/mountinfo", ROOT_MOUNT + bind)
-    with pytest.raises(Trouble, match="something is mounted there"):
+    with pytest.raises(UserError, match="something is mounted there"):
         takeover.recover(customer, customer.say)
     assert not customer.running & set(SERVICES)
     customer.put("/proc/self/mountinfo", ROOT_MOUNT)
@@ -356,7 +356,7 @@ def test_a_service_that_does_not_start_is_told_and_tried_again(customer: Custome
     takeover.begin(customer, customer.say)
     orphan(customer)
     customer.broken = {"asterisk.service"}
-    with pytest.raises(Trouble, match=r"asterisk\.service does not start"):
+    with pytest.raises(UserError, match=r"asterisk\.service does not start"):
         takeover.recover(customer, customer.say)
     assert "mariadb.service" in customer.running
     customer.broken = set()
@@ -372,7 +372,7 @@ def test_the_telephones_do_not_wait_for_a_database_that_hangs(customer: Customer
     def start(argv: tuple[str, ...], stdin: str | None) -> Outcome:
         asked.append("asterisk.service" in customer.running)
         if len(asked) == 1:
-            raise Trouble("systemctl start mariadb.service did not end within 60.0 s")
+            raise UserError("systemctl start mariadb.service did not end within 60.0 s")
         customer.running.add("mariadb.service")
         return Outcome()
 
@@ -413,9 +413,9 @@ def test_two_installers_at_once_are_refused(customer: Customer) -> None:
     try:
         started = start_time(child.pid)
         records.save(customer, Record(owner=(child.pid, started, "boot-1")))
-        with pytest.raises(Trouble, match=f"pid {child.pid}"):
+        with pytest.raises(UserError, match=f"pid {child.pid}"):
             takeover.settle(customer, customer.say)
-        with pytest.raises(Trouble, match="at work"):
+        with pytest.raises(UserError, match="at work"):
             takeover.recover(customer, customer.say)
     finally:
         child.communicate(b"\n")
@@ -454,10 +454,10 @@ def test_a_shell_can_be_the_owner(customer: Customer, monkeypatch: pytest.Monkey
 
 def test_a_damaged_record_is_not_guessed_at(customer: Customer) -> None:
     customer.put(records.RECORD, "{")
-    with pytest.raises(Trouble, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         takeover.recover(customer, customer.say)
     customer.put(records.RECORD, json.dumps({"stage": "far"}))
-    with pytest.raises(Trouble, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         takeover.recover(customer, customer.say)
 
 
@@ -507,12 +507,12 @@ def test_data_in_use_is_refused_after_a_while(
 ) -> None:
     busy = [processes.Writer(7, "rsync", "/var/spool/asterisk/x")]
     monkeypatch.setattr(processes, "find", lambda places: busy)
-    with pytest.raises(Trouble, match=r"rsync \(pid 7\)"):
+    with pytest.raises(UserError, match=r"rsync \(pid 7\)"):
         takeover.begin(customer, customer.say)
     assert customer.clock >= services.QUIET_SECONDS
 
 
 def test_a_stranger_at_the_mount_point_is_refused(customer: Customer) -> None:
     customer.put("/proc/self/mountinfo", ROOT_MOUNT + "2 1 8:9 / /drbd rw - ext4 /dev/sdb1 rw\n")
-    with pytest.raises(Trouble, match="/dev/sdb1 is mounted at /drbd"):
+    with pytest.raises(UserError, match="/dev/sdb1 is mounted at /drbd"):
         data_directories.mount_store(customer)

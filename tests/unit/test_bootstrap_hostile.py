@@ -14,15 +14,15 @@ from asha.asterisk import configuration
 from asha.bootstrap.host import data_directories, file_tree
 from asha.bootstrap.host.facts import Facts
 from asha.bootstrap.preflight import storage
-from asha.bootstrap.preflight.report import Look
+from asha.bootstrap.preflight.report import CheckContext
 from asha.bootstrap.steps import asterisk, data
 from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import Moved
 from asha.cluster.secret import Secret
 from asha.data import owners
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.rootwork import Directory, Untrusted
-from asha.trouble import Trouble
 from tests.unit.bootstrap_customer import Customer, customer, site
 
 __all__ = ["customer"]
@@ -33,8 +33,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to 
 
 
 def findings(machine: Customer) -> list[tuple[str, str]]:
-    look = Look(machine, site(), Facts("crm1"))
-    return [(one.severity, f"{one.what} {one.mend}") for one in storage.places(look)]
+    look = CheckContext(machine, site(), Facts("crm1"))
+    return [(one.severity, f"{one.what} {one.hint}") for one in storage.places(look)]
 
 
 # Which directories count.
@@ -72,9 +72,9 @@ def test_a_link_of_theirs_is_not_even_followed(customer: Customer, link: str) ->
 @needs_root
 def test_what_must_be_there_is_an_error(customer: Customer) -> None:
     os.chown(customer.path("/opt/sark"), STRANGER, STRANGER)
-    with pytest.raises(Trouble, match="/opt/sark/db could be replaced") as caught:
+    with pytest.raises(UserError, match="/opt/sark/db could be replaced") as caught:
         data_directories.directories(customer)
-    assert "chown root:root" in caught.value.mend
+    assert "chown root:root" in caught.value.hint
     assert "error" in [severity for severity, _ in findings(customer)]
 
 
@@ -91,7 +91,9 @@ def test_directories_above_are_roots_in_the_store(customer: Customer) -> None:
     customer.path("/drbd/opt").mkdir(parents=True)
     os.chown(customer.path("/drbd/opt"), STRANGER, STRANGER)
     data_directories.mount_store(customer)
-    with data._copy_of(customer, data_directories.Live("/opt/sark/db", "/opt/sark/db", None)):
+    with data._copy_of(
+        customer, data_directories.DataDirectory("/opt/sark/db", "/opt/sark/db", None)
+    ):
         for place in ("/drbd/opt", "/drbd/opt/sark"):
             about = customer.path(place).stat()
             assert (about.st_uid, about.st_gid, about.st_mode & 0o7777) == (0, 0, 0o755)
@@ -205,9 +207,9 @@ def test_a_kernel_that_has_no_views_is_told(
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(data_directories, "View", refused)
-    with pytest.raises(Trouble, match=r"Linux 5\.14") as caught:
+    with pytest.raises(UserError, match=r"Linux 5\.14") as caught:
         data.first_pass(customer, customer.say)
-    assert "upgrade" in caught.value.mend
+    assert "upgrade" in caught.value.hint
     assert customer.rsyncs == 0
 
 
@@ -227,7 +229,7 @@ def test_a_stand_in_that_was_cut_off_is_finished(customer: Customer) -> None:
     made.mkdir(0o700)
     (made / "messages").write_text("")
     with data_directories.parent(customer, "/var/log/asterisk") as above:
-        takeover._stand_in(above, Moved("/var/log/asterisk", "/var/log/asterisk.old",
+        takeover._placeholder(above, Moved("/var/log/asterisk", "/var/log/asterisk.old",
                                                  logs=True))
     assert os.listdir(made) == ["messages"]
     assert made.stat().st_uid == (made / "messages").stat().st_uid == STRANGER
@@ -338,6 +340,6 @@ def test_the_machine_reads_files_alone(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 40)
     for name in ("fifo", "zero", "folder", "huge"):
-        with pytest.raises(Trouble, match=f"^/{name} "):
+        with pytest.raises(UserError, match=f"^/{name} "):
             machine.read(f"/{name}")
     assert machine.read("/none") is None

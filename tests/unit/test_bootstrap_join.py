@@ -19,15 +19,15 @@ import pytest
 from asha.bootstrap.host import facts
 from asha.bootstrap.join import client, nodelist, protocol
 from asha.bootstrap.join import server as server_join
-from asha.bootstrap.join.protocol import Talk, WireError, WrongSecret
+from asha.bootstrap.join.protocol import Session, WireError, WrongSecret
 from asha.bootstrap.join.server import Listener, open_socket
 from asha.cluster import corosync
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands import remove_node
+from asha.errors import UserError
 from asha.run.deadline import Deadline
-from asha.trouble import Trouble
 from tests.fakes.machine import FakeMachine, Outcome
 
 SECRET = Secret(bytes(range(32)))
@@ -147,7 +147,7 @@ class Node:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         if self.busy:
-            raise Trouble("another asha install is at work on this machine")
+            raise UserError("another asha install is at work on this machine")
         yield
 
 
@@ -226,7 +226,7 @@ class Pair:
 
     def __init__(self, key: bytes = b"k" * 32, other: bytes = b"k" * 32) -> None:
         one, two = socket.socketpair()
-        self.joiner, self.listener = Talk(one, Deadline(5)), Talk(two, Deadline(5))
+        self.joiner, self.listener = Session(one, Deadline(5)), Session(two, Deadline(5))
         self.channels = one, two
         self.trouble: list[BaseException] = []
 
@@ -326,7 +326,7 @@ def test_a_silent_visitor_is_sent_away_in_time() -> None:
     with one, two:
         one.sendall(b'{"asha"')
         with pytest.raises(WireError, match="took too long"):
-            Talk(two, Deadline(0.05)).listen(b"k" * 32, "crm1")
+            Session(two, Deadline(0.05)).listen(b"k" * 32, "crm1")
 
 
 @pytest.mark.parametrize(
@@ -352,19 +352,19 @@ def test_strangers_hellos_are_refused(hello: bytes) -> None:
     with one, two:
         one.sendall(hello + b"\n")
         with pytest.raises(WireError):
-            Talk(two, Deadline(5)).listen(b"k" * 32, "crm1")
+            Session(two, Deadline(5)).listen(b"k" * 32, "crm1")
 
 
 def test_nothing_secret_is_on_the_wire(serving: Node, second: FakeMachine,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[bytes] = []
-    send = Talk._send
+    send = Session._send
 
-    def listening(self: Talk, line: bytes) -> None:
+    def listening(self: Session, line: bytes) -> None:
         said.append(line)
         send(self, line)
 
-    monkeypatch.setattr(Talk, "_send", listening)
+    monkeypatch.setattr(Session, "_send", listening)
     do_join(second)
     text = b"\n".join(said).decode()
     assert "10.0.3.252" in text
@@ -408,7 +408,7 @@ def test_the_listener_survives_an_error_of_ours(serving: Node, second: FakeMachi
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(facts, "shared_facts", broken)
-    with pytest.raises(Trouble, match="cannot be understood: hung up"):
+    with pytest.raises(UserError, match="cannot be understood: hung up"):
         client.ask_facts(site2(), SECRET, {}, 5, nic_with_address(second))
     assert "ZeroDivisionError" in serving.log[-1]
     monkeypatch.setattr(facts, "shared_facts", lambda machine, site: {"name": site.here.name})
@@ -458,7 +458,7 @@ def test_a_bare_nic_is_lent_the_address_and_gets_it_taken_back(
     ]
     serving.secret = OTHER
     second.calls.clear()
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         client.ask_facts(site2(), SECRET, {}, 5, second)
     assert second.lines[-1] == "ip link set dev eth1 down"
 
@@ -467,9 +467,9 @@ def test_nobody_listens(second: FakeMachine, monkeypatch: pytest.MonkeyPatch) ->
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr("asha.bootstrap.join.client.JOIN_PORT", closed.getsockname()[1])
-        with pytest.raises(Trouble, match="lets nobody in") as trouble:
+        with pytest.raises(UserError, match="lets nobody in") as trouble:
             do_join(second)
-    assert "systemctl status asha-join" in trouble.value.mend
+    assert "systemctl status asha-join" in trouble.value.hint
 
 
 def test_no_address_and_no_answer(second: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,23 +478,23 @@ def test_no_address_and_no_answer(second: FakeMachine, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "bind", absent)
-        with pytest.raises(Trouble, match=re.escape("eth1 does not have this node's address")):
+        with pytest.raises(UserError, match=re.escape("eth1 does not have this node's address")):
             do_join(second)
 
     def silent(self: socket.socket, address: object) -> None:
         raise TimeoutError
 
     monkeypatch.setattr(socket.socket, "connect", silent)
-    with pytest.raises(Trouble, match=re.escape("crm1 does not answer at 10.0.3.251")) as trouble:
+    with pytest.raises(UserError, match=re.escape("crm1 does not answer at 10.0.3.251")) as trouble:
         do_join(second)
-    assert "cable in eth1" in trouble.value.mend
+    assert "cable in eth1" in trouble.value.hint
 
 
 def test_wrong_secret_is_told_in_one_line_and_changes_nothing(
     serving: Node, second: FakeMachine
 ) -> None:
     before = serving.conf
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(UserError) as trouble:
         do_join(second, OTHER)
     assert str(trouble.value) == "the secret is not the one of crm1"
     assert serving.conf == before
@@ -543,7 +543,7 @@ def test_asked_again_it_says_yes_again(serving: Node, second: FakeMachine) -> No
 
 
 def test_the_first_starts_alone_until_they_have_met(first: Node) -> None:
-    nodelist.admit(first.machine, first.site, "")
+    nodelist.add_node(first.machine, first.site, "")
     assert "two_node: 1\n    wait_for_all: 0\n" in first.conf
     assert not nodelist.settle(first.machine, first.site)
     first.listener.tick()
@@ -558,7 +558,7 @@ def test_the_first_starts_alone_until_they_have_met(first: Node) -> None:
 
 
 def test_what_was_set_for_the_old_node_of_that_name_is_cleared(first: Node) -> None:
-    nodelist.admit(first.machine, first.site, "")
+    nodelist.add_node(first.machine, first.site, "")
     lines = first.machine.lines
     assert lines.index("crm_node -R crm2 --force") < lines.index("corosync-cfgtool -R")
 
@@ -566,8 +566,8 @@ def test_what_was_set_for_the_old_node_of_that_name_is_cleared(first: Node) -> N
 def test_quorum_lost_is_taken_back(first: Node) -> None:
     before = first.conf
     first.cluster.loses_quorum = True
-    with pytest.raises(Trouble, match="would have cost the quorum and was taken back"):
-        nodelist.admit(first.machine, first.site, "")
+    with pytest.raises(UserError, match="would have cost the quorum and was taken back"):
+        nodelist.add_node(first.machine, first.site, "")
     assert first.conf == before
     assert first.cluster.running == before
     assert first.cluster.quorum_seen == [False, True]
@@ -576,8 +576,8 @@ def test_quorum_lost_is_taken_back(first: Node) -> None:
 def test_refused_by_corosync_is_taken_back(first: Node) -> None:
     before = first.conf
     first.cluster.refuses = True
-    with pytest.raises(Trouble, match="Could not reload"):
-        nodelist.admit(first.machine, first.site, "")
+    with pytest.raises(UserError, match="Could not reload"):
+        nodelist.add_node(first.machine, first.site, "")
     assert first.conf == before
 
 
@@ -590,14 +590,14 @@ def test_interrupted_is_taken_back(first: Node) -> None:
 
     first.machine.on("corosync-cfgtool -R", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        nodelist.admit(first.machine, first.site, "")
+        nodelist.add_node(first.machine, first.site, "")
     assert first.conf == before
 
 
 def test_a_survivor_that_waits_may_admit_without_quorum(first: Node) -> None:
     first.machine.put(corosync.CONF, corosync.render(first.site, joined=True))
     first.cluster.is_quorate = False
-    nodelist.admit(first.machine, first.site, "")
+    nodelist.add_node(first.machine, first.site, "")
     assert first.cluster.names == ["crm1", "crm2"]
 
 
@@ -615,7 +615,7 @@ def test_a_survivor_that_waits_may_admit_without_quorum(first: Node) -> None:
 def test_what_does_not_agree_is_refused(serving: Node, second: FakeMachine,
                                         old: str, new: str, why: str) -> None:
     before = serving.conf
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(UserError) as trouble:
         do_join(second, text=SECOND.replace(old, new))
     assert why in str(trouble.value)
     assert serving.conf == before
@@ -623,7 +623,7 @@ def test_what_does_not_agree_is_refused(serving: Node, second: FakeMachine,
 
 
 def test_the_node_at_that_address_has_another_name(serving: Node, second: FakeMachine) -> None:
-    with pytest.raises(Trouble, match=re.escape("10.0.3.251 is crm1, and in asha.conf here")):
+    with pytest.raises(UserError, match=re.escape("10.0.3.251 is crm1, and in asha.conf here")):
         do_join(second, text=SECOND.replace("ANODENAME=crm1", "ANODENAME=crm0"))
 
 
@@ -648,17 +648,17 @@ def request() -> dict[str, Any]:
 def test_odd_requests_are_refused(first: Node, change: dict[str, Any], why: str) -> None:
     one, two = socket.socketpair()
     with one, two, background(lambda: first.listener.attend(two, "10.0.3.252")):
-        talk = Talk(one, Deadline(5))
+        talk = Session(one, Deadline(5))
         talk.join(SECRET.join_key(), "crm2")
         talk.say({**request(), **change})
         answer = talk.hear()
     assert answer["ok"] is False
     assert why in answer["reason"]
-    assert answer["mend"]
+    assert answer["hint"]
 
 
 def test_another_source_address_is_refused(first: Node) -> None:
-    with pytest.raises(Trouble, match=re.escape("speaks from 10.9.9.9")):
+    with pytest.raises(UserError, match=re.escape("speaks from 10.9.9.9")):
         server_join._checked(first.site, request(), "10.9.9.9")
     assert server_join._checked(first.site, request(), "10.0.3.252") == ""
 
@@ -667,7 +667,7 @@ def test_a_node_of_that_name_elsewhere(serving: Node, second: FakeMachine) -> No
     # At another address; or at the same, while the Corosync of who asks does not run.
     for address in ("10.0.3.9", "10.0.3.252"):
         serving.cluster.members[2] = f"r(0) ip({address})"
-        with pytest.raises(Trouble, match=re.escape(f"in the cluster already, at {address}")):
+        with pytest.raises(UserError, match=re.escape(f"in the cluster already, at {address}")):
             do_join(second)
         assert serving.cluster.names == ["crm1"]
 
@@ -683,22 +683,22 @@ def test_a_node_that_is_not_missed_yet(first: Node) -> None:
                 f"runtime.members.{number}.status (str) = joined\n")
 
     first.machine.on("corosync-cmapctl runtime.members.", missed)
-    nodelist.admit(first.machine, first.site, "")
+    nodelist.add_node(first.machine, first.site, "")
     assert first.machine.ran("crm_node -R crm2 --force")
     assert first.cluster.names == ["crm1", "crm2"]
 
 
 def test_refused_while_the_first_is_not_ready(serving: Node, second: FakeMachine) -> None:
     serving.busy = True
-    with pytest.raises(Trouble, match="crm1 says: another asha install is at work"):
+    with pytest.raises(UserError, match="crm1 says: another asha install is at work"):
         do_join(second)
     serving.busy = False
     serving.cluster.up = False
-    with pytest.raises(Trouble, match="the cluster does not run on crm1") as trouble:
+    with pytest.raises(UserError, match="the cluster does not run on crm1") as trouble:
         do_join(second)
-    assert trouble.value.mend == "on crm1: systemctl start corosync pacemaker"
+    assert trouble.value.hint == "on crm1: systemctl start corosync pacemaker"
     serving.machine.remove(facts.MARKER)
-    with pytest.raises(Trouble, match="not installed to the end"):
+    with pytest.raises(UserError, match="not installed to the end"):
         do_join(second)
 
 
@@ -724,7 +724,7 @@ def test_a_running_corosync_is_told_the_new_file(serving: Node, second: FakeMach
     assert second.ran("corosync-cfgtool")
     assert second.clock > 0
     corosync_runs(second, "No")
-    with pytest.raises(Trouble, match="does not hear it"):
+    with pytest.raises(UserError, match="does not hear it"):
         do_join(second)
 
 
@@ -769,7 +769,7 @@ def test_pacemaker_may_still_be_starting(first: Node) -> None:
     first.machine.on("crm_node -R", [refused, refused, ""])
     nodelist.forget(first.machine, first.site)
     first.machine.on("crm_node -R", refused)
-    with pytest.raises(Trouble, match="Pacemaker does not forget crm2"):
+    with pytest.raises(UserError, match="Pacemaker does not forget crm2"):
         nodelist.forget(first.machine, first.site)
     assert first.cluster.names == ["crm1"]
 
@@ -785,22 +785,22 @@ def test_a_half_done_removal_is_ended(first: Node) -> None:
 def test_does_not_forget_who_is_there(first: Node) -> None:
     with_both(first)
     first.cluster.members[2] = "r(0) ip(10.0.3.252)"
-    with pytest.raises(Trouble, match="crm2 is in the cluster"):
+    with pytest.raises(UserError, match="crm2 is in the cluster"):
         nodelist.forget(first.machine, first.site)
     assert first.cluster.names == ["crm1", "crm2"]
 
 
 def test_strange_numbers_are_not_touched(first: Node) -> None:
     first.machine.put(corosync.CONF, first.conf.replace("nodeid: 1", "nodeid: 168428283"))
-    with pytest.raises(Trouble, match="168428283"):
-        nodelist.admit(first.machine, first.site, "")
+    with pytest.raises(UserError, match="168428283"):
+        nodelist.add_node(first.machine, first.site, "")
 
 
 def test_the_command_refuses_the_wrong_name(first: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remove_node, "load_site", lambda: first.site)
-    with pytest.raises(Trouble, match="crm1 is this node"):
+    with pytest.raises(UserError, match="crm1 is this node"):
         remove_node.run(argparse.Namespace(name="crm1", yes=True))
-    with pytest.raises(Trouble, match="there is no node crm7"):
+    with pytest.raises(UserError, match="there is no node crm7"):
         remove_node.run(argparse.Namespace(name="crm7", yes=True))
 
 
@@ -812,7 +812,7 @@ def test_the_command_asks_unless_told_not_to(first: Node, monkeypatch: pytest.Mo
     monkeypatch.setattr(remove_node, "Machine", lambda: first.machine)
     monkeypatch.setattr(remove_node, "only_one", contextlib.nullcontext)
     monkeypatch.setattr(remove_node, "ask", lambda question: False)
-    with pytest.raises(Trouble, match="nothing was changed"):
+    with pytest.raises(UserError, match="nothing was changed"):
         remove_node.run(argparse.Namespace(name="crm2", yes=False))
     assert first.cluster.names == ["crm1", "crm2"]
     assert remove_node.run(argparse.Namespace(name="crm2", yes=True)) == 0

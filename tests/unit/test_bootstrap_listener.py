@@ -13,7 +13,7 @@ import pytest
 
 from asha.bootstrap.host import facts
 from asha.bootstrap.join import rotation, server
-from asha.bootstrap.join.protocol import Body, Talk, WireError, WrongSecret
+from asha.bootstrap.join.protocol import Body, Session, WireError, WrongSecret
 from asha.bootstrap.join.server import Listener, open_socket
 from asha.cluster import corosync, generation
 from asha.cluster import secret as secrets
@@ -72,7 +72,7 @@ class Served:
 
     def ask(self, secret: Secret, request: Body, name: str = "crm2") -> Body:
         with self.connect() as channel:
-            talk = Talk(channel, Deadline(10))
+            talk = Session(channel, Deadline(10))
             talk.join(secret.join_key(), name)
             talk.say(request)
             return talk.hear()
@@ -151,7 +151,7 @@ def test_the_oldest_stranger_goes_and_who_has_proved_stays(
 ) -> None:
     with contextlib.ExitStack() as held:
         proved = held.enter_context(served.connect())
-        talk = Talk(proved, Deadline(10))
+        talk = Session(proved, Deadline(10))
         talk.join(OLD.join_key(), "crm2")
         silent = [held.enter_context(served.connect()) for _ in range(server.PLACES)]
         # The first of them makes room for the last, long before its time is over.
@@ -205,7 +205,7 @@ def test_nobody_joins_while_it_is_changed(served: Served) -> None:
         "agree": server.agreement(site),
     })
     assert "is being changed" in answer["reason"]
-    assert "asha secret rotate" in answer["mend"]
+    assert "asha secret rotate" in answer["hint"]
 
 
 def test_a_step_is_done_by_a_unit(served: Served) -> None:
@@ -216,7 +216,7 @@ def test_a_step_is_done_by_a_unit(served: Served) -> None:
     served.machine.on(f"systemctl start {unit}", Outcome(code=1, err="Job failed"))
     served.machine.put(rotation.TOLD, "the disk is full\nmake room\n")
     answer = served.ask(NEW, {"do": "rotate", "step": "drbd"})
-    assert (answer["reason"], answer["mend"]) == ("the disk is full", "make room")
+    assert (answer["reason"], answer["hint"]) == ("the disk is full", "make room")
 
 
 @pytest.mark.parametrize(

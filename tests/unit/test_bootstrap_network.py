@@ -11,13 +11,13 @@ import pytest
 
 from asha.bootstrap.action import Action
 from asha.bootstrap.steps import link_address
-from asha.cluster.site import Peer, Site
-from asha.trouble import Trouble
+from asha.cluster.site import NodeConfig, Site
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "", 1),
-    second=Peer("crm2", "10.0.3.252", "", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",
@@ -202,9 +202,9 @@ def test_another_definition_of_the_nic_is_refused(
     fake.put(place, (fake.read(place) or "") + stanza)
     [action] = link_address.actions(SITE, fake)
     assert "CANNOT" in action.preview(fake)
-    with pytest.raises(Trouble, match=place) as trouble:
+    with pytest.raises(UserError, match=place) as trouble:
         action.do(fake, silent)
-    assert "ifdown --force eth1" in trouble.value.mend
+    assert "ifdown --force eth1" in trouble.value.hint
     assert not fake.ran("ifup")
 
 
@@ -212,14 +212,14 @@ def test_where_nothing_rules_the_mend_is_told(tmp_path: Path) -> None:
     fake = machine_with(tmp_path)
     [action] = link_address.actions(SITE, fake)
     assert not action.is_done(fake)
-    with pytest.raises(Trouble, match="neither NetworkManager") as trouble:
+    with pytest.raises(UserError, match="neither NetworkManager") as trouble:
         action.do(fake, silent)
-    assert "10.0.3.251/24" in trouble.value.mend
+    assert "10.0.3.251/24" in trouble.value.hint
 
 
 def test_an_address_that_does_not_come_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     fake = machine_with(tmp_path, "systemd-networkd.service").on("networkctl")
     *_, wait = link_address.actions(SITE, fake)
-    with pytest.raises(Trouble, match="eth1 has no address"):
+    with pytest.raises(UserError, match="eth1 has no address"):
         wait.do(fake, silent)
     assert link_address.ADDRESS_SECONDS <= fake.clock <= link_address.ADDRESS_SECONDS + 1

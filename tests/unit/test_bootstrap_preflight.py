@@ -24,7 +24,7 @@ from asha.cluster.site import Site
 from asha.commands import check
 from asha.conf import values_of
 from asha.data import PATHS
-from asha.trouble import Trouble
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """PRIMARY=true
@@ -63,7 +63,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     about = SimpleNamespace(be=Disk("/dev/sda5", 10 * GB))
 
     def look_at(machine: object, path: str) -> Disk:
-        if isinstance(about.be, Trouble):
+        if isinstance(about.be, UserError):
             raise about.be
         assert isinstance(about.be, Disk)
         return about.be
@@ -132,7 +132,7 @@ def test_errors_come_first_and_each_has_a_mend(flight: Preflight) -> None:
     assert severities == sorted(severities)  # "error" before "warning"
     assert {"error", "warning"} == set(severities)
     assert len(found) > 8
-    assert [one for one in found if not one.mend] == []
+    assert [one for one in found if not one.hint] == []
 
 
 Change = Callable[[Preflight], object]
@@ -249,7 +249,7 @@ def test_one_thing_wrong_is_one_error(flight: Preflight, change: Change, what: s
     finding = flight.alone()
     assert finding.severity == "error"
     assert what in finding.what
-    assert finding.mend
+    assert finding.hint
 
 
 WARNINGS = [
@@ -382,7 +382,7 @@ def test_one_nic(flight: Preflight) -> None:
     assert {learning.severity, open_link.severity} == {"warning"}
     assert "this is for learning" in learning.what
     assert "crosses the LAN unencrypted" in open_link.what
-    assert "WireGuard" in open_link.mend
+    assert "WireGuard" in open_link.hint
     flight.conf["ANODEIP"] = "192.168.1.13"
     assert "eth0 does not have this node's address 192.168.1.13" in flight.told()[0].what
 
@@ -417,7 +417,7 @@ def test_a_link_of_two_is_no_news(flight: Preflight, said: str) -> None:
     (Disk("/dev/sda5", 10 * GB, use="used as swap", signature="swap"), "is used as swap"),
     (Disk("/dev/sda5", 10 * GB, signature="ext4"), "is not empty: ext4 is on it"),
     (Disk("/dev/sda5", 100 << 20), "has 105 MB: the store needs at least 134 MB"),
-    (Trouble("there is no /dev/sda5", "look"), "DRBDDEV: there is no /dev/sda5"),
+    (UserError("there is no /dev/sda5", "look"), "DRBDDEV: there is no /dev/sda5"),
 ])
 def test_a_disk_that_will_not_do(
     flight: Preflight, disk: SimpleNamespace, be: object, what: str
@@ -426,15 +426,15 @@ def test_a_disk_that_will_not_do(
     finding = flight.alone()
     assert finding.severity == "error"
     assert what in finding.what
-    assert finding.mend
+    assert finding.hint
 
 
 def test_without_the_device_the_free_ones_are_named(
     flight: Preflight, disk: SimpleNamespace
 ) -> None:
-    disk.be = Trouble("there is no /dev/sda5", "look")
+    disk.be = UserError("there is no /dev/sda5", "look")
     flight.facts = replace(flight.facts, free_disks=(Disk("/dev/vda3", 10 * GB),))
-    assert flight.alone().mend == "free here: /dev/vda3 (11 GB)"
+    assert flight.alone().hint == "free here: /dev/vda3 (11 GB)"
 
 
 @pytest.mark.parametrize(("be", "count"), [
@@ -482,7 +482,7 @@ def test_live_data_that_takes_too_long_to_measure(
     flight: Preflight, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(argv: tuple[str, ...], stdin: str | None) -> Outcome:
-        raise Trouble("du did not end within 120.0 s")
+        raise UserError("du did not end within 120.0 s")
 
     monkeypatch.setattr(
         data_directories, "directories", lambda machine: [SimpleNamespace(place="/etc")]
@@ -494,7 +494,7 @@ def test_live_data_that_takes_too_long_to_measure(
 
 def test_directories_that_cannot_move(flight: Preflight, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(machine: object) -> list[object]:
-        raise Trouble("a disk is mounted inside /opt/sark/media", "unmount it")
+        raise UserError("a disk is mounted inside /opt/sark/media", "unmount it")
 
     monkeypatch.setattr(data_directories, "directories", refuse)
     assert flight.alone() == Finding("error", "a disk is mounted inside /opt/sark/media",
@@ -514,7 +514,7 @@ def test_the_other_nodes_words_are_compared(flight: Preflight) -> None:
 
 def test_a_check_that_fails_is_a_finding(flight: Preflight) -> None:
     def broken(look: object) -> Any:
-        raise Trouble("wipefs: no", "mend it")
+        raise UserError("wipefs: no", "mend it")
 
     def unreadable(look: object) -> Any:
         raise PermissionError(13, "Permission denied")
@@ -572,7 +572,7 @@ def test_the_command_prints_and_returns(
     assert not answer["ok"]
     assert len(answer["findings"]) == 2
     assert answer["findings"][0]["severity"] == "error"
-    with pytest.raises(Trouble, match="there is no"):
+    with pytest.raises(UserError, match="there is no"):
         run_check(monkeypatch, machine, "--config", str(tmp_path / "none"))
 
 

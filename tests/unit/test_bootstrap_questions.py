@@ -21,7 +21,7 @@ from asha.bootstrap.host.nics import Address, Nic
 from asha.cluster import site as conf
 from asha.commands import configure
 from asha.conf import values_of
-from asha.trouble import Trouble
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine
 
 GB = 1 << 30
@@ -60,7 +60,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     def look_at(machine: object, path: str) -> Disk:
         if not path.startswith("/dev/sda"):
-            raise Trouble(f"there is no {path}")
+            raise UserError(f"there is no {path}")
         return Disk(path, 10 * GB, use=about.use)
 
     monkeypatch.setattr(disks, "look_at", look_at)
@@ -277,7 +277,7 @@ def test_the_least_answers(machine: FakeMachine) -> None:
     given = {"PRIMARY": "yes", "CLUSTERIP": "192.168.1.90"}
     values, problems = interview.complete(machine, HERE, given)
     assert problems == []
-    assert conf.site_of(values).there == conf.Peer("crm2", "10.0.3.252", "", 2)
+    assert conf.site_of(values).there == conf.NodeConfig("crm2", "10.0.3.252", "", 2)
 
 
 def test_all_problems_at_once(machine: FakeMachine, wire: dict[str, str]) -> None:
@@ -381,7 +381,7 @@ def test_a_change_is_shown_and_not_made_unasked(
     command(OF_2014, "--answers", "-")
     before = machine.read(conf.CONF)
     changed = OF_2014.replace(".90", ".91")
-    with pytest.raises(Trouble, match="nothing was written"):
+    with pytest.raises(UserError, match="nothing was written"):
         command(changed, "--answers", "-")
     assert "+CLUSTERIP=192.168.1.91" in capsys.readouterr().out
     assert machine.read(conf.CONF) == before
@@ -397,22 +397,22 @@ def test_an_installed_node_keeps_its_name_address_and_disk(
     before = machine.read(conf.CONF)
     for old, new in (("BNODENAME=crm2", "BNODENAME=crm3"), ("10.0.3.252", "10.0.3.253"),
                      ("/dev/sda5", "/dev/sda6")):
-        with pytest.raises(Trouble, match="cannot change any more") as trouble:
+        with pytest.raises(UserError, match="cannot change any more") as trouble:
             command(OF_2014.replace(old, new), "--answers", "-", "--yes")
-        assert "asha remove-node crm1 on crm2" in trouble.value.mend
+        assert "asha remove-node crm1 on crm2" in trouble.value.hint
     assert machine.read(conf.CONF) == before
     command(OF_2014.replace("admin@", "other@"), "--answers", "-", "--yes")
     assert "CLUSTERALERT=other@aelintra.com" in (machine.read(conf.CONF) or "")
 
 
 def test_bad_answers_write_nothing(command: Callable[..., int], machine: FakeMachine) -> None:
-    with pytest.raises(Trouble, match=r"CLUSTERIP=1\.2\.3: must be an IPv4 address"):
+    with pytest.raises(UserError, match=r"CLUSTERIP=1\.2\.3: must be an IPv4 address"):
         command(OF_2014.replace("192.168.1.90", "1.2.3"), "--answers", "-")
     assert not machine.exists(conf.CONF)
 
 
 def test_without_a_terminal_nothing_is_asked(command: Callable[..., int]) -> None:
-    with pytest.raises(Trouble, match="no terminal"):
+    with pytest.raises(UserError, match="no terminal"):
         command("")
 
 
@@ -436,6 +436,6 @@ def test_an_interview_cut_off_writes_nothing(
     monkeypatch.setattr(facts, "gather", lambda machine: HERE)
     monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("builtins.input", read)
-    with pytest.raises((KeyboardInterrupt, Trouble)):
+    with pytest.raises((KeyboardInterrupt, UserError)):
         configure.interview(machine)
     assert not machine.exists(conf.CONF)

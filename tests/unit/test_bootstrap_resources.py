@@ -12,13 +12,13 @@ from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.steps import drbd
 from asha.bootstrap.steps import pacemaker as pacemaker_step
 from asha.cluster import cib
-from asha.cluster.site import Peer, Relay, Site
-from asha.trouble import Trouble
+from asha.cluster.site import NodeConfig, Relay, Site
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "", 1),
-    second=Peer("crm2", "10.0.3.252", "", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",
@@ -134,7 +134,7 @@ def test_the_first_node_loads_it_and_waits_for_all_of_it(pacemaker: Pacemaker) -
 
 def test_nothing_is_loaded_beside_what_systemd_runs(pacemaker: Pacemaker) -> None:
     pacemaker.fake.remove(MARKER)
-    with pytest.raises(Trouble, match="still systemd's"):
+    with pytest.raises(UserError, match="still systemd's"):
         first(pacemaker)
     assert not pacemaker.loaded
 
@@ -168,7 +168,7 @@ def test_a_slow_start_is_waited_for_while_pacemaker_works_on_it(pacemaker: Pacem
 def test_what_failed_and_is_given_up_is_told_with_its_reason(pacemaker: Pacemaker) -> None:
     pacemaker.ready["p_apache"] = 1e9
     pacemaker.failures = {"p_apache": "port 80 is taken", "p_other": "not ours"}
-    with pytest.raises(Trouble, match=r"no Apache; p_apache start on crm1: port 80 is taken$"):
+    with pytest.raises(UserError, match=r"no Apache; p_apache start on crm1: port 80 is taken$"):
         first(pacemaker)
     assert pacemaker.fake.clock < 60
     # The cluster does not have everything: what is on the disk is still only here.
@@ -177,7 +177,7 @@ def test_what_failed_and_is_given_up_is_told_with_its_reason(pacemaker: Pacemake
 
 def test_what_never_starts_and_never_fails_has_an_end(pacemaker: Pacemaker) -> None:
     pacemaker.ready["p_asterisk"] = 1e9
-    with pytest.raises(Trouble, match="still no Asterisk"):
+    with pytest.raises(UserError, match="still no Asterisk"):
         first(pacemaker)
     assert pacemaker_step.START_SECONDS <= pacemaker.fake.clock <= pacemaker_step.START_SECONDS + 2
 
@@ -221,5 +221,5 @@ def test_a_second_node_in_standby_has_joined(pacemaker: Pacemaker) -> None:
 def test_disks_that_hold_different_stores_are_told_of(pacemaker: Pacemaker) -> None:
     pacemaker.loaded, pacemaker.joined_at = True, 1e9
     pacemaker.fake.on("drbdadm cstate asha", "StandAlone\n")
-    with pytest.raises(Trouble, match="the two hold different data"):
+    with pytest.raises(UserError, match="the two hold different data"):
         second(pacemaker)

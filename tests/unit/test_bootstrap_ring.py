@@ -11,14 +11,14 @@ from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.steps import corosync as corosync_step
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
-from asha.cluster.site import Peer, Relay, Site
-from asha.trouble import Trouble
+from asha.cluster.site import NodeConfig, Relay, Site
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
 
 SECRET = Secret(bytes(range(32)))
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "", 1),
-    second=Peer("crm2", "10.0.3.252", "", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",
@@ -165,7 +165,7 @@ def test_the_second_node_leaves_the_file_to_the_join(cluster: Cluster) -> None:
     cluster.fake.put(corosync.CONF, joined)
     cluster.fake.on("crm_node -p", "crm1 crm2\n")
     # Pacemaker would find two telephone systems and stop both.
-    with pytest.raises(Trouble, match="still systemd's"):
+    with pytest.raises(UserError, match="still systemd's"):
         cluster.install(SECOND)
     assert cluster.active == set()
     cluster.fake.put(MARKER)
@@ -188,7 +188,7 @@ def test_another_cluster_of_the_customers_is_not_destroyed(cluster: Cluster) -> 
     cluster.fake.put(
         f"{corosync_step.CIB}/cib.xml", '<cib><primitive id="p_web" class="ocf"/></cib>'
     )
-    with pytest.raises(Trouble, match="node of another cluster"):
+    with pytest.raises(UserError, match="node of another cluster"):
         cluster.install()
     assert cluster.fake.exists(f"{corosync_step.CIB}/cib.xml")
     assert not cluster.fake.ran("systemctl stop")
@@ -208,9 +208,9 @@ def test_no_dc_is_told_with_the_logs(cluster: Cluster) -> None:
     start = next(action for action in corosync_step.actions(SITE, cluster.fake, SECRET)
                  if action.title == "start Corosync and Pacemaker")
     cluster.fake.put(corosync.CONF, corosync.render(SITE, joined=False))
-    with pytest.raises(Trouble, match="still waiting for a coordinator") as trouble:
+    with pytest.raises(UserError, match="still waiting for a coordinator") as trouble:
         start.do(cluster.fake, said.append)
-    assert "journalctl" in trouble.value.mend
+    assert "journalctl" in trouble.value.hint
     assert "waiting for a coordinator (DC) (24 s)" in said
     assert cluster.fake.clock <= corosync_step.DC_SECONDS + 5
 
@@ -219,9 +219,9 @@ def test_daemons_that_do_not_start_are_told_with_the_logs(cluster: Cluster) -> N
     cluster.install()
     cluster.active.clear()
     cluster.fake.on("systemctl start corosync.service", Outcome(code=1, err="Job failed"))
-    with pytest.raises(Trouble, match="Job failed") as trouble:
+    with pytest.raises(UserError, match="Job failed") as trouble:
         cluster.install()
-    assert "journalctl" in trouble.value.mend
+    assert "journalctl" in trouble.value.hint
 
 
 @pytest.mark.parametrize(("site", "parked"), [

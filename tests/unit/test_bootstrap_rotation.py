@@ -14,8 +14,8 @@ from asha.cluster import corosync, drbd, generation
 from asha.cluster import secret as secrets
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
+from asha.errors import UserError
 from asha.rootwork import Directory
-from asha.trouble import Trouble
 from tests.fakes.machine import FakeMachine, Outcome
 
 OLD, NEW = Secret(bytes(range(32))), Secret(bytes(range(1, 33)))
@@ -263,9 +263,9 @@ def test_what_was_not_done_is_told_and_everything_else_is(make: Callable[[str], 
     pair.nodes.pop("crm2")
     rotation.begin(node, node.site, NEW)
     node.on("crm_mon", CRM_MON.format(active=""))
-    with pytest.raises(Trouble, match="the telephones do not run") as trouble:
+    with pytest.raises(UserError, match="the telephones do not run") as trouble:
         rotation.Walk(node, node.site, NEW, lambda text: None).run()
-    assert "asha secret rotate goes on" in trouble.value.mend
+    assert "asha secret rotate goes on" in trouble.value.hint
     # A node that was removed is kept out already.
     assert node.heard_by == NEW.corosync_authkey()
     assert generation.pending(node) == NEW
@@ -279,7 +279,7 @@ def test_a_node_that_is_lost_is_told(make: Callable[[str], Pair]) -> None:
     pair.begin()
     one = "runtime.members.1.status (str) = joined\n"
     pair.nodes["crm2"].on("corosync-cmapctl runtime.members.", [pair.members(), one])
-    with pytest.raises(Trouble, match="crm1 is not heard any more"):
+    with pytest.raises(UserError, match="crm1 is not heard any more"):
         pair.walk("crm2")
 
 
@@ -288,7 +288,7 @@ def test_an_account_that_asterisk_does_not_take(make: Callable[[str], Pair],
     pair = make("crm1")
     pair.begin()
     monkeypatch.setattr(accounts, "login_problem", lambda who: "refused")
-    with pytest.raises(Trouble, match=f"the new account {asterisk.user(NEW)}: refused"):
+    with pytest.raises(UserError, match=f"the new account {asterisk.user(NEW)}: refused"):
         pair.walk("crm1")
     # The old ones are in use as before.
     assert all(
@@ -300,12 +300,12 @@ def test_an_account_that_asterisk_does_not_take(make: Callable[[str], Pair],
 def test_only_what_a_node_has_is_applied(make: Callable[[str], Pair]) -> None:
     node = make("crm1").nodes["crm1"]
     assert rotation.find(node, OLD.key_id()) == OLD
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         rotation.find(node, NEW.key_id())
     rotation.begin(node, node.site, NEW)
     assert rotation.find(node, NEW.key_id()) == NEW
     # While it is changed nobody goes back to the old one.
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         rotation.find(node, OLD.key_id())
 
 
@@ -322,11 +322,13 @@ def test_generations_are_told(make: Callable[[str], Pair]) -> None:
 def test_a_secret_changed_by_hand(make: Callable[[str], Pair]) -> None:
     node = make("crm1").nodes["crm1"]
     rotation.require_in_use(node, OLD)
-    with pytest.raises(Trouble, match="not the secret that this node's keys are made of") as wrong:
+    with pytest.raises(
+        UserError, match="not the secret that this node's keys are made of"
+    ) as wrong:
         rotation.require_in_use(node, NEW)
-    assert "asha secret rotate" in wrong.value.mend
+    assert "asha secret rotate" in wrong.value.hint
     rotation.begin(node, node.site, NEW)
-    with pytest.raises(Trouble, match="half done"):
+    with pytest.raises(UserError, match="half done"):
         rotation.require_in_use(node, OLD)
     # A machine on which Corosync is Debian's, or nobody's.
     bare = FakeMachine(node.root / "bare").put(corosync.AUTHKEY, "somebody's")
@@ -370,7 +372,7 @@ def test_a_link_in_asterisks_directory_is_not_followed(make: Callable[[str], Pai
     place = node.path("/etc/asterisk/asha_manager.conf")
     place.unlink()
     place.symlink_to(shadow)
-    with pytest.raises(Trouble, match="symbolic link"):
+    with pytest.raises(UserError, match="symbolic link"):
         rotation.apply("ami-add", node, SITES["crm1"], NEW)
     assert shadow.read_text() == "root's"
 

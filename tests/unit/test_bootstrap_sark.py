@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.steps import data, sark
+from asha.errors import UserError
 from asha.rootwork import Directory
-from asha.trouble import Trouble
 from tests.unit.bootstrap_customer import Customer, customer, site
 
 __all__ = ["customer"]
@@ -107,14 +107,14 @@ def test_a_copy_that_root_has_made_is_changed_without_its_journal(path: Path) ->
     assert is_set(path, wanted)
     path.unlink()
     path.symlink_to("/etc/shadow")
-    with pytest.raises(Trouble, match="cannot be changed"):
+    with pytest.raises(UserError, match="cannot be changed"):
         set_flags(path, sark.flags(site()))
 
 
 def test_what_is_no_database_is_told(tmp_path: Path) -> None:
     path = tmp_path / "sark.db"
     path.write_text("this is not a database, and long enough to be none" * 40)
-    with pytest.raises(Trouble, match="cannot be changed"):
+    with pytest.raises(UserError, match="cannot be changed"):
         set_flags(path, sark.flags(site()))
     assert not is_set(path, sark.flags(site()))
 

@@ -10,13 +10,13 @@ import pytest
 from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.steps import systemd
 from asha.cluster import corosync
-from asha.cluster.site import Peer, Site
-from asha.trouble import Trouble
+from asha.cluster.site import NodeConfig, Site
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "", 1),
-    second=Peer("crm2", "10.0.3.252", "", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",
@@ -197,7 +197,7 @@ def test_an_apache_without_port_80_listens_on_the_loopback(
 def test_an_apache_that_does_not_answer_is_told_of(tmp_path: Path) -> None:
     debian = Debian(tmp_path, "apache2.service", apache_runs=True)
     debian.fake.on("curl", Outcome(code=7, err="refused"))
-    with pytest.raises(Trouble, match="does not answer"):
+    with pytest.raises(UserError, match="does not answer"):
         debian.install()
     assert debian.fake.clock >= systemd.ANSWER_SECONDS
 
@@ -205,6 +205,6 @@ def test_an_apache_that_does_not_answer_is_told_of(tmp_path: Path) -> None:
 def test_an_apache_whose_configuration_is_broken_is_not_restarted(tmp_path: Path) -> None:
     debian = Debian(tmp_path, "apache2.service", apache_runs=True)
     debian.fake.on("apache2ctl configtest", Outcome(code=1, err="Syntax error on line 5"))
-    with pytest.raises(Trouble, match="Syntax error"):
+    with pytest.raises(UserError, match="Syntax error"):
         debian.install()
     assert not debian.fake.ran("systemctl restart")

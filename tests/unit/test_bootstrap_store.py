@@ -12,14 +12,14 @@ from asha.bootstrap.action import Write
 from asha.bootstrap.steps import drbd as drbd_step
 from asha.cluster import drbd
 from asha.cluster.secret import Secret
-from asha.cluster.site import Peer, Site
-from asha.trouble import Trouble
+from asha.cluster.site import NodeConfig, Site
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
 
 SECRET = Secret(bytes(range(32)))
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "", 1),
-    second=Peer("crm2", "10.0.3.252", "", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",
@@ -174,14 +174,14 @@ def test_drbd_8_gets_its_own_syntax(disk: Disk) -> None:
 
 def test_a_kernel_without_drbd(disk: Disk) -> None:
     disk.fake.on("modprobe drbd", Outcome(code=1, err="Module drbd not found"))
-    with pytest.raises(Trouble, match="not found") as trouble:
+    with pytest.raises(UserError, match="not found") as trouble:
         disk.install()
-    assert "linux-image" in trouble.value.mend
+    assert "linux-image" in trouble.value.hint
 
 
 def test_a_partition_with_something_on_it_is_never_written_to(disk: Disk) -> None:
     disk.on_partition = "ext4\nLVM2_member\n"
-    with pytest.raises(Trouble, match="/dev/sda5 is not empty: ext4 and LVM2_member"):
+    with pytest.raises(UserError, match="/dev/sda5 is not empty: ext4 and LVM2_member"):
         disk.install()
     assert not disk.metadata
     assert not disk.fake.exists(drbd_step.NEW)
@@ -234,23 +234,23 @@ def test_a_first_node_that_finds_a_store_at_the_other_is_none(
     disk: Disk, peer: tuple[str, str, str]
 ) -> None:
     disk.peer = peer
-    with pytest.raises(Trouble, match="crm2 has the store already") as trouble:
+    with pytest.raises(UserError, match="crm2 has the store already") as trouble:
         disk.install()
-    assert "PRIMARY=false" in trouble.value.mend
+    assert "PRIMARY=false" in trouble.value.hint
     assert not disk.fake.ran("drbdadm primary")
 
 
 @pytest.mark.parametrize("state", ["Inconsistent", "Outdated", "Consistent"])
 def test_a_disk_that_this_installation_did_not_make_is_not_forced(disk: Disk, state: str) -> None:
     disk.metadata, disk.disk = True, state
-    with pytest.raises(Trouble, match=f"is {state} here"):
+    with pytest.raises(UserError, match=f"is {state} here"):
         disk.install()
     assert not disk.fake.ran("drbdadm primary")
 
 
 def test_another_file_system_on_the_replicated_disk_is_kept(disk: Disk) -> None:
     disk.fs = "xfs"
-    with pytest.raises(Trouble, match="has xfs on it"):
+    with pytest.raises(UserError, match="has xfs on it"):
         disk.install()
     assert not disk.fake.ran("mkfs.ext4")
 

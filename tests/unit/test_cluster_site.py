@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asha.cluster import site
-from asha.cluster.site import Peer, Relay, Site, SiteError
+from asha.cluster.site import NodeConfig, Relay, Site, SiteError
 from asha.conf import values_of
 
 # The manual of 2014, word for word.
@@ -27,8 +27,8 @@ IP=10.0.3.251
 RHINOSPF=YES
 RHINOUSB=/dev/ttyUSB0
 """
-CRM1 = Peer("crm1", "10.0.3.251", "", 1)
-CRM2 = Peer("crm2", "10.0.3.252", "", 2)
+CRM1 = NodeConfig("crm1", "10.0.3.251", "", 1)
+CRM2 = NodeConfig("crm2", "10.0.3.252", "", 2)
 
 
 def saying(**changes: str | None) -> Site:

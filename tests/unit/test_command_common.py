@@ -12,7 +12,7 @@ from asha import cli
 from asha.cluster.secret import Secret
 from asha.cluster.site import parse
 from asha.commands import common, status
-from asha.trouble import Trouble
+from asha.errors import UserError
 from tests.fakes.machine import FakeMachine
 
 
@@ -25,7 +25,7 @@ def test_one_at_a_time_and_nobody_else_can_keep_us_out(
     try:
         with common.only_one():
             assert lock.stat().st_mode & 0o777 == 0o600
-            with pytest.raises(Trouble, match="another asha install"), common.only_one(0.3):
+            with pytest.raises(UserError, match="another asha install"), common.only_one(0.3):
                 pass
         with common.only_one():
             pass
@@ -61,7 +61,7 @@ def test_the_first_node_makes_the_secret_once(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("nobody_types")
 def test_the_second_node_does_not_make_one(tmp_path: Path) -> None:
     site = parse(FIRST.replace("true", "false"))
-    with pytest.raises(Trouble, match="needs the cluster secret of crm1"):
+    with pytest.raises(UserError, match="needs the cluster secret of crm1"):
         common.cluster_secret(site, FakeMachine(tmp_path))
 
 
@@ -69,7 +69,7 @@ def test_a_file_with_a_mistyped_secret(tmp_path: Path) -> None:
     typed = Secret.generate().typed
     wrong = tmp_path / "typed"
     wrong.write_text(("1" if typed[0] != "1" else "2") + typed[1:])
-    with pytest.raises(Trouble, match="--secret-file"):
+    with pytest.raises(UserError, match="--secret-file"):
         common.cluster_secret(parse(FIRST), FakeMachine(tmp_path), str(wrong))
 
 

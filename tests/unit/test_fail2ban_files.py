@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.firewall import fail2ban
-from asha.cluster.site import Peer, Site
+from asha.cluster.site import NodeConfig, Site
 from tests.fakes.machine import FakeMachine
 
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "192.168.1.11", 1),
-    second=Peer("crm2", "10.0.3.252", "192.168.1.12", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "192.168.1.11", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "192.168.1.12", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asha.ocf import Failed
-from asha.ocf.peers import COMMAND, has_company
+from asha.ocf.peers import COMMAND, peer_available
 from asha.run.deadline import Deadline
 from asha.run.runner import Completed
 from tests.fakes.ocf import CallQueue
@@ -17,7 +17,7 @@ def ask(queue: CallQueue) -> bool:
     def run(*argv: str, cap: float) -> Completed:
         return queue.run(argv, Deadline(10), cap=cap)
 
-    found = has_company(run, "crm1", 2.0)
+    found = peer_available(run, "crm1", 2.0)
     queue.done()
     return found
 

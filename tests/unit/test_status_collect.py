@@ -12,15 +12,15 @@ import pytest
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import Ban, Event, Failure, State
 from asha.commands import online, standby, switchover
+from asha.errors import UserError
 from asha.run.deadline import Deadline
 from asha.run.runner import Completed
 from asha.status import collect
 from asha.status import switchover as moving
 from asha.status.calls import Calls
-from asha.status.hurry import Hurried
+from asha.status.hurry import DeadlineMachine
 from asha.status.model import Link, Service, Status
 from asha.status.services import services
-from asha.trouble import Trouble
 from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """\
@@ -122,7 +122,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def look(machine: object) -> State:
             state = waiting.pop(0) if len(waiting) > 1 else waiting[0]
             if state is None:
-                raise Trouble("Pacemaker does not run on this node")
+                raise UserError("Pacemaker does not run on this node")
             return state
 
         monkeypatch.setattr(pacemaker, "look", look)
@@ -245,7 +245,7 @@ class Slow(FakeMachine):
 def test_no_program_outlasts_the_whole(tmp_path: Path) -> None:
     slow = Slow(tmp_path)
     now = [0.0]
-    quick = Hurried(slow, Deadline(9, clock=lambda: now[0]), cap=3)
+    quick = DeadlineMachine(slow, Deadline(9, clock=lambda: now[0]), cap=3)
     quick.run("crm_mon", timeout=15)
     assert slow.given == 3
     quick.run("crm_mon", timeout=1)
@@ -374,8 +374,8 @@ def sight(machine: FakeMachine) -> list[str]:
     """The obstacles for crm2, as switchover finds them."""
     try:
         assert switchover.ready(machine, "crm1") == ("crm1", "crm2")
-    except Trouble as problem:
-        return [*str(problem).splitlines(), problem.mend]
+    except UserError as problem:
+        return [*str(problem).splitlines(), problem.hint]
     return []
 
 
@@ -486,7 +486,7 @@ def test_what_does_not_arrive_is_named_and_the_order_taken_back(
 ) -> None:
     late = [one for one in AFTER.resources if one.id != "p_mysql"]
     seen(STATE, dataclasses.replace(AFTER, resources=tuple(late + STATE.of("p_mysql"))))
-    with pytest.raises(Trouble, match=r"database \(MariaDB\)"):
+    with pytest.raises(UserError, match=r"database \(MariaDB\)"):
         switchover.move(machine, "crm1", "crm2", 0)
     assert str(machine.ran("crm_resource")[-1]) == CLEAR
 
@@ -525,7 +525,7 @@ def test_calls_that_are_cut(seen: Tell) -> None:
 
 def test_names_are_the_clusters_own() -> None:
     assert standby.known(STATE, "CRM2") == "crm2"
-    with pytest.raises(Trouble, match="no node of the cluster"):
+    with pytest.raises(UserError, match="no node of the cluster"):
         standby.known(STATE, "crm3")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from asha.cluster.pacemaker import Ban
 from asha.status import render
-from asha.status.advice import Circumstances, findings
+from asha.status.advice import Context, findings
 from asha.status.calls import Calls
 from asha.status.model import (
     NOTE,
@@ -61,20 +61,20 @@ HEALTHY = Status(
     links=(Link(0, "10.0.3.251", "connected"), Link(1, "192.168.1.11", "connected")),
     store=Store(free=80 * 10**9, total=100 * 10**9),
 )
-USUAL = Circumstances(other="crm2", fencing=True, clock_is_set=True)
+USUAL = Context(other="crm2", fencing=True, clock_is_set=True)
 
 
 def changed(**fields: Any) -> Status:
     return dataclasses.replace(HEALTHY, **fields)
 
 
-def said(status: Status, about: Circumstances = USUAL) -> str:
+def said(status: Status, about: Context = USUAL) -> str:
     """The warnings alone, one a line, with the mend."""
-    return "\n".join(f"{f.what} -> {f.mend}" for f in findings(status, about)
+    return "\n".join(f"{f.what} -> {f.hint}" for f in findings(status, about)
                      if f.level == WARNING)
 
 
-def notes(status: Status, about: Circumstances) -> str:
+def notes(status: Status, about: Context) -> str:
     return "\n".join(f.what for f in findings(status, about) if f.level == NOTE)
 
 
@@ -368,7 +368,7 @@ def test_a_cut_off_installation() -> None:
     about = dataclasses.replace(USUAL, cut_off=True)
     assert "asha install" in said(HEALTHY, about)
     bare = Status(time=HEALTHY.time, node="crm1")
-    assert "asha configure" in said(bare, Circumstances())
+    assert "asha configure" in said(bare, Context())
     assert bare.exit_code == 2
     assert "not a node of the cluster yet" in render.screen(bare)
 

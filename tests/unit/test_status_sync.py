@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from asha.commands import sync
+from asha.errors import UserError
 from asha.status.model import Disks
 from asha.status.replication import DiskSight
-from asha.trouble import Trouble
 from tests.fakes.machine import FakeMachine
 
 HEAD = "version: 8.4.11 (api:1/proto:86-101)\nsrcversion: F937DCB2E5D83C6CCE4A6C9\n"
@@ -91,7 +91,7 @@ def test_in_sync_there_is_nothing_to_measure(machine: FakeMachine) -> None:
 
 def test_not_up_is_trouble_with_the_mend(machine: FakeMachine) -> None:
     assert Time(machine, []).sight().look_closely() is None
-    with pytest.raises(Trouble, match="not up on this node"):
+    with pytest.raises(UserError, match="not up on this node"):
         sync.known(None)
 
 
@@ -133,6 +133,6 @@ def test_watch_does_not_wait_for_what_never_comes(
 ) -> None:
     time = Time(machine, [PARTED])
     no_waiting.append(time)
-    with pytest.raises(Trouble, match="parted") as caught:
+    with pytest.raises(UserError, match="parted") as caught:
         sync.watch(time.sight(), as_objects=False)
-    assert "SPLIT BRAIN" in caught.value.mend
+    assert "SPLIT BRAIN" in caught.value.hint

@@ -25,6 +25,7 @@ from asha.bootstrap.takeover import takeover
 from asha.cli import main
 from asha.cluster import site as conf
 from asha.commands import check, install, join_listen, recover
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.ocf import Agent, Exit, Failed, action
 from asha.ocf.agent import Context
@@ -32,7 +33,6 @@ from asha.ocf.params import Path as PathParameter
 from asha.run.text import lines, plain, printable
 from asha.status.model import Finding, Status
 from asha.status.render import screen
-from asha.trouble import Trouble
 from tests.fakes.machine import FakeMachine
 from tests.fakes.ocf import CallQueue, perform
 
@@ -115,7 +115,7 @@ def test_a_trouble(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(options: argparse.Namespace) -> int:
-        raise Trouble(f"{name} is open", f"close {name}", points=[f"first {name}", "second"])
+        raise UserError(f"{name} is open", f"close {name}", points=[f"first {name}", "second"])
 
     monkeypatch.setattr(recover, "run", run)
     assert main(["recover"]) == 1
@@ -320,12 +320,12 @@ def walk(tmp_path: Path, problem: BaseException, log: str = "") -> None:
 def test_a_name_in_the_reason_does_not_keep_the_services_from_coming_back(
     name: str, tmp_path: Path, recovered: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(Trouble):
-        walk(tmp_path, Trouble(f"{name} is open for writing"), str(tmp_path / "log"))
+    with pytest.raises(UserError):
+        walk(tmp_path, UserError(f"{name} is open for writing"), str(tmp_path / "log"))
     assert recovered == ["back"]
 
 
-@pytest.mark.parametrize("problem", [Trouble("open"), KeyboardInterrupt(), OSError(28, "full")])
+@pytest.mark.parametrize("problem", [UserError("open"), KeyboardInterrupt(), OSError(28, "full")])
 def test_nor_does_a_terminal_that_is_gone_or_a_full_disk(
     tmp_path: Path, recovered: list[str], monkeypatch: pytest.MonkeyPatch, problem: BaseException
 ) -> None:
@@ -338,7 +338,7 @@ def test_nor_does_a_terminal_that_is_gone_or_a_full_disk(
         note(self, event, action, reason)
 
     monkeypatch.setattr(Journal, "note", full)
-    with pytest.raises((Trouble, KeyboardInterrupt)):
+    with pytest.raises((UserError, KeyboardInterrupt)):
         walk(tmp_path, problem, "/dev/full")
     assert recovered == ["back"]
 
@@ -351,7 +351,7 @@ def test_what_is_said_beside_the_work_never_fails(
     monkeypatch.setattr(sys, "stderr", stream)
     terminal.say("x")
     terminal.warn("x")
-    terminal.report(Trouble("x", "y"))
+    terminal.report(UserError("x", "y"))
 
 
 def test_asha_recover_goes_on_where_nobody_reads(
@@ -380,7 +380,7 @@ def test_a_file_whose_name_is_no_text_is_the_reason_and_no_traceback(
         held.communicate()
     console = Console(str(tmp_path / "log"))
     console.note(str(found))
-    terminal.report(Trouble(str(found), f"end it: kill {found.pid}"))
+    terminal.report(UserError(str(found), f"end it: kill {found.pid}"))
     said = capsys.readouterr()
     for text in (said.out, said.err, (tmp_path / "log").read_text(encoding="utf-8")):
         assert rf"{tmp_path}/caf\udce9\x1b]0;x\x07\n.wav" in text

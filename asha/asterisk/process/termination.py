@@ -39,7 +39,7 @@ DEATH_SECONDS = 0.5
 STANDSTILL = 1.0
 
 
-class Ending:
+class Terminator:
     """Everything that must be gone: found anew at each look, never forgotten."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """Conversations with Asterisk, several side by side, none able to hang us.
 
 A conversation is a generator that reads from top to bottom as if it blocked. It
-yields a Wait where it would, and Talks resumes it when the socket is ready
+yields a Wait where it would, and Multiplexer resumes it when the socket is ready
 (True) or its time is over (False). No threads: those cannot be ended, and a
 monitor has no time for them.
 
@@ -188,7 +188,7 @@ class Line:
         self._next = 0
 
 
-class Talks:
+class Multiplexer:
     """Conversations that are held at once; more may begin while others go on.
 
     Raises what the first failing one raises, so a conversation that may fail
@@ -242,8 +242,8 @@ class Talks:
 
 
 def side_by_side(conversations: Sequence[Conversation[T]]) -> list[T]:
-    """Hold all at once; their results in the order given. Raises as Talks does."""
-    with Talks() as talks:
+    """Hold all at once; their results in the order given. Raises as Multiplexer does."""
+    with Multiplexer() as talks:
         for conversation in conversations:
             talks.begin(conversation)
         talks.go_on()

@@ -16,7 +16,7 @@ from asha.bootstrap.host.nics import Nic
 from asha.bootstrap.preflight import storage
 from asha.cluster.site import KEYS
 from asha.data.space import size
-from asha.trouble import Trouble
+from asha.errors import UserError
 
 # The manual's: the first node's and the second's, on a link of their own.
 LINK_NETWORKS = ("10.0.3.0/24", "172.31.3.0/24", "192.168.253.0/24")
@@ -259,7 +259,7 @@ def device_problem(asking: Asking, answer: str) -> str:
         return ""
     try:
         disk = disks.look_at(asking.machine, answer)
-    except Trouble as trouble:
+    except UserError as trouble:
         return f"will not do: {trouble}"
     ours = storage.is_ours(asking.machine, answer)
     wrong = [finding.what for finding in storage.problems_of(disk, ours)]

@@ -22,7 +22,7 @@ def actions(site: Site, machine: Machine) -> list[Action]:
 def close(site: Site, machine: Machine, say: Say) -> None:
     """After the other node was removed: what only a member may reach is closed to it.
 
-    Nothing where step 10 was never done. Raises Trouble.
+    Nothing where step 10 was never done. Raises UserError.
     """
     if not (machine.exists(nftables.TABLE_FILE) or shorewall.rules(machine)
             or _firewalld_rules(machine)):
@@ -41,7 +41,7 @@ def _rulers(site: Site, machine: Machine) -> list[Action]:
 
 
 def _firewalld_rules(machine: Machine) -> bool:
-    return machine.says("systemctl", "is-active", "firewalld.service").strip() == "active"
+    return machine.output("systemctl", "is-active", "firewalld.service").strip() == "active"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Rule:
 
 def _zone(machine: Machine, nic: str) -> str:
     """firewalld's zone of a NIC: its own, or the default one."""
-    own = machine.says("firewall-cmd", f"--get-zone-of-interface={nic}").strip()
+    own = machine.output("firewall-cmd", f"--get-zone-of-interface={nic}").strip()
     return own or machine.run("firewall-cmd", "--get-default-zone").out.strip()
 
 

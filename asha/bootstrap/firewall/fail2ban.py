@@ -11,8 +11,8 @@ import posixpath
 
 from asha.bootstrap.action import Action, Say, Write
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 # In the order of jail.conf(5): *.conf, then *.local, each by name.
 OURS = "/etc/fail2ban/jail.d/zz-asha.local"
@@ -54,7 +54,7 @@ def _text(machine: Machine, path: str) -> str:
     try:
         text = machine.read(path) or ""
         text.encode()
-    except (OSError, ValueError, Trouble):  # also for a name with a zero byte
+    except (OSError, ValueError, UserError):  # also for a name with a zero byte
         return ""
     return text
 
@@ -126,9 +126,9 @@ class _Ignore(Write):
         super().do(machine, say)
         try:
             machine.run("fail2ban-client", "-t")
-        except Trouble as trouble:
+        except UserError as trouble:
             machine.remove(self.path)
-            raise Trouble(
+            raise UserError(
                 f"fail2ban refuses its configuration: {trouble}", "mend it: fail2ban-client -t"
             ) from None
         if self._is_active(machine):
@@ -139,12 +139,12 @@ class _Ignore(Write):
 
     @staticmethod
     def _is_active(machine: Machine) -> bool:
-        return machine.says("systemctl", "is-active", "fail2ban.service").strip() == "active"
+        return machine.output("systemctl", "is-active", "fail2ban.service").strip() == "active"
 
     def _is_in_force(self, machine: Machine) -> bool:
         """As its first jail says: all were loaded together."""
-        for line in machine.says("fail2ban-client", "status").splitlines():
+        for line in machine.output("fail2ban-client", "status").splitlines():
             if "Jail list:" in line and (jails := line.partition(":")[2].replace(",", " ").split()):
-                ignored = machine.says("fail2ban-client", "get", jails[0], "ignoreip")
+                ignored = machine.output("fail2ban-client", "get", jails[0], "ignoreip")
                 return all(peer in ignored.split() for peer in self.peers)
         return True

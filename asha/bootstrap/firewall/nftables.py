@@ -20,10 +20,10 @@ from asha.bootstrap.action import Action, Call, Say, Write, enable
 from asha.bootstrap.host.ports import Opening, allowed, openings
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.text import printable
 from asha.terminal import warn
-from asha.trouble import Trouble
 
 TABLE_FILE = "/etc/asha/firewall.nft"
 TABLE = "asha"
@@ -43,8 +43,8 @@ def actions(site: Site, machine: Machine) -> list[Action]:
     def work(machine: Machine, say: Say) -> None:
         try:
             machine.run("systemctl", "restart", UNIT)
-        except Trouble as trouble:
-            raise Trouble(str(trouble), MEND) from None
+        except UserError as trouble:
+            raise UserError(str(trouble), MEND) from None
 
     return [
         Write(TABLE_FILE, render(opened, openings(site)),
@@ -155,14 +155,15 @@ def _is_our_table(chain: _Chain) -> bool:
 def _chains(machine: Machine) -> list[_Chain]:
     """Every chain that a packet to this machine passes (libnftables-json(5)).
 
-    Raises Trouble, also when it cannot be understood: some nft is of another kind.
+    Raises UserError, also when it cannot be understood: some nft is of another kind.
     """
     said = machine.run("nft", "-j", "list", "ruleset").out
     try:
         return list(_parsed(json.loads(said or '{"nftables": []}')["nftables"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
-        raise Trouble(f"nft lists its rules in a form that cannot be understood: {problem!r:.100}",
-                      MEND) from None
+        raise UserError(
+            f"nft lists its rules in a form that cannot be understood: {problem!r:.100}", MEND
+        ) from None
 
 
 def _parsed(listed: list[dict[str, Any]]) -> Iterator[_Chain]:
@@ -223,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             load(machine, allowed(conf.read(), machine))
         else:
             unload(machine)
-    except (Trouble, OSError, SiteError) as problem:
+    except (UserError, OSError, SiteError) as problem:
         warn(f"asha-firewall: {printable(str(problem))}")
         return 1
     return 0

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from asha.bootstrap.action import Action, Call
 from asha.bootstrap.host.ports import Opening, allowed, openings
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 DIRECTORY = "/etc/shorewall"
 TRIAL = "/var/lib/asha/shorewall"
@@ -36,7 +36,7 @@ def rules(machine: Machine) -> bool:
     return (
         machine.has("shorewall")
         and machine.exists(f"{DIRECTORY}/interfaces")
-        and machine.says("systemctl", "is-enabled", "shorewall.service").strip() == "enabled"
+        and machine.output("systemctl", "is-enabled", "shorewall.service").strip() == "enabled"
     )
 
 
@@ -62,8 +62,8 @@ class _Shorewall(Call):
     def preview(self, machine: Machine) -> str:
         try:
             changed = _changed(machine, self.opened)
-        except Trouble as trouble:
-            return f"CANNOT: {trouble}\n{trouble.mend}"
+        except UserError as trouble:
+            return f"CANNOT: {trouble}\n{trouble.hint}"
         lines: list[str] = []
         for path, text in changed.items():
             lines += difflib.unified_diff(
@@ -76,7 +76,7 @@ def _is_open(machine: Machine, opened: list[Opening], closed: list[Opening]) -> 
     try:
         if _changed(machine, opened):
             return False
-    except Trouble:
+    except UserError:
         return False
     compiled = machine.read(COMPILED)
     return compiled is None or (
@@ -96,8 +96,8 @@ def _apply(machine: Machine, changed: dict[str, str]) -> None:
         machine.write(f"{TRIAL}/{name}", text, mode=0o600)
     try:
         machine.run("shorewall", "check", TRIAL, timeout=CHECK_SECONDS)
-    except Trouble as trouble:
-        raise Trouble(
+    except UserError as trouble:
+        raise UserError(
             f"Shorewall refuses the cluster's rules, nothing was changed: {trouble}",
             f"run: shorewall check {TRIAL}; mend {DIRECTORY}",
         ) from None
@@ -113,7 +113,7 @@ def _apply(machine: Machine, changed: dict[str, str]) -> None:
 
 
 def _changed(machine: Machine, opened: list[Opening]) -> dict[str, str]:
-    """Path and new text of each file that is not as it should be. Raises Trouble."""
+    """Path and new text of each file that is not as it should be. Raises UserError."""
     before = {
         name: _without_block(name, machine.read(f"{DIRECTORY}/{name}") or "")
         for name in ("zones", "interfaces", "policy", "rules")
@@ -145,7 +145,7 @@ def _changed(machine: Machine, opened: list[Opening]) -> dict[str, str]:
 
 def _rules(opening: Opening, zone: str, interface: str) -> Iterator[str]:
     if zone == "-":
-        raise Trouble(
+        raise UserError(
             f"{DIRECTORY}/interfaces gives {opening.nic} no zone of its own (-)",
             f"open {opening.port}/{opening.protocol} to {opening.peer} in {DIRECTORY}/rules by "
             f"hand, and give {opening.nic} a zone",
@@ -174,7 +174,7 @@ def _interfaces(text: str, params: dict[str, str]) -> Iterator[tuple[str, tuple[
 
 
 def _without_block(name: str, text: str) -> str:
-    """Raises Trouble for a block without an end: what follows may be somebody else's."""
+    """Raises UserError for a block without an end: what follows may be somebody else's."""
     kept: list[str] = []
     inside = False
     for line in re.findall(r"[^\n]*\n|[^\n]+", text):
@@ -188,7 +188,7 @@ def _without_block(name: str, text: str) -> str:
         elif not inside:
             kept.append(line)
     if inside:
-        raise Trouble(
+        raise UserError(
             f"{DIRECTORY}/{name} has a line \"{BEGIN}\" without its \"{END}\"",
             f"delete that line, and what asha wrote below it, in {DIRECTORY}/{name}; asha writes "
             "it anew",

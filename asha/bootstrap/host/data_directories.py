@@ -12,9 +12,9 @@ from asha.bootstrap.host.file_tree import Tree
 from asha.data import PATHS, mountinfo, owners, paths
 from asha.data.mountinfo import MOUNTINFO, Mount
 from asha.data.paths import Item
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.rootwork import Directory, Untrusted, View, is_roots_alone
-from asha.trouble import Trouble
 
 STORE = "/drbd"
 DEVICE = "/dev/drbd0"
@@ -24,7 +24,7 @@ OPTIONS = "noatime,nosuid,nodev,nosymfollow"
 
 
 @dataclass(frozen=True)
-class Live:
+class DataDirectory:
     """One directory: the name under which programs know it, and where it really is.
 
     ``mount`` is what is mounted right there: a disk of the customer's own, or the
@@ -48,21 +48,21 @@ class Survey:
     hint, what may be missing and lies where others than root decide what it is.
     """
 
-    found: list[Live] = field(default_factory=list)
+    found: list[DataDirectory] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-def directories(machine: Machine) -> list[Live]:
+def directories(machine: Machine) -> list[DataDirectory]:
     """What sark-data will bind here: every directory that exists and whose user does.
 
-    Raises Trouble with all that cannot be handed over as it is.
+    Raises UserError with all that cannot be handed over as it is.
     """
     seen = survey(machine)
     if seen.problems:
-        mend = "; ".join(seen.hints) or "mend that"
-        raise Trouble("; ".join(seen.problems), f"{mend}, then run asha install again")
+        hint = "; ".join(seen.hints) or "mend that"
+        raise UserError("; ".join(seen.problems), f"{hint}, then run asha install again")
     return seen.found
 
 
@@ -95,7 +95,7 @@ def _look(machine: Machine, item: Item, here: Directory, table: list[Mount], see
         # What will be renamed, and where something else takes its name.
         with parent(machine, place):
             pass
-        seen.found.append(Live(item.path, place, mountinfo.visible(table, place)))
+        seen.found.append(DataDirectory(item.path, place, mountinfo.visible(table, place)))
         seen.problems += _problems(item, here, place, table)
 
 
@@ -149,10 +149,10 @@ def inside(machine: Machine, path: str) -> str:
 
 
 @contextmanager
-def views(machine: Machine, directories: Sequence[Live]) -> Iterator[list[Tree]]:
+def views(machine: Machine, directories: Sequence[DataDirectory]) -> Iterator[list[Tree]]:
     """The live data as it can be read by name: nobody in it leads a reader elsewhere.
 
-    Raises Trouble.
+    Raises UserError.
     """
     trees: list[Tree] = []
     with told(trees), ExitStack() as stack:
@@ -164,15 +164,17 @@ def views(machine: Machine, directories: Sequence[Live]) -> Iterator[list[Tree]]
 
 @contextmanager
 def view(here: Directory, name: str) -> Iterator[Tree]:
-    """One directory so. Raises Trouble where the kernel cannot, OSError."""
+    """One directory so. Raises UserError where the kernel cannot, OSError."""
     try:
         seen = View(here)
     except OSError as problem:
         if problem.errno not in (errno.ENOSYS, errno.EINVAL):
             raise
-        raise Trouble("this kernel cannot show a directory without its symbolic links: Linux 5.14 "
-                      "or newer is needed", "upgrade this machine to Debian 12 or 13, and boot its "
-                      "kernel") from None
+        raise UserError(
+            "this kernel cannot show a directory without its symbolic links: Linux 5.14 "
+            "or newer is needed",
+            "upgrade this machine to Debian 12 or 13, and boot its kernel",
+        ) from None
     with seen:
         # Not the path itself, which is a symbolic link of /proc's.
         yield Tree(name, f"{seen.path}/.", seen.fd)
@@ -180,13 +182,13 @@ def view(here: Directory, name: str) -> Iterator[Tree]:
 
 @contextmanager
 def told(trees: Sequence[Tree] = ()) -> Iterator[None]:
-    """Have what the system refuses, or somebody may have bent, reach a person as Trouble."""
+    """Have what the system refuses, or somebody may have bent, reach a person as UserError."""
     try:
         yield
     except Untrusted as problem:
-        raise Trouble(str(problem), problem.hint) from None
+        raise UserError(str(problem), problem.hint) from None
     except OSError as problem:
-        raise Trouble(complaint(problem, trees)) from None
+        raise UserError(complaint(problem, trees)) from None
 
 
 def complaint(problem: OSError, trees: Sequence[Tree] = ()) -> str:
@@ -203,18 +205,18 @@ def mounts(machine: Machine) -> list[Mount]:
 
 
 def store_mount(machine: Machine) -> Mount | None:
-    """What is mounted at /drbd. Raises Trouble when it is not the store."""
+    """What is mounted at /drbd. Raises UserError when it is not the store."""
     top = mountinfo.visible(mounts(machine), STORE)
     if top is not None and os.path.realpath(top.source) != os.path.realpath(DEVICE):
-        raise Trouble(f"{top.source} is mounted at {STORE}, and not {DEVICE}",
+        raise UserError(f"{top.source} is mounted at {STORE}, and not {DEVICE}",
                       f"umount {STORE}, also in /etc/fstab")
     return top
 
 
 def mount_store(machine: Machine) -> None:
-    """Show the store at /drbd, to root alone. Raises Trouble."""
+    """Show the store at /drbd, to root alone. Raises UserError."""
     if store_mount(machine) is None:
-        if not machine.says("drbdadm", "role", RESOURCE).startswith("Primary"):
+        if not machine.output("drbdadm", "role", RESOURCE).startswith("Primary"):
             machine.run("drbdadm", "primary", RESOURCE)
         machine.path(STORE).mkdir(parents=True, exist_ok=True)  # by name: in root's own /
         machine.run("mount", "-t", "ext4", "-o", OPTIONS, DEVICE, STORE)
@@ -224,14 +226,14 @@ def mount_store(machine: Machine) -> None:
 
 
 def unmount_store(machine: Machine) -> None:
-    """Leave the disk to Pacemaker, which mounts and promotes it. Raises Trouble."""
+    """Leave the disk to Pacemaker, which mounts and promotes it. Raises UserError."""
     from asha.bootstrap.host import processes
 
     if store_mount(machine) is not None:
         done = machine.run("umount", STORE, check=False)
         if not done.ok:
             who = ", ".join(str(one) for one in processes.find([STORE]))
-            raise Trouble(f"{STORE} cannot be unmounted: {who or done.complaint}",
+            raise UserError(f"{STORE} cannot be unmounted: {who or done.complaint}",
                           f"leave that directory (fuser -vm {STORE} tells who is in it)")
-    if machine.says("drbdadm", "role", RESOURCE).startswith("Primary"):
+    if machine.output("drbdadm", "role", RESOURCE).startswith("Primary"):
         machine.run("drbdadm", "secondary", RESOURCE)

@@ -8,8 +8,8 @@ import stat
 from dataclasses import dataclass
 
 from asha.data import mountinfo
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 # Where partitions and logical volumes have their nodes. Not lsblk, which lists what
 # the kernel has, and not what can be opened here under which name.
@@ -32,14 +32,14 @@ class Disk:
 
 
 def look_at(machine: Machine, path: str) -> Disk:
-    """Reads it only. Raises Trouble when it is no block device that can be read."""
+    """Reads it only. Raises UserError when it is no block device that can be read."""
     place = str(machine.path(path))
     try:
         status = os.stat(place)
     except OSError:
-        raise Trouble(f"there is no {path}", "lsblk lists the disks and partitions") from None
+        raise UserError(f"there is no {path}", "lsblk lists the disks and partitions") from None
     if not is_block(status):
-        raise Trouble(f"{path} is not a disk or a partition",
+        raise UserError(f"{path} is not a disk or a partition",
                       "lsblk lists the disks and partitions")
     try:
         use = ""
@@ -50,7 +50,7 @@ def look_at(machine: Machine, path: str) -> Disk:
             os.close(descriptor)
         size = size_of(machine, path)
     except OSError as problem:
-        raise Trouble(f"{path} cannot be read: {problem.strerror}") from None
+        raise UserError(f"{path} cannot be read: {problem.strerror}") from None
     return Disk(path, size, _signature(machine, path), use)
 
 
@@ -120,7 +120,7 @@ def candidates(machine: Machine) -> tuple[Disk, ...]:
             if number and number not in found:
                 try:
                     found[number] = look_at(machine, path)
-                except Trouble:
+                except UserError:
                     continue  # a drive without a disk in it, for example
     free = [d for d in found.values() if not d.use and not d.signature and d.size >= LEAST_BYTES]
     return tuple(sorted(free, key=lambda disk: (-disk.size, disk.path)))

@@ -12,8 +12,8 @@ from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Nic
 from asha.cluster import drbd
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 # There while the services belong to the cluster.
 MARKER = "/etc/asha/cluster-owns-services"
@@ -83,7 +83,7 @@ def gather(machine: Machine) -> Facts:
 
 
 def node_name(machine: Machine) -> str:
-    return machine.says("uname", "-n").strip()
+    return machine.output("uname", "-n").strip()
 
 
 def numbers(machine: Machine, path: str) -> dict[str, int]:
@@ -123,7 +123,7 @@ def _query(machine: Machine, *argv: str) -> str:
     """What a program prints, also where it could not tell everything and fails."""
     try:
         return machine.run(*argv, timeout=20, check=False).out
-    except Trouble:
+    except UserError:
         return ""
 
 
@@ -135,7 +135,7 @@ def _upstream(version: str) -> str:
 def units(machine: Machine) -> dict[str, Unit]:
     """The services of a telephone system that this machine has."""
     found = {}
-    said = machine.says("systemctl", "show", "--property=Id,LoadState,UnitFileState,ActiveState",
+    said = machine.output("systemctl", "show", "--property=Id,LoadState,UnitFileState,ActiveState",
                         *UNITS)
     for block in said.split("\n\n"):
         about = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -146,7 +146,7 @@ def units(machine: Machine) -> dict[str, Unit]:
 
 
 def _synchronised(machine: Machine) -> bool | None:
-    said = machine.says("timedatectl", "show", "--property=NTPSynchronized", "--value").strip()
+    said = machine.output("timedatectl", "show", "--property=NTPSynchronized", "--value").strip()
     return {"yes": True, "no": False}.get(said)
 
 

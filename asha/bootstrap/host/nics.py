@@ -61,7 +61,7 @@ class Nic:
 def read(machine: Machine) -> tuple[Nic, ...]:
     """The Ethernet NICs, in the kernel's order. A bond is one, its parts are not."""
     try:
-        listed = json.loads(machine.says("ip", "-json", "-details", "address") or "[]")
+        listed = json.loads(machine.output("ip", "-json", "-details", "address") or "[]")
     except (ValueError, RecursionError):
         return ()
     cabled = [one for one in listed if isinstance(one, dict) and _is_cabled(one)] \
@@ -113,7 +113,7 @@ def _address(one: dict[str, object]) -> Address | None:
 def default_route_nic(machine: Machine) -> str:
     """The NIC towards the router, "" without one."""
     try:
-        routes = json.loads(machine.says("ip", "-json", "route", "show", "default") or "[]")
+        routes = json.loads(machine.output("ip", "-json", "route", "show", "default") or "[]")
     except (ValueError, RecursionError):
         return ""
     first = routes[0] if isinstance(routes, list) and routes else None

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from asha.data.paths import is_inside
 from asha.data.release.holders import entries, pids
+from asha.errors import UserError
 from asha.run.child import in_child, name_of
 from asha.run.deadline import Deadline
 from asha.run.results import AgentError
-from asha.trouble import Trouble
 
 # A look at every process. One that hangs in the kernel can hang the look too.
 SEARCH_SECONDS = 30.0
@@ -45,7 +45,7 @@ class Writer:
 def find(places: Sequence[str]) -> list[Writer]:
     """Every process that has something below these directories open for writing.
 
-    Raises Trouble when the search itself hangs.
+    Raises UserError when the search itself hangs.
     """
     return _in_child(lambda: list(_holders(places)))
 
@@ -87,7 +87,7 @@ def _in_child(work: Callable[[], list[Writer]]) -> list[Writer]:
             "looking for programs that use the data",
         )
     except AgentError as problem:
-        raise Trouble(
+        raise UserError(
             problem.reason, "look for a process in state D: ps -eo pid,stat,comm"
         ) from None
     return [Writer(*fields) for fields in json.loads(answer)]

@@ -7,8 +7,8 @@ from pathlib import PurePath
 
 from asha.bootstrap.action import Say
 from asha.bootstrap.host import processes
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 # In the order in which they are stopped. The databases go last, as others write to
 # them; before them systemd's sockets, which would start them again.
@@ -57,7 +57,7 @@ def states(machine: Machine, names: tuple[str, ...]) -> list[Unit]:
     """Those of them that this machine has."""
     found = []
     for name in names:
-        said = machine.says("systemctl", "show", "--property=LoadState,ActiveState", name)
+        said = machine.output("systemctl", "show", "--property=LoadState,ActiveState", name)
         about = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         if about.get("LoadState") in ("loaded", "masked"):
             # Not UnitFileState, which is "generated" for a script of SysV's.
@@ -74,11 +74,11 @@ def runit(machine: Machine) -> list[str]:
     # by name: in root's /etc
     places = sorted(machine.path(RUNIT).glob(RUNIT_NAMES))
     services = [str(PurePath(RUNIT) / place.name) for place in places]
-    return [one for one in services if machine.says("sv", "status", one).startswith("run:")]
+    return [one for one in services if machine.output("sv", "status", one).startswith("run:")]
 
 
 def stop(machine: Machine, units: list[Unit], services: list[str], say: Say) -> None:
-    """Raises Trouble when one does not stop."""
+    """Raises UserError when one does not stop."""
     for service in services:
         machine.run("sv", "stop", service, check=False)
     for unit in units:
@@ -105,7 +105,7 @@ def start(machine: Machine, units: list[Unit], services: list[str], say: Say,
             try:
                 done = machine.run("systemctl", "start", *how, unit.name,
                                    timeout=TURN_SECONDS, check=False)
-            except Trouble:
+            except UserError:
                 slow.append(unit.name)  # systemd goes on with it
                 continue
             if not done.ok:
@@ -130,7 +130,7 @@ def _try(machine: Machine, *argv: str) -> str:
     """What went wrong, "" if nothing did."""
     try:
         done = machine.run(*argv, timeout=UNIT_SECONDS, check=False)
-    except Trouble as problem:
+    except UserError as problem:
         return str(problem)
     return "" if done.ok else done.complaint
 
@@ -153,7 +153,7 @@ def enable(machine: Machine, units: list[Unit]) -> list[str]:
 
 
 def stop_cluster(machine: Machine) -> None:
-    """Off, and not on at the next boot. Raises Trouble."""
+    """Off, and not on at the next boot. Raises UserError."""
     there = [unit.name for unit in states(machine, CLUSTER)]
     if there:
         machine.run("systemctl", "disable", *there, timeout=UNIT_SECONDS)
@@ -161,7 +161,7 @@ def stop_cluster(machine: Machine) -> None:
 
 
 def start_cluster(machine: Machine) -> None:
-    """Raises Trouble."""
+    """Raises UserError."""
     there = [unit.name for unit in reversed(states(machine, CLUSTER))]
     if there:
         machine.run("systemctl", "enable", *there, timeout=UNIT_SECONDS)
@@ -171,7 +171,7 @@ def start_cluster(machine: Machine) -> None:
 def require_quiet(machine: Machine, places: list[str], seconds: float = QUIET_SECONDS) -> None:
     """Nothing of the PBX runs, and nobody has a file of the data open for writing.
 
-    What does is given some time to end. Raises Trouble with who.
+    What does is given some time to end. Raises UserError with who.
     """
     end = machine.now() + seconds
     while True:
@@ -179,7 +179,7 @@ def require_quiet(machine: Machine, places: list[str], seconds: float = QUIET_SE
         if not busy:
             return
         if machine.now() >= end:
-            raise Trouble(
+            raise UserError(
                 "the live data is still in use: " + ", ".join(str(one) for one in busy),
                 "end that (kill PID), then run asha install again",
             )

@@ -13,10 +13,10 @@ from asha.asterisk.talk.ami import Ami, Credentials
 from asha.asterisk.talk.connections import Silent, Wait, hold
 from asha.bootstrap.steps import asterisk
 from asha.cluster.secret import Secret
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.rootwork import Directory
 from asha.run.deadline import Deadline
-from asha.trouble import Trouble
 
 ADDRESS = ("127.0.0.1", 5038)
 # Asterisk reads manager.conf anew within a moment; a machine under load gets more.
@@ -33,7 +33,7 @@ OURS = re.compile(r"asha(-[0-9A-Z]{4})?")
 def add(machine: Machine, secret: Secret) -> None:
     """Have Asterisk know this secret's account, beside those that it knows.
 
-    Again and again the same. Raises Trouble, OSError.
+    Again and again the same. Raises UserError, OSError.
     """
     name = asterisk.user(secret)
     wanted = asterisk.ACCOUNT_TEXT.format(user=name, secret=secret.ami())
@@ -49,7 +49,7 @@ def add(machine: Machine, secret: Secret) -> None:
 
 
 def drop_others(machine: Machine, secret: Secret) -> None:
-    """Have Asterisk know no account of ours but this secret's. Raises Trouble, OSError."""
+    """Have Asterisk know no account of ours but this secret's. Raises UserError, OSError."""
     name = asterisk.user(secret)
     with _directory(machine) as directory:
         before = _read(directory, asterisk.MANAGER_OURS)
@@ -100,7 +100,7 @@ def _require_login(machine: Machine, who: Credentials) -> None:
     end = machine.now() + LOGIN_SECONDS
     while problem := login_problem(who):
         if machine.now() >= end:
-            raise Trouble(f"Asterisk does not take the new account {who.user}: {problem}",
+            raise UserError(f"Asterisk does not take the new account {who.user}: {problem}",
                           "asterisk -rx 'manager show settings' and manager.conf tell why; then: "
                           "asha secret rotate, which goes on")
         machine.pause(EVERY)

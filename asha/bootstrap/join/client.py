@@ -15,14 +15,14 @@ from asha.bootstrap.action import Action, Call, Say, Write
 from asha.bootstrap.host import nics
 from asha.bootstrap.host.ports import JOIN_PORT
 from asha.bootstrap.join import nodelist, server
-from asha.bootstrap.join.protocol import Body, Talk, WireError, WrongSecret
+from asha.bootstrap.join.protocol import Body, Session, WireError, WrongSecret
 from asha.bootstrap.join.server import agreement
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.deadline import Deadline
-from asha.trouble import Trouble
 
 # The other node changes its membership meanwhile, and looks whether that went well.
 JOIN_SECONDS = 90.0
@@ -45,25 +45,25 @@ def ask_facts(site: Site, secret: Secret, own: dict[str, object], timeout: float
     """The other node's facts.shared_facts, in at most ``timeout`` seconds.
 
     "received" is added: this node's clock (Unix time, seconds) when they came. A NIC
-    that does not have this node's link address yet has it while we ask. Raises Trouble.
+    that does not have this node's link address yet has it while we ask. Raises UserError.
     """
     with _lent_address(machine or Machine(), site):
         answer = _ask(site, secret, {"do": "facts", "facts": own}, timeout)
     given = answer.get("facts")
     if not isinstance(given, dict):
-        raise Trouble(f"{site.there.name} tells nothing about itself",
+        raise UserError(f"{site.there.name} tells nothing about itself",
                       "install the same asha package on both nodes")
     return {**given, "received": time.time()}
 
 
 def ask_secret(site: Site, secret: Secret) -> Body:
     """What the other node says of its own secrets to who proves one of them: "id", "new",
-    "applied", "member" (asha.bootstrap.join.server). Raises WrongSecretThere, Trouble."""
+    "applied", "member" (asha.bootstrap.join.server). Raises WrongSecretThere, UserError."""
     return _ask(site, secret, {"do": "secret"}, ASK_SECONDS)
 
 
 def have_rotated(site: Site, secret: Secret, step: str) -> None:
-    """Have the other node do its half of a step of asha.bootstrap.join.rotation. Raises Trouble."""
+    """Have the other node do its half of a step of a rotation. Raises UserError."""
     _ask(site, secret, {"do": "rotate", "step": step}, STEP_SECONDS)
 
 
@@ -118,7 +118,7 @@ def _join(site: Site, secret: Secret, machine: Machine, say: Say) -> None:
     text, lan = answer.get("conf"), answer.get("lan")
     listed = {node.name for node in corosync.parse(text).nodes} if isinstance(text, str) else set()
     if not isinstance(text, str) or listed != {here.name, there.name} or not isinstance(lan, dict):
-        raise Trouble(f"{there.name} gives a {corosync.CONF} that has not both nodes",
+        raise UserError(f"{there.name} gives a {corosync.CONF} that has not both nodes",
                       "install the same asha package on both nodes")
     _authkey(secret).do(machine, say)
     machine.write(corosync.CONF, text)
@@ -136,7 +136,7 @@ def _meet(site: Site, machine: Machine) -> None:
     end = machine.now() + MEET_SECONDS
     while not nodelist.quorate(machine):
         if machine.now() >= end:
-            raise Trouble(
+            raise UserError(
                 f"{site.there.name} has let this node in, but Corosync here does not hear it",
                 "is 5405/udp open for the other on both nodes? journalctl -u corosync tells more",
             )
@@ -145,16 +145,16 @@ def _meet(site: Site, machine: Machine) -> None:
 
 # Asking.
 
-class WrongSecretThere(Trouble):
+class WrongSecretThere(UserError):
     """The other node has another secret."""
 
 
 def _ask(site: Site, secret: Secret, request: Body, timeout: float) -> Body:
-    """The answer to one request. Raises Trouble, also when it is a no."""
+    """The answer to one request. Raises UserError, also when it is a no."""
     there = site.there
     deadline = Deadline(timeout)
     with _connected(site, deadline) as channel:
-        talk = Talk(channel, deadline)
+        talk = Session(channel, deadline)
         try:
             talk.join(secret.join_key(), site.here.name)
             _know(talk.peer, site)
@@ -167,16 +167,16 @@ def _ask(site: Site, secret: Secret, request: Body, timeout: float) -> Body:
                 "/etc/asha/secret here; one that was a node: asha secret rotate asks for it",
             ) from None
         except WireError as problem:
-            raise Trouble(f"{there.name} ({there.address}) cannot be understood: {problem}",
+            raise UserError(f"{there.name} ({there.address}) cannot be understood: {problem}",
                           f"on {there.name}: journalctl -u asha-join tells why") from None
     if answer.get("ok") is not True:
-        raise Trouble(f"{there.name} says: {answer.get('reason')}", str(answer.get("mend", "")))
+        raise UserError(f"{there.name} says: {answer.get('reason')}", str(answer.get("hint", "")))
     return answer
 
 
 def _know(name: str, site: Site) -> None:
     if name != site.there.name:
-        raise Trouble(f"the node at {site.there.address} is {name}, and in asha.conf here it is "
+        raise UserError(f"the node at {site.there.address} is {name}, and in asha.conf here it is "
                       f"{site.there.name}", "asha configure mends it")
 
 
@@ -201,19 +201,19 @@ def _connected(site: Site, deadline: Deadline) -> Iterator[socket.socket]:
         return
 
 
-def _unreachable(site: Site, problem: OSError) -> Trouble:
+def _unreachable(site: Site, problem: OSError) -> UserError:
     there, here = site.there, site.here
     nic = _link_nic(site)
     if problem.errno == errno.EADDRNOTAVAIL:
-        return Trouble(f"{nic} does not have this node's address {here.address}",
+        return UserError(f"{nic} does not have this node's address {here.address}",
                        f"look at: ip address show dev {nic}; step 10 sets it")
     if problem.errno == errno.ECONNREFUSED:
-        return Trouble(
+        return UserError(
             f"{there.name} is there ({there.address}), but lets nobody in: "
             f"port {JOIN_PORT} is closed",
             f"is {there.name} installed (asha install)? then, there: systemctl status asha-join",
         )
-    return Trouble(
+    return UserError(
         f"{there.name} does not answer at {there.address}",
         f"is it on, is the cable in {nic} here and there? then, there: "
         f"systemctl status asha-join",

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 
 from asha.cluster import corosync
 from asha.cluster import site as conf
-from asha.cluster.site import Peer, Site, SiteError
+from asha.cluster.site import NodeConfig, Site, SiteError
 from asha.conf import values_of
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 # Corosync takes a new configuration within a second; a machine under load gets more.
 VERIFY_SECONDS = 10.0
@@ -43,7 +43,7 @@ def quorate(machine: Machine) -> bool | None:
     """Whether this node has quorum; None where Corosync does not run."""
     try:
         said = machine.run("corosync-quorumtool", "-s", timeout=20, check=False).out
-    except Trouble:
+    except UserError:
         return None
     match = re.search(r"^Quorate:\s+(Yes|No)", said, re.MULTILINE)
     return match.group(1) == "Yes" if match else None
@@ -52,7 +52,7 @@ def quorate(machine: Machine) -> bool | None:
 def members(machine: Machine) -> dict[int, tuple[str, ...]]:
     """The addresses, by node id, of who is in the cluster at this moment."""
     found: dict[tuple[int, str], str] = {}
-    for line in machine.says("corosync-cmapctl", "runtime.members.").splitlines():
+    for line in machine.output("corosync-cmapctl", "runtime.members.").splitlines():
         if match := MEMBER.fullmatch(line.strip()):
             found[int(match.group(1)), match.group(2)] = match.group(3)
     return {
@@ -62,13 +62,13 @@ def members(machine: Machine) -> dict[int, tuple[str, ...]]:
     }
 
 
-def admit(machine: Machine, site: Site, lan: str, runs: bool = False) -> Site:
+def add_node(machine: Machine, site: Site, lan: str, runs: bool = False) -> Site:
     """Have the cluster expect the other node, whose static LAN address is ``lan`` or "".
 
     ``runs``: it says that its Corosync runs, so that it may be in the cluster already.
 
     Returns the site with that address, which asha.conf has then too. Asked again it
-    changes nothing that is right. Raises Trouble; then all is as it was.
+    changes nothing that is right. Raises UserError; then all is as it was.
     """
     there = site.there
     _know_corosync(machine, site)
@@ -76,7 +76,7 @@ def admit(machine: Machine, site: Site, lan: str, runs: bool = False) -> Site:
     if present is not None and runs and there.address in present:
         return site
     if present is not None and not _is_gone(machine, there):
-        raise Trouble(
+        raise UserError(
             f"a node {there.name} is in the cluster already, at {' and '.join(present)}",
             "switch that machine off first, if this one is to take its place",
         )
@@ -111,10 +111,10 @@ def is_forgotten(machine: Machine, site: Site) -> bool:
 
 
 def need_gone(machine: Machine, site: Site) -> None:
-    """Raises Trouble unless Corosync runs here and the other node is not in the cluster."""
+    """Raises UserError unless Corosync runs here and the other node is not in the cluster."""
     _know_corosync(machine, site)
     if site.there.nodeid in members(machine):
-        raise Trouble(
+        raise UserError(
             f"{site.there.name} is in the cluster: nothing was changed",
             f"move its work here and switch it off, then: asha remove-node {site.there.name}",
         )
@@ -123,7 +123,7 @@ def need_gone(machine: Machine, site: Site) -> None:
 def forget(machine: Machine, site: Site) -> None:
     """Make this node a cluster of its own, which it is after a reboot too.
 
-    Raises Trouble where the other is in the cluster, or the quorum would be lost; then
+    Raises UserError where the other is in the cluster, or the quorum would be lost; then
     all is as it was.
     """
     there = site.there
@@ -150,7 +150,7 @@ def remember(machine: Machine, lan: Mapping[str, str]) -> None:
         machine.write(conf.CONF, new, mode=mode)
 
 
-def _is_gone(machine: Machine, there: Peer) -> bool:
+def _is_gone(machine: Machine, there: NodeConfig) -> bool:
     """Whether it is not in the cluster after all: it takes a moment to be missed."""
     end = machine.now() + MISSED_SECONDS
     while there.nodeid in members(machine):
@@ -160,7 +160,7 @@ def _is_gone(machine: Machine, there: Peer) -> bool:
     return True
 
 
-def _purge(machine: Machine, there: Peer) -> None:
+def _purge(machine: Machine, there: NodeConfig) -> None:
     """Have Pacemaker forget the node: its failures, its standby, all. None is no error."""
     end = machine.now() + PACEMAKER_SECONDS
     while True:
@@ -168,32 +168,32 @@ def _purge(machine: Machine, there: Peer) -> None:
         if done.ok:
             return
         if machine.now() >= end:
-            raise Trouble(f"Pacemaker does not forget {there.name}: {done.complaint}",
+            raise UserError(f"Pacemaker does not forget {there.name}: {done.complaint}",
                           "systemctl status pacemaker tells more; then run this again")
         machine.pause(EVERY)
 
 
 def _with_lan(machine: Machine, site: Site, lan: str) -> Site:
-    """The same site with the other node's LAN address. Raises Trouble."""
+    """The same site with the other node's LAN address. Raises UserError."""
     values = values_of(machine.read(conf.CONF) or "")
     side = "A" if values.get("ANODENAME") == site.there.name else "B"
     try:
         return conf.site_of({**values, f"{side}NODELAN": lan})
     except SiteError as wrong:
-        raise Trouble(f"its LAN address does not fit here: {wrong}") from None
+        raise UserError(f"its LAN address does not fit here: {wrong}") from None
 
 
 def _know_corosync(machine: Machine, site: Site) -> None:
-    """Raises Trouble unless Corosync runs with the nodes that we would give it."""
+    """Raises UserError unless Corosync runs with the nodes that we would give it."""
     if quorate(machine) is None:
-        raise Trouble(
+        raise UserError(
             f"the cluster does not run on {site.here.name}",
             f"on {site.here.name}: systemctl start corosync pacemaker",
         )
     ids = {peer.name: peer.nodeid for peer in (site.first, site.second)}
     for node in corosync.parse(machine.read(corosync.CONF) or "").nodes:
         if ids.get(node.name) != node.nodeid:
-            raise Trouble(
+            raise UserError(
                 f"{corosync.CONF} on {site.here.name} has a node {node.name} with the number "
                 f"{node.nodeid}, asha.conf has {' and '.join(f'{n} {i}' for n, i in ids.items())}",
                 f"on {site.here.name}: asha plan shows what it should be",
@@ -202,7 +202,7 @@ def _know_corosync(machine: Machine, site: Site) -> None:
 
 def running_names(machine: Machine) -> set[str]:
     """The nodes that the running Corosync has; none where it does not run."""
-    return set(NAME.findall(machine.says("corosync-cmapctl", "nodelist.node.")))
+    return set(NAME.findall(machine.output("corosync-cmapctl", "nodelist.node.")))
 
 
 def _change(machine: Machine, text: str) -> None:
@@ -230,5 +230,5 @@ def _verify(machine: Machine, wanted: set[str], needs_quorum: bool) -> None:
             break
         machine.pause(EVERY)
     what = "would have cost the quorum" if names == wanted else "was not taken by Corosync"
-    raise Trouble(f"the change of {corosync.CONF} {what} and was taken back",
+    raise UserError(f"the change of {corosync.CONF} {what} and was taken back",
                   "journalctl -u corosync tells more")

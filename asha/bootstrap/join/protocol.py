@@ -52,7 +52,7 @@ class WrongSecret(WireError):
     """The other side has another secret."""
 
 
-class Talk:
+class Session:
     """One conversation, on either side. ``peer`` is the other's name as it gave it.
 
     ``deadline`` ends it whatever the other side does; set a later one for a long answer.

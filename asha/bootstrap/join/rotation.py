@@ -29,9 +29,9 @@ from asha.cluster import secret as secrets
 from asha.cluster.pacemaker import TELEPHONES
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.rootwork import Untrusted
-from asha.trouble import Trouble
 
 SHARED_SECRET = re.compile(r'shared-secret "[^"]*"')
 
@@ -56,17 +56,17 @@ def begin(machine: Machine, site: Site, secret: Secret) -> None:
 
 
 def find(machine: Machine, key_id: str) -> Secret:
-    """The one of that id. Raises Trouble."""
+    """The one of that id. Raises UserError."""
     new = generation.pending(machine)
     for secret in [new] if new else [generation.current(machine)]:
         if secret and secret.key_id() == key_id:
             return secret
-    raise Trouble(f"this node has no secret {key_id}", "asha secret rotate")
+    raise UserError(f"this node has no secret {key_id}", "asha secret rotate")
 
 
 def publish(machine: Machine, site: Site) -> None:
     """Have the cluster know. One that does not run is told by the next installer."""
-    machine.says("crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE,
+    machine.output("crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE,
                  "--update", generation.text(machine))
 
 
@@ -81,14 +81,14 @@ def is_applied(machine: Machine, secret: Secret) -> bool:
 
 
 def require_in_use(machine: Machine, secret: Secret) -> None:
-    """Raises Trouble where a member's keys are made from another secret, before an
+    """Raises UserError where a member's keys are made from another secret, before an
     installer would change half of them."""
     if generation.pending(machine):
-        raise Trouble("a change of the cluster secret is half done on this node", GO_ON)
+        raise UserError("a change of the cluster secret is half done on this node", GO_ON)
     conf = corosync.parse(machine.read(corosync.CONF) or "")
     is_ours = conf.cluster_name == corosync.CLUSTER_NAME and machine.exists(corosync.AUTHKEY)
     if is_ours and not is_applied(machine, secret):
-        raise Trouble(
+        raise UserError(
             f"{secrets.PATH} is not the secret that this node's keys are made of: Corosync, DRBD "
             "and AMI would each have another one",
             "asha secret rotate puts one secret in all places, here and on the other node",
@@ -130,7 +130,7 @@ def _corosync_reload(machine: Machine, site: Site, secret: Secret) -> None:
     end = machine.now() + SETTLED_SECONDS
     while machine.now() < end:
         if before - set(nodelist.members(machine)):
-            raise Trouble(
+            raise UserError(
                 f"{site.there.name} is not heard any more since Corosync has a new key",
                 "journalctl -u corosync on both nodes tells why; then: asha secret rotate",
             )
@@ -174,14 +174,14 @@ STEPS: dict[str, Work] = {
 
 
 def apply(step: str, machine: Machine, site: Site, secret: Secret) -> None:
-    """One step on this node. Raises Trouble."""
+    """One step on this node. Raises UserError."""
     try:
         STEPS[step](machine, site, secret)
     except Untrusted as problem:
-        raise Trouble(str(problem), f"{problem.hint or 'mend that'}; then: asha secret rotate, "
+        raise UserError(str(problem), f"{problem.hint or 'hint that'}; then: asha secret rotate, "
                                     "which goes on") from None
     except OSError as problem:
-        raise Trouble(f"{problem.filename or step}: {problem.strerror}",
+        raise UserError(f"{problem.filename or step}: {problem.strerror}",
                       "mend that; then: asha secret rotate, which goes on") from None
 
 
@@ -191,12 +191,12 @@ TOLD = "/run/asha-secret"
 
 def told(machine: Machine) -> tuple[str, str]:
     """What is wrong and what to do about it, "" where nothing is."""
-    what, _, mend = (machine.read(TOLD) or "").partition("\n")
-    return what, mend.strip()
+    what, _, hint = (machine.read(TOLD) or "").partition("\n")
+    return what, hint.strip()
 
 
-def tell(machine: Machine, trouble: Trouble) -> None:
-    machine.write(TOLD, f"{trouble}\n{trouble.mend}\n", mode=0o600)
+def tell(machine: Machine, trouble: UserError) -> None:
+    machine.write(TOLD, f"{trouble}\n{trouble.hint}\n", mode=0o600)
 
 
 # The walk.
@@ -214,7 +214,7 @@ class Walk:
     with_accounts: bool = True
 
     def run(self) -> None:
-        """Everything, in its order. Raises Trouble; run again it goes on."""
+        """Everything, in its order. Raises UserError; run again it goes on."""
         self._both("drbd", "DRBD's shared secret")
         self._both("drbd-connect")
         self._both("corosync-key", "Corosync's key")
@@ -249,23 +249,23 @@ class Walk:
         elif self.elsewhere:
             self.elsewhere(step)
         else:
-            raise Trouble(f"the telephones run on {name}, which has not the new secret",
+            raise UserError(f"the telephones run on {name}, which has not the new secret",
                           f"on {name}: asha secret rotate")
 
     def _has_monitor(self) -> bool:
         return self.machine.exists(asterisk.SECRET_FILE)
 
     def _active(self) -> str:
-        """Where Asterisk runs, waited for; "" where the cluster has none. Raises Trouble."""
+        """Where Asterisk runs, waited for; "" where the cluster has none. Raises UserError."""
         end = self.machine.now() + TELEPHONES_SECONDS
         while True:
-            with contextlib.suppress(Trouble):
+            with contextlib.suppress(UserError):
                 state = pacemaker.look(self.machine)
                 if not state.of(TELEPHONES):
                     return ""
                 if state.active_node:
                     return state.active_node
             if self.machine.now() >= end:
-                raise Trouble("the telephones do not run: Asterisk's account for the monitor is "
+                raise UserError("the telephones do not run: Asterisk's account for the monitor is "
                               "still the old one", f"asha status tells why; when they run, {GO_ON}")
             self.machine.pause(1.0)

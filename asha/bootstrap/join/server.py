@@ -19,13 +19,13 @@ from typing import NoReturn
 from asha.bootstrap.host import facts, ports
 from asha.bootstrap.host.ports import JOIN_PORT
 from asha.bootstrap.join import nodelist, rotation
-from asha.bootstrap.join.protocol import Body, Talk, WireError, WrongSecret
+from asha.bootstrap.join.protocol import Body, Session, WireError, WrongSecret
 from asha.cluster import drbd, generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.deadline import Deadline
-from asha.trouble import Trouble
 
 # From the first byte to the proof; what a stranger can hold a place for. A joiner that
 # finds all places taken waits so long for one at most, and it waits for 15 s.
@@ -75,7 +75,7 @@ def agreement(site: Site) -> dict[str, str]:
 
 class Listener:
     """``load`` gives asha.conf and the secret as they are now; ``alone`` keeps other
-    changes of this machine out and raises Trouble while one is under way."""
+    changes of this machine out and raises UserError while one is under way."""
 
     def __init__(
         self,
@@ -154,13 +154,13 @@ class Listener:
             site, _ = self._load()
             if nodelist.settle(self._machine, site):
                 self._log(f"{site.there.name} has come: from now on neither starts alone")
-        except (Trouble, OSError) as problem:
+        except (UserError, OSError) as problem:
             self._log(str(problem))
             self._machine.pause(PAUSE_SECONDS)
 
     def attend(self, channel: socket.socket, address: str) -> None:
         """One conversation, to its end. Raises nothing."""
-        talk = Talk(channel, Deadline(PROOF_SECONDS))
+        talk = Session(channel, Deadline(PROOF_SECONDS))
         try:
             self._converse(talk, channel, address)
         except WrongSecret:
@@ -168,7 +168,7 @@ class Listener:
         except WireError as problem:
             if channel not in self._dismissed:
                 self._turn_away(address, str(problem))
-        except (Trouble, OSError) as problem:
+        except (UserError, OSError) as problem:
             self._turn_away(address, f"{problem}")
         except Exception as problem:  # the next one must be served, whatever this was
             self._turn_away(address, f"{type(problem).__name__}: {problem}")
@@ -177,7 +177,7 @@ class Listener:
         self._log(f"{address}: turned away: {why}")
         self._machine.pause(PAUSE_SECONDS)
 
-    def _converse(self, talk: Talk, channel: socket.socket, address: str) -> None:
+    def _converse(self, talk: Session, channel: socket.socket, address: str) -> None:
         site, secret = self._load()
         new = generation.pending(self._machine)
         known = [secret] if new is None else [secret, new]
@@ -193,9 +193,9 @@ class Listener:
         try:
             with self._one_at_a_time():
                 answer = self._answer(site, known[which], request, talk.peer, address)
-        except Trouble as trouble:
+        except UserError as trouble:
             self._log(f"{talk.peer} ({address}) asks {wish!r:.40}: no: {trouble}")
-            answer = {"ok": False, "reason": str(trouble), "mend": trouble.mend}
+            answer = {"ok": False, "reason": str(trouble), "hint": trouble.hint}
         else:
             self._log(f"{talk.peer} ({address}) asks {wish}: yes")
         talk.deadline = Deadline(ANSWER_SECONDS)
@@ -204,7 +204,7 @@ class Listener:
     @contextlib.contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         if not self._turn.acquire(timeout=TURN_SECONDS):
-            raise Trouble("another request is being worked on", "try again in a minute")
+            raise UserError("another request is being worked on", "try again in a minute")
         try:
             yield
         finally:
@@ -212,7 +212,7 @@ class Listener:
 
     def _answer(self, site: Site, proved: Secret, request: Body, name: str,
                 address: str) -> Body:
-        """Raises Trouble for a no."""
+        """Raises UserError for a no."""
         wish = request.get("do")
         if wish == "facts":
             return self._facts(site)
@@ -222,7 +222,7 @@ class Listener:
             return self._secret(site)
         if wish == "rotate":
             return self._rotate(site, proved, request, name, address)
-        raise Trouble("asks for what this release does not know",
+        raise UserError("asks for what this release does not know",
                       "install the same asha package on both nodes")
 
     def _secret(self, site: Site) -> Body:
@@ -242,18 +242,18 @@ class Listener:
         step = request.get("step")
         if name != site.there.name or address != site.there.address \
                 or not ports.is_member(site, self._machine):
-            raise Trouble(f"{name} at {address} is no member of {site.here.name}'s cluster",
+            raise UserError(f"{name} at {address} is no member of {site.here.name}'s cluster",
                           "asha install makes it one")
         if not isinstance(step, str) or step not in rotation.STEPS:
-            raise Trouble("asks for what this release does not know",
+            raise UserError("asks for what this release does not know",
                           "install the same asha package on both nodes")
         rotation.find(self._machine, proved.key_id())
         unit = SECRET_UNIT.format(step=step, id=proved.key_id())
         done = self._machine.run("systemctl", "start", unit, timeout=STEP_SECONDS, check=False)
         if not done.ok:
-            what, mend = rotation.told(self._machine)
-            raise Trouble(what or f"{unit}: {done.complaint}",
-                          mend or f"on {site.here.name}: journalctl -u {unit} tells why")
+            what, hint = rotation.told(self._machine)
+            raise UserError(what or f"{unit}: {done.complaint}",
+                          hint or f"on {site.here.name}: journalctl -u {unit} tells why")
         return {"ok": True}
 
     def _facts(self, site: Site) -> Body:
@@ -262,13 +262,13 @@ class Listener:
     def _join(self, site: Site, request: Body, address: str) -> Body:
         lan = _checked(site, request, address)
         if not self._machine.exists(facts.MARKER):
-            raise Trouble(f"{site.here.name} is not installed to the end yet",
+            raise UserError(f"{site.here.name} is not installed to the end yet",
                           f"on {site.here.name}: asha install")
         if generation.pending(self._machine):
-            raise Trouble(f"the cluster secret of {site.here.name} is being changed",
+            raise UserError(f"the cluster secret of {site.here.name} is being changed",
                           f"on {site.here.name}: {rotation.GO_ON}")
         with self._alone():
-            site = nodelist.admit(self._machine, site, lan, request.get("runs") is True)
+            site = nodelist.add_node(self._machine, site, lan, request.get("runs") is True)
         # A member may reach more ports, which our sandbox may not open.
         self._machine.run("systemctl", "start", "--no-block", "asha-network.service", check=False)
         return {
@@ -280,9 +280,9 @@ class Listener:
 
 
 def _checked(site: Site, request: Body, address: str) -> str:
-    """The LAN address of who wants to join. Raises Trouble unless it is the other node."""
+    """The LAN address of who wants to join. Raises UserError unless it is the other node."""
     there, here = site.there, site.here
-    mend = f"asha configure, here or on {here.name}: both must say the same"
+    hint = f"asha configure, here or on {here.name}: both must say the same"
     for key, ours, what in (
         ("name", there.name, "the joining node is"),
         ("address", there.address, f"{there.name} has"),
@@ -290,10 +290,12 @@ def _checked(site: Site, request: Body, address: str) -> str:
         ("addresses", {peer.name: peer.address for peer in (here, there)}, "the nodes are"),
     ):
         if request.get(key) != ours:
-            raise Trouble(f"{what} {ours} in {here.name}'s asha.conf, "
-                          f"and {request.get(key)!r:.200} in the joining node's", mend)
+            raise UserError(f"{what} {ours} in {here.name}'s asha.conf, "
+                          f"and {request.get(key)!r:.200} in the joining node's", hint)
     if address != there.address:
-        raise Trouble(f"{there.name} speaks from {address}, and should from {there.address}", mend)
+        raise UserError(
+            f"{there.name} speaks from {address}, and should from {there.address}", hint
+        )
     theirs = request.get("agree")
     differ = [
         f"{key} is {value} on {here.name} and "
@@ -302,8 +304,8 @@ def _checked(site: Site, request: Body, address: str) -> str:
         if not isinstance(theirs, dict) or theirs.get(key) != value
     ]
     if differ:
-        raise Trouble("; ".join(differ), mend)
+        raise UserError("; ".join(differ), hint)
     lan = request.get("lan")
     if not isinstance(lan, str):
-        raise Trouble("says nothing about its LAN address", mend)
+        raise UserError("says nothing about its LAN address", hint)
     return lan

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from asha.bootstrap.host import facts
 from asha.bootstrap.host.facts import Facts
 from asha.bootstrap.preflight import network, peer, storage, system
-from asha.bootstrap.preflight.report import Finding, Look, error, warning
+from asha.bootstrap.preflight.report import CheckContext, Finding, error, warning
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Check:
     for it looks at asha.conf alone."""
 
     title: str
-    look: Callable[[Look], Iterator[Finding]]
+    look: Callable[[CheckContext], Iterator[Finding]]
     anywhere: bool = False
 
 
-def _agreement(look: Look) -> Iterator[Finding]:
+def _agreement(look: CheckContext) -> Iterator[Finding]:
     if look.other is not None:
         yield from peer.compare(facts.shared_facts(look.machine, look.site), look.other)
 
@@ -71,13 +71,13 @@ def look(
 ) -> list[Finding]:
     """All findings, errors first. ``other``: what the other node said of itself
     (facts.shared_facts, with "received", our time at which it came)."""
-    about = Look(machine, site, here, other)
+    about = CheckContext(machine, site, here, other)
     findings: list[Finding] = []
     for check in checks:
         try:
             findings += check.look(about)
-        except Trouble as trouble:
-            findings.append(error(f"{check.title}: {trouble}", trouble.mend))
+        except UserError as trouble:
+            findings.append(error(f"{check.title}: {trouble}", trouble.hint))
         except OSError as problem:
             findings.append(warning(f"{check.title} could not be looked at: {problem}",
                                     "run it again as root"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from asha.bootstrap.host import nics
 from asha.bootstrap.host.nics import Nic
 from asha.bootstrap.host.ports import JOIN_PORT
-from asha.bootstrap.preflight.report import Finding, Look, error, warning
+from asha.bootstrap.preflight.report import CheckContext, Finding, error, warning
 from asha.cluster import corosync, drbd
 
 # Protocol, port, whose it is, and how ss(8) calls its process (none: the kernel).
@@ -27,7 +27,7 @@ NEIGHBOURS_MOST = 3
 LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 
 
-def cards(look: Look) -> Iterator[Finding]:
+def cards(look: CheckContext) -> Iterator[Finding]:
     """The NICs are there, and are two where two are asked for."""
     site, facts = look.site, look.facts
     there = ", ".join(nic.name for nic in facts.nics) or "none"
@@ -43,7 +43,7 @@ def cards(look: Look) -> Iterator[Finding]:
                     f"it is the LAN's NIC; the link's is another one of: {there}")
 
 
-def lan(look: Look) -> Iterator[Finding]:
+def lan(look: CheckContext) -> Iterator[Finding]:
     """The virtual address is one of the LAN's, with the LAN's own prefix."""
     site = look.site
     nic = look.facts.nic(site.lan_nic)
@@ -63,7 +63,7 @@ def lan(look: Look) -> Iterator[Finding]:
                     f"LANPREFIX={home.prefix} in asha.conf")
 
 
-def virtual_address(look: Look) -> Iterator[Finding]:
+def virtual_address(look: CheckContext) -> Iterator[Finding]:
     """Nobody has the virtual address; on the second node, nobody but the first."""
     site, facts = look.site, look.facts
     if facts.owned:
@@ -96,7 +96,7 @@ def _answers(nic: Nic | None, address: str) -> str:
         return ""
 
 
-def cluster_address(look: Look) -> Iterator[Finding]:
+def cluster_address(look: CheckContext) -> Iterator[Finding]:
     """This node's address on the link is its own or free, in a network of its own."""
     site, facts = look.site, look.facts
     nic, own = facts.nic(site.link_nic), site.here.address
@@ -128,7 +128,7 @@ def cluster_address(look: Look) -> Iterator[Finding]:
                     f"give this node another, or see whether {site.there.name} has it")
 
 
-def _overlaps(look: Look, network: ipaddress.IPv4Network) -> Iterator[Finding]:
+def _overlaps(look: CheckContext, network: ipaddress.IPv4Network) -> Iterator[Finding]:
     for other in look.facts.nics:
         for address in other.addresses:
             if other.name != look.site.link_nic and address.network.overlaps(network):
@@ -139,7 +139,7 @@ def _overlaps(look: Look, network: ipaddress.IPv4Network) -> Iterator[Finding]:
                 )
 
 
-def other_node(look: Look) -> Iterator[Finding]:
+def other_node(look: CheckContext) -> Iterator[Finding]:
     """The first node answers on the link, and waits for the second."""
     site = look.site
     if site.is_first or look.facts.owned or look.other is not None:
@@ -163,7 +163,7 @@ def other_node(look: Look) -> Iterator[Finding]:
         yield error(f"{peer.name} does not answer at {peer.address} on {nic.name}", cable)
 
 
-def names(look: Look) -> Iterator[Finding]:
+def names(look: CheckContext) -> Iterator[Finding]:
     """A name need not resolve, for Corosync and DRBD are given addresses; but not wrongly."""
     site, facts = look.site, look.facts
     own = {address.local for nic in facts.nics for address in nic.addresses}
@@ -179,14 +179,14 @@ def names(look: Look) -> Iterator[Finding]:
             break
 
 
-def _resolved(look: Look, name: str) -> list[str]:
-    said = look.machine.says("getent", "ahostsv4", name, timeout=5)
+def _resolved(look: CheckContext, name: str) -> list[str]:
+    said = look.machine.output("getent", "ahostsv4", name, timeout=5)
     return list(dict.fromkeys(line.split()[0] for line in said.splitlines() if line.strip()))
 
 
-def listeners(look: Look) -> Iterator[Finding]:
+def listeners(look: CheckContext) -> Iterator[Finding]:
     """What the cluster listens on is free, or the cluster's own."""
-    said = look.machine.says("ss", "--no-header", "--listening", "--numeric", "--processes",
+    said = look.machine.output("ss", "--no-header", "--listening", "--numeric", "--processes",
                              "--tcp", "--udp")
     for line in said.splitlines():
         fields = line.split()
@@ -202,13 +202,13 @@ def listeners(look: Look) -> Iterator[Finding]:
                     )
 
 
-def one_nic(look: Look) -> Iterator[Finding]:
+def one_nic(look: CheckContext) -> Iterator[Finding]:
     if not look.site.two_nics:
         yield warning("one NIC: this is for learning, not for a telephone system that matters",
                       "USENIC1=true with a second NIC and a cable between the two nodes")
 
 
-def private_link(look: Look) -> Iterator[Finding]:
+def private_link(look: CheckContext) -> Iterator[Finding]:
     """The data crosses the link as it is, so that nobody else may be on it.
 
     DRBD encrypts nothing and proves only at the beginning of a connection who it is
@@ -220,7 +220,7 @@ def private_link(look: Look) -> Iterator[Finding]:
                       "the voice mail and the databases, who can answer for the other node "
                       "changes them", PRIVATE)
         return
-    said = look.machine.says("ip", "-json", "neigh", "show", "dev", site.link_nic, timeout=5)
+    said = look.machine.output("ip", "-json", "neigh", "show", "dev", site.link_nic, timeout=5)
     strangers = sorted(_neighbours(said) - {site.there.address, site.here.address})
     if strangers:
         yield warning(f"the cluster link is shared: {', '.join(strangers[:NEIGHBOURS_MOST])} on "
@@ -241,7 +241,7 @@ def _neighbours(said: str) -> set[str]:
         return set()
 
 
-def second_ring(look: Look) -> Iterator[Finding]:
+def second_ring(look: CheckContext) -> Iterator[Finding]:
     """Corosync's second ring goes through the LAN, where the addresses stay the same."""
     site, nic = look.site, look.facts.nic(look.site.lan_nic)
     if not site.two_nics or nic is None or not nic.addresses or site.here.lan:

@@ -42,18 +42,18 @@ def compare(own: Facts, other: Facts) -> list[Finding]:
 
 def _site(own: Facts, other: Facts) -> Iterator[Finding]:
     here, there = str(own["name"]), str(other["name"])
-    mend = f"asha configure, here or on {there}: both must say the same"
+    hint = f"asha configure, here or on {there}: both must say the same"
     if other["first"] and own["first"]:
         yield error("both nodes are configured as the first one (PRIMARY=true)",
                     "set PRIMARY=false on the node that is to join")
     if _addresses(own) != _addresses(other):
         yield error(f"the nodes are {_spelt(own)} in {here}'s asha.conf "
-                    f"and {_spelt(other)} in {there}'s", mend)
+                    f"and {_spelt(other)} in {there}'s", hint)
     for key, name in (("virtual_address", "CLUSTERIP"), ("lan_prefix", "LANPREFIX"),
                       ("link_prefix", "LINKPREFIX"), ("two_nics", "USENIC1")):
         if own[key] != other[key]:
             yield error(f"{name} is {_word(own[key])} here and {_word(other[key])} on {there}",
-                        mend)
+                        hint)
 
 
 def _addresses(facts: Facts) -> dict[str, str]:

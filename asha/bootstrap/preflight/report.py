@@ -21,19 +21,19 @@ class Finding:
 
     severity: Severity
     what: str
-    mend: str = ""
+    hint: str = ""
 
 
-def error(what: str, mend: str = "") -> Finding:
-    return Finding("error", what, mend)
+def error(what: str, hint: str = "") -> Finding:
+    return Finding("error", what, hint)
 
 
-def warning(what: str, mend: str = "") -> Finding:
-    return Finding("warning", what, mend)
+def warning(what: str, hint: str = "") -> Finding:
+    return Finding("warning", what, hint)
 
 
 @dataclass(frozen=True)
-class Look:
+class CheckContext:
     """All that a check may look at. ``other``: what the other node said of itself, if it
     was asked (facts.shared_facts)."""
 

@@ -9,12 +9,12 @@ from asha.bootstrap.host import data_directories, disks
 from asha.bootstrap.host.data_directories import DEVICE
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.facts import MARKER
-from asha.bootstrap.preflight.report import Finding, Look, error, warning
+from asha.bootstrap.preflight.report import CheckContext, Finding, error, warning
 from asha.bootstrap.steps import asterisk
 from asha.cluster import drbd
 from asha.data.space import size
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 # Live data and a fifth; what grows while the PBX runs comes on top.
 ROOM_PERCENT = 120
@@ -23,16 +23,16 @@ DU_SECONDS = 120.0
 PROTECTED_HARDLINKS = "/proc/sys/fs/protected_hardlinks"
 
 
-def device(look: Look) -> Iterator[Finding]:
+def device(look: CheckContext) -> Iterator[Finding]:
     """The partition is there, unused, empty and large enough."""
     path = look.site.device
     if _is_up(look.machine):
         return
     try:
         disk = disks.look_at(look.machine, path)
-    except Trouble as trouble:
+    except UserError as trouble:
         free = ", ".join(f"{one.path} ({size(one.size)})" for one in look.facts.free_disks)
-        yield error(f"DRBDDEV: {trouble}", f"free here: {free}" if free else trouble.mend)
+        yield error(f"DRBDDEV: {trouble}", f"free here: {free}" if free else trouble.hint)
         return
     yield from problems_of(disk, ours=is_ours(look.machine, path))
 
@@ -67,14 +67,14 @@ def _is_up(machine: Machine) -> bool:
         machine.exists(MARKER))
 
 
-def room(look: Look) -> Iterator[Finding]:
+def room(look: CheckContext) -> Iterator[Finding]:
     """The live data fits. Only the first node brings data into the store."""
     if not look.site.is_first or look.facts.owned:
         return
     try:
         disk = disks.look_at(look.machine, look.site.device)
         used = live_bytes(look.machine)
-    except Trouble as trouble:
+    except UserError as trouble:
         if "did not end" in str(trouble):
             yield warning(f"the live data could not be measured in {DU_SECONDS:.0f} s",
                           "du --summarize shows how much it is; the store must hold it")
@@ -86,7 +86,7 @@ def room(look: Look) -> Iterator[Finding]:
 
 
 def live_bytes(machine: Machine) -> int:
-    """What the telephone system keeps, in bytes of disk. Raises Trouble."""
+    """What the telephone system keeps, in bytes of disk. Raises UserError."""
     there = [str(machine.path(one.place)) for one in data_directories.directories(machine)]
     if not there:
         return 0
@@ -97,16 +97,16 @@ def live_bytes(machine: Machine) -> int:
     return int(total) if total.isdecimal() else 0
 
 
-def places(look: Look) -> Iterator[Finding]:
+def places(look: CheckContext) -> Iterator[Finding]:
     """The directories can be moved: nothing is mounted in them, and their owners are right."""
     if look.facts.owned:
         return
     try:
         data_directories.directories(look.machine)
-    except Trouble as trouble:
-        yield error(str(trouble), trouble.mend)
-    for what, mend in data_directories.survey(look.machine).left_out:
-        yield warning(what, f"{mend}, on both nodes, and run asha check again")
+    except UserError as trouble:
+        yield error(str(trouble), trouble.hint)
+    for what, hint in data_directories.survey(look.machine).left_out:
+        yield warning(what, f"{hint}, on both nodes, and run asha check again")
     found = asterisk.problem(look.machine)
     if found is not None:
         yield error(f"{data_directories.inside(look.machine, found.path)} {found.reason}",
@@ -114,7 +114,7 @@ def places(look: Look) -> Iterator[Finding]:
     yield from _hard_links(look)
 
 
-def _hard_links(look: Look) -> Iterator[Finding]:
+def _hard_links(look: CheckContext) -> Iterator[Finding]:
     """Otherwise anybody can give a file of root's a name where he may write."""
     if (look.machine.read(PROTECTED_HARDLINKS) or "1").strip() == "0":
         yield error("the kernel lets anybody make hard links to files of root's "
@@ -123,7 +123,7 @@ def _hard_links(look: Look) -> Iterator[Finding]:
                     "or /etc/sysctl.d")
 
 
-def other_resources(look: Look) -> Iterator[Finding]:
+def other_resources(look: CheckContext) -> Iterator[Finding]:
     """No other DRBD resource has our device, number or port."""
     folder = look.machine.path("/etc/drbd.d")
     # by name: in root's /etc

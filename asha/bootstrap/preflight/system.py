@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from asha.bootstrap.preflight.report import Finding, Look, error, warning
+from asha.bootstrap.preflight.report import CheckContext, Finding, error, warning
 from asha.cluster import corosync
 from asha.cluster.site import Site
 
@@ -21,18 +21,18 @@ NEEDED = {
 ASTERISK_OLDEST, ASTERISK_NEWEST = 16, 22
 
 
-def root(look: Look) -> Iterator[Finding]:
+def root(look: CheckContext) -> Iterator[Finding]:
     if not look.facts.root:
         yield error("not run as root: disks and addresses could not be looked at",
                     "sudo asha check")
 
 
-def systemd(look: Look) -> Iterator[Finding]:
+def systemd(look: CheckContext) -> Iterator[Finding]:
     if not look.facts.systemd:
         yield error("this machine was not started by systemd", "apt install systemd-sysv, reboot")
 
 
-def node_name(look: Look) -> Iterator[Finding]:
+def node_name(look: CheckContext) -> Iterator[Finding]:
     """It is the node that asha.conf says it is."""
     site, name = look.site, look.facts.name
     if name == site.here.name:
@@ -49,7 +49,7 @@ def node_name(look: Look) -> Iterator[Finding]:
                     f"hostnamectl set-hostname {site.here.name}, or asha configure")
 
 
-def programs(look: Look) -> Iterator[Finding]:
+def programs(look: CheckContext) -> Iterator[Finding]:
     versions = look.facts.versions
     for package, (name, oldest, newest) in NEEDED.items():
         version = versions.get(package, "")
@@ -93,10 +93,10 @@ def _spelt(number: tuple[int, ...]) -> str:
     return ".".join(str(part) for part in number)
 
 
-def accounts(look: Look) -> Iterator[Finding]:
+def accounts(look: CheckContext) -> Iterator[Finding]:
     """Asterisk and MariaDB run as users of their own: their files are bound to them."""
     versions = look.facts.versions
-    for program, user, mend in (
+    for program, user, hint in (
         ("asterisk", "asterisk", "adduser --system --group asterisk, and have Asterisk run as it"),
         ("mariadb-server", "mysql", "apt install --reinstall mariadb-server"),
         ("apache2", "www-data", "apt install --reinstall base-passwd"),
@@ -104,11 +104,11 @@ def accounts(look: Look) -> Iterator[Finding]:
         if program in versions:
             for kind, known in (("user", look.facts.users), ("group", look.facts.groups)):
                 if user not in known:
-                    yield error(f"there is no {kind} {user}", mend)
+                    yield error(f"there is no {kind} {user}", hint)
                     break
 
 
-def relay_card(look: Look) -> Iterator[Finding]:
+def relay_card(look: CheckContext) -> Iterator[Finding]:
     """On the node that powers it."""
     relay = look.site.relay
     if relay is None or relay.node != look.site.here.name:
@@ -121,7 +121,7 @@ def relay_card(look: Look) -> Iterator[Finding]:
                     "build it from the vendor's sources, or RELAYPROGRAM= where it is")
 
 
-def phone_book(look: Look) -> Iterator[Finding]:
+def phone_book(look: CheckContext) -> Iterator[Finding]:
     """Its data moves with the rest: it must be the cluster's, or not be there."""
     there = "slapd" in look.facts.versions
     if there and not look.site.ldap:
@@ -132,13 +132,13 @@ def phone_book(look: Look) -> Iterator[Finding]:
                     "apt install slapd; or LDAP=NO in asha.conf on both nodes")
 
 
-def clock(look: Look) -> Iterator[Finding]:
+def clock(look: CheckContext) -> Iterator[Finding]:
     if look.facts.synchronised is False:
         yield warning("this machine's clock is not synchronised",
                       "apt install systemd-timesyncd: call records of two nodes need one time")
 
 
-def other_managers(look: Look) -> Iterator[Finding]:
+def other_managers(look: CheckContext) -> Iterator[Finding]:
     """Nothing else starts the services or makes a cluster here."""
     machine = look.machine
     for name in ("asterisk", "mysql", "apache2"):
@@ -167,7 +167,7 @@ def belongs(text: str, site: Site) -> bool:
         {node.name for node in conf.nodes} <= {site.first.name, site.second.name})
 
 
-def _resources(look: Look) -> Iterator[Finding]:
+def _resources(look: CheckContext) -> Iterator[Finding]:
     try:
         root = ElementTree.fromstring(look.machine.read(CIB) or "<cib/>")
     except (ElementTree.ParseError, PermissionError):
@@ -179,6 +179,6 @@ def _resources(look: Look) -> Iterator[Finding]:
                     "if they may go: crm configure erase, with the resources stopped")
 
 
-def fencing(look: Look) -> Iterator[Finding]:
+def fencing(look: CheckContext) -> Iterator[Finding]:
     yield warning("there is no fencing: a node that hangs with both cables cut is not switched off",
                   "keep the two cables apart, and see man asha, FENCING")

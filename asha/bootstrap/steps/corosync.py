@@ -17,8 +17,8 @@ from asha.bootstrap.takeover import takeover
 from asha.cluster import corosync, generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 DAEMONS = ("corosync.service", "pacemaker.service")
 CIB = "/var/lib/pacemaker/cib"
@@ -40,7 +40,7 @@ def reset_actions(site: Site) -> list[Action]:
 
     def work(machine: Machine, say: Say) -> None:
         if '<primitive ' in (machine.read(f"{CIB}/cib.xml") or ""):
-            raise Trouble(
+            raise UserError(
                 "this machine is a node of another cluster: Pacemaker has resources here",
                 f"crm configure show lists them. If they may go: systemctl stop pacemaker; "
                 f"rm {CIB}/cib*",
@@ -132,7 +132,7 @@ class _Alone(Write):
 
 
 def _says(machine: Machine, *argv: str) -> str:
-    return machine.says("systemctl", *argv).strip()
+    return machine.output("systemctl", *argv).strip()
 
 
 def _is_running(site: Site, machine: Machine) -> bool:
@@ -144,10 +144,10 @@ def _missing(site: Site, machine: Machine) -> str:
     for name in DAEMONS:
         if _says(machine, "is-active", name) != "active":
             return name
-    if site.here.name not in machine.says("crm_node", "-p").split():
+    if site.here.name not in machine.output("crm_node", "-p").split():
         return f"{site.here.name} in the cluster"
     # "Designated Controller is: crm1", or "... not yet elected" (2.1 and 3.0).
-    said = machine.says("crmadmin", "--dc_lookup", "--timeout=5s", timeout=20)
+    said = machine.output("crmadmin", "--dc_lookup", "--timeout=5s", timeout=20)
     return "" if len(said.rpartition(":")[2].split()) == 1 else "a coordinator (DC)"
 
 
@@ -158,13 +158,13 @@ def _start(site: Site, machine: Machine, say: Say) -> None:
         _seed(machine)
     try:
         machine.run("systemctl", "start", *DAEMONS, timeout=START_SECONDS)
-    except Trouble as trouble:
-        raise Trouble(str(trouble), LOST) from None
+    except UserError as trouble:
+        raise UserError(str(trouble), LOST) from None
     begun = machine.now()
     while missing := _missing(site, machine):
         passed = machine.now() - begun
         if passed >= DC_SECONDS:
-            raise Trouble(f"still waiting for {missing} {DC_SECONDS:.0f} s after the start", LOST)
+            raise UserError(f"still waiting for {missing} {DC_SECONDS:.0f} s after the start", LOST)
         say(f"waiting for {missing} ({passed:.0f} s)")
         machine.pause(1.0)
 
@@ -191,6 +191,6 @@ def _publish_secret_id(site: Site, secret: Secret) -> Action:
         title="tell the cluster which secret this node has (its id)",
         what=" ".join([*about, "--update", "ID"]),
         work=work,
-        done=lambda machine: machine.says(*about, "--query", "--quiet").strip()
+        done=lambda machine: machine.output(*about, "--query", "--quiet").strip()
         == secret.key_id(),
     )

@@ -23,7 +23,7 @@ from typing import Any, Self
 from asha.bootstrap.action import Action, Call, Say
 from asha.bootstrap.host import data_directories, file_tree, services
 from asha.bootstrap.host.confined import in_directory
-from asha.bootstrap.host.data_directories import DEVICE, STORE, Live
+from asha.bootstrap.host.data_directories import DEVICE, STORE, DataDirectory
 from asha.bootstrap.host.file_tree import Tree
 from asha.bootstrap.takeover import state as records
 from asha.bootstrap.takeover import takeover
@@ -33,12 +33,12 @@ from asha.cluster.site import Site
 from asha.data import space, sqlite
 from asha.data.paths import is_inside
 from asha.data.release import holders
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.rootwork import Directory
 from asha.run.child import in_child, name_of, stat_of
 from asha.run.deadline import Deadline
 from asha.run.results import AgentError
-from asha.trouble import Trouble
 
 # Whose copy the store has, and what of. In sark-data's own directory of the store.
 CLAIM = f"{STORE}/{space.PROBE_DIRECTORY}/copy.json"
@@ -124,17 +124,17 @@ def is_copied(machine: Machine) -> bool:
 def _preview(machine: Machine) -> list[str]:
     try:
         found = data_directories.directories(machine)
-    except Trouble as trouble:
+    except UserError as trouble:
         return [str(trouble)]
     return [f"  {one.path} to {one.copy}" for one in found]
 
 
 def first_pass(machine: Machine, say: Say) -> None:
-    """Raises Trouble, with nothing changed but the store."""
+    """Raises UserError, with nothing changed but the store."""
     takeover.settle(machine, say)
     directories = data_directories.directories(machine)
-    for what, mend in data_directories.survey(machine).left_out:
-        say(f"warning: {what} ({mend})")
+    for what, hint in data_directories.survey(machine).left_out:
+        say(f"warning: {what} ({hint})")
     data_directories.mount_store(machine)
     _wait_for_leftovers(machine)
     claim = _claim(machine)
@@ -148,7 +148,7 @@ def first_pass(machine: Machine, say: Say) -> None:
 
 
 def last_pass(machine: Machine, say: Say) -> None:
-    """Raises Trouble; the guard then puts everything back."""
+    """Raises UserError; the guard then puts everything back."""
     with records.locked(machine, say):
         record = takeover.require_own(machine, BEGUN)
         directories = data_directories.directories(machine)
@@ -173,11 +173,11 @@ def last_pass(machine: Machine, say: Say) -> None:
         say(f"verified: {found.entries} files and directories, {space.size(found.bytes)}")
 
 
-def _copy_quiet(machine: Machine, directories: list[Live], trees: list[Tree],
+def _copy_quiet(machine: Machine, directories: list[DataDirectory], trees: list[Tree],
                 claim: dict[str, Any], say: Say) -> tuple[str, file_tree.Comparison]:
     """Copy what nobody changes any more; its fingerprint, and what was verified.
 
-    Raises Trouble where the copy is not the same, or somebody has written meanwhile.
+    Raises UserError where the copy is not the same, or somebody has written meanwhile.
     """
     before = _fingerprint(trees)
     sizes = [file_tree.measure(one.path) for one in trees]
@@ -194,7 +194,7 @@ def _copy_quiet(machine: Machine, directories: list[Live], trees: list[Tree],
             say("copying again, by contents: " + found.problems[0])
             for place in found.joined:
                 _unlink(machine, place)
-    raise Trouble(
+    raise UserError(
         "the copy is not the same as the data: " + "; ".join(found.problems),
         "look at the disks (dmesg), then run asha install again",
     )
@@ -212,7 +212,7 @@ def _fingerprint(trees: list[Tree]) -> str:
     try:
         return file_tree.fingerprint(trees)
     except OSError as problem:
-        raise Trouble(data_directories.complaint(problem, trees),
+        raise UserError(data_directories.complaint(problem, trees),
                       "somebody is still writing there; run asha install again") from None
 
 
@@ -222,7 +222,7 @@ def _fingerprint(trees: list[Tree]) -> str:
 def _claim(machine: Machine) -> dict[str, Any]:
     """This machine's mark on the store, made where the store is empty.
 
-    Raises Trouble where a telephone system's data is in it that is not a copy of this
+    Raises UserError where a telephone system's data is in it that is not a copy of this
     machine's, or that a cluster has worked with since: it may be the newer one.
     """
     own, claim = _json(machine, COPY_ID), _json(machine, CLAIM)
@@ -234,7 +234,7 @@ def _claim(machine: Machine) -> dict[str, Any]:
     ours = bool(own.get("id")) and claim.get("id") == own.get("id")
     if has_run or (has_data and not ours):
         whose = f" of {claim['node']}" if claim.get("node") else ""
-        raise Trouble(
+        raise UserError(
             f"the store already has a telephone system's data{whose}, which may be newer than this"
             " machine's",
             f"look into {STORE}; if it is not wanted: umount {STORE} && mkfs.ext4 "
@@ -267,7 +267,7 @@ def _json(machine: Machine, path: str) -> dict[str, Any]:
 
 
 def _wait_for_leftovers(machine: Machine) -> None:
-    """A program of a killed installer may still be ending. Raises Trouble."""
+    """A program of a killed installer may still be ending. Raises UserError."""
     end = machine.now() + LEFTOVER_SECONDS
     store = str(machine.path(STORE))
     while True:
@@ -278,11 +278,11 @@ def _wait_for_leftovers(machine: Machine) -> None:
                 f"looking for programs that use {STORE}",
             )
         except AgentError as problem:
-            raise Trouble(problem.reason) from None
+            raise UserError(problem.reason) from None
         if not found:
             return
         if machine.now() >= end:
-            raise Trouble(
+            raise UserError(
                 found.replace("\n", "; "), f"leave {STORE}, or end it (kill PID)"
             )
         machine.pause(0.5)
@@ -291,7 +291,9 @@ def _wait_for_leftovers(machine: Machine) -> None:
 # Room, and what is left out.
 
 
-def _require_room(machine: Machine, directories: list[Live], sizes: list[file_tree.Size]) -> None:
+def _require_room(
+    machine: Machine, directories: list[DataDirectory], sizes: list[file_tree.Size]
+) -> None:
     room = space.measure(str(machine.path(STORE)))
     there = [file_tree.measure(str(machine.path(one.copy)))
              for one in directories if machine.path(one.copy).is_dir()]
@@ -300,7 +302,7 @@ def _require_room(machine: Machine, directories: list[Live], sizes: list[file_tr
     if need > have:
         largest = sorted(zip(directories, sizes, strict=True), key=lambda pair: -pair[1].bytes)[:3]
         most = ", ".join(f"{one.path} {space.size(size.bytes)}" for one, size in largest)
-        raise Trouble(
+        raise UserError(
             f"the store is too small: the data takes {space.size(need)} ({most}), the store has "
             f"room for {space.size(have)}",
             "delete old recordings and logs, or use a larger partition on both nodes (DRBDDEV)",
@@ -340,8 +342,15 @@ def _entries(top: str) -> Iterator[tuple[str, os.stat_result]]:
 # rsync.
 
 
-def _rsync(machine: Machine, one: Live, source: Tree, size: file_tree.Size, say: Say, *options: str,
-           codes: tuple[int, ...] = (0,)) -> None:
+def _rsync(
+    machine: Machine,
+    one: DataDirectory,
+    source: Tree,
+    size: file_tree.Size,
+    say: Say,
+    *options: str,
+    codes: tuple[int, ...] = (0,),
+) -> None:
     what = f"{one.path} ({space.size(size.bytes)})"
     with data_directories.told(), _copy_of(machine, one) as target, \
             _Watch(machine, f"copying {what}", say) as watch:
@@ -354,7 +363,7 @@ def _rsync(machine: Machine, one: Live, source: Tree, size: file_tree.Size, say:
         )
     said = done.out + done.err
     if watch.stood_still:
-        raise Trouble(
+        raise UserError(
             f"copying {one.path}: rsync stood still for {IDLE_SECONDS:.0f} s, and was ended",
             "either somebody has put a FIFO in the place of a file meanwhile (find "
             f"{one.path} -type p shows them), or a disk does not answer (dmesg); then run asha "
@@ -362,11 +371,11 @@ def _rsync(machine: Machine, one: Live, source: Tree, size: file_tree.Size, say:
         )
     if NO_ROOM in said:
         room = space.measure(str(machine.path(STORE)))
-        raise Trouble(f"the store is full ({room}) while copying {what}",
+        raise UserError(f"the store is full ({room}) while copying {what}",
                       "delete old recordings and logs, or use a larger partition on both nodes")
     if done.code not in codes:
         complaint = source.named(done.complaint).replace(target.proc_path, one.copy)
-        raise Trouble(f"copying {one.path}: rsync ended with {done.code}: {complaint}",
+        raise UserError(f"copying {one.path}: rsync ended with {done.code}: {complaint}",
                       "look at the disks (dmesg), then run asha install again")
 
 
@@ -377,7 +386,7 @@ def _pattern(name: str) -> str:
     return "".join("\\" + letter if letter in "*?[\\" else letter for letter in name)
 
 
-def _copy_of(machine: Machine, one: Live) -> Directory:
+def _copy_of(machine: Machine, one: DataDirectory) -> Directory:
     """Its directory in the store, those above it root's as they are in the live system.
 
     Raises OSError.
@@ -478,7 +487,7 @@ def _kill(pid: int) -> None:
 
 def _verify(
     machine: Machine,
-    directories: list[Live],
+    directories: list[DataDirectory],
     trees: list[Tree],
     sizes: list[file_tree.Size],
     claim: dict[str, Any],
@@ -518,7 +527,7 @@ def _verify(
     return comparison
 
 
-def _check_sqlite(machine: Machine, directories: list[Live], say: Say) -> None:
+def _check_sqlite(machine: Machine, directories: list[DataDirectory], say: Say) -> None:
     """Only warned of: it was so before, and calls go on without a panel.
 
     All of them together have an end: the services are stopped, and who may write there
@@ -537,7 +546,9 @@ def _check_sqlite(machine: Machine, directories: list[Live], say: Say) -> None:
         say(f"warning: not all databases were checked within {SQLITE_SECONDS:.0f} s")
 
 
-def _check_one(target: Directory, one: Live, name: str, deadline: Deadline, say: Say) -> None:
+def _check_one(
+    target: Directory, one: DataDirectory, name: str, deadline: Deadline, say: Say
+) -> None:
     path = f"{one.copy}/{name}"
     try:
         sqlite.require_whole(path, in_directory(

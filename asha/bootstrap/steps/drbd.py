@@ -13,8 +13,8 @@ from asha.cluster import cib, drbd
 from asha.cluster.drbd import Replication
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 # There from before the metadata is made until the cluster has the store: the disk was
 # empty when this installation began, and nobody else's data can be on it. Without it
@@ -36,7 +36,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
             title="load DRBD",
             argv=["modprobe", "drbd"],
             done=lambda machine: machine.exists(drbd.PROC) or _is_up(machine),
-            mend=NO_MODULE,
+            hint=NO_MODULE,
         ),
         Write(
             drbd.CONF,
@@ -48,7 +48,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
         Run(
             title="DRBD's own start at boot off: Pacemaker starts it",
             argv=["systemctl", "disable", "drbd.service"],
-            done=lambda machine: machine.says(
+            done=lambda machine: machine.output(
                 "systemctl", "is-enabled", "drbd.service"
             ).strip() != "enabled",
         ),
@@ -96,13 +96,13 @@ def _is_up(machine: Machine) -> bool:
 
 def _has_metadata(machine: Machine) -> bool:
     """drbdmeta(8) finds no generation identifiers where there is no metadata."""
-    return bool(machine.says("drbdadm", "get-gi", drbd.RESOURCE).strip())
+    return bool(machine.output("drbdadm", "get-gi", drbd.RESOURCE).strip())
 
 
 def _make_metadata(site: Site, machine: Machine) -> None:
     on_it = machine.run("wipefs", "--noheadings", "--output", "TYPE", site.device).out.split()
     if on_it:
-        raise Trouble(
+        raise UserError(
             f"{site.device} is not empty: {' and '.join(on_it)} is on it",
             f"if nothing on it is needed any more: wipefs --all {site.device}",
         )
@@ -128,7 +128,7 @@ def _has_store(machine: Machine) -> bool:
 
 def _file_system(machine: Machine) -> str:
     """What blkid(8) sees on the replicated disk, "" if nothing. Needs the Primary."""
-    return machine.says("blkid", "-p", "-o", "value", "-s", "TYPE", drbd.DEVICE).strip()
+    return machine.output("blkid", "-p", "-o", "value", "-s", "TYPE", drbd.DEVICE).strip()
 
 
 def _make_store(site: Site, machine: Machine, say: Say) -> None:
@@ -140,13 +140,13 @@ def _make_store(site: Site, machine: Machine, say: Say) -> None:
         say(f"making a file system on {drbd.DEVICE}")
         machine.run("mkfs.ext4", "-q", "-L", "asha", drbd.DEVICE, timeout=MKFS_SECONDS)
     elif found != "ext4":
-        raise Trouble(f"{drbd.DEVICE} has {found} on it, and not ext4",
+        raise UserError(f"{drbd.DEVICE} has {found} on it, and not ext4",
                       f"if nothing on it is needed any more: wipefs --all {drbd.DEVICE}")
 
 
 def _promote(site: Site, machine: Machine, now: Replication) -> None:
     if now.peer_role == "Primary" or (now.is_connected and now.peer_disk == "UpToDate"):
-        raise Trouble(
+        raise UserError(
             f"{site.there.name} has the store already: {site.here.name} is not the first node",
             "asha configure: answer that this is the second node (PRIMARY=false)",
         )
@@ -157,7 +157,7 @@ def _promote(site: Site, machine: Machine, now: Replication) -> None:
         # rebooted since, and DRBD cannot ask the node that does not exist yet.
         machine.run("drbdadm", "primary", "--force", drbd.RESOURCE)
     else:
-        raise Trouble(
+        raise UserError(
             f"the replicated disk is {now.disk} here, and was not made by this installation",
             f"if nothing on {site.device} is needed any more: drbdadm down {drbd.RESOURCE}; "
             f"wipefs --all {site.device}; and run asha install again",

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from asha.bootstrap.action import Action, Call, Run, Say, Write
 from asha.bootstrap.host import nics
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 INTERFACES = "/etc/network/interfaces"
 IFUPDOWN = "/etc/network/interfaces.d/asha-link"
@@ -102,12 +102,12 @@ def _ruler(site: Site, machine: Machine) -> list[Action] | None:
 
 
 def _is_active(machine: Machine, unit: str) -> bool:
-    return machine.says("systemctl", "is-active", unit).strip() == "active"
+    return machine.output("systemctl", "is-active", unit).strip() == "active"
 
 
 def _nm_manages(site: Site, machine: Machine) -> bool:
     """NetworkManager leaves to ifupdown what /etc/network/interfaces names."""
-    for line in machine.says("nmcli", "-t", "-f", "DEVICE,STATE", "device").splitlines():
+    for line in machine.output("nmcli", "-t", "-f", "DEVICE,STATE", "device").splitlines():
         # A colon within a name is escaped; the state has none.
         device, _, state = line.replace("\\:", ":").rpartition(":")
         if device == site.link_nic:
@@ -218,16 +218,16 @@ def _in_the_way(site: Site, machine: Machine) -> tuple[str, str] | None:
     return None
 
 
-def _refuse(site: Site, what: str, mend: str) -> Action:
+def _refuse(site: Site, what: str, hint: str) -> Action:
     """Told when it is to be done, so that a plan can be printed before it is mended."""
 
     def work(machine: Machine, say: Say) -> None:
-        raise Trouble(what, mend)
+        raise UserError(what, hint)
 
     return Call(
         name="link-address",
         title=f"give {site.link_nic} the address {site.here.address}/{site.link_prefix}",
-        what=f"CANNOT: {what}\n{mend}",
+        what=f"CANNOT: {what}\n{hint}",
         work=work,
         done=lambda machine: has_address(site, machine),
     )
@@ -239,7 +239,7 @@ def _apply(site: Site, title: str, *argv: str) -> Run:
         argv=argv,
         done=lambda machine: has_address(site, machine),
         timeout=90.0,
-        mend=f"is {site.link_nic} there (ip link)? journalctl -b tells more",
+        hint=f"is {site.link_nic} there (ip link)? journalctl -b tells more",
     )
 
 
@@ -248,7 +248,7 @@ def _wait(site: Site) -> Action:
         end = machine.now() + ADDRESS_SECONDS
         while not has_address(site, machine):
             if machine.now() >= end:
-                raise Trouble(
+                raise UserError(
                     f"{site.link_nic} has no address {site.here.address}/{site.link_prefix} "
                     f"{ADDRESS_SECONDS:.0f} s after it was told",
                     f"look at: ip addr show dev {site.link_nic}; does another configuration "

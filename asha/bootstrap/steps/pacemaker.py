@@ -14,8 +14,8 @@ from asha.bootstrap.takeover import takeover
 from asha.cluster import cib, drbd, pacemaker
 from asha.cluster.pacemaker import State
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 # What must run, and in which words it is waited for. Not the line's relay: it follows
 # the calls, and a card that is missing today must not end an installation.
@@ -92,7 +92,7 @@ def _load(site: Site, machine: Machine, say: Say) -> None:
 def _has_relay(machine: Machine) -> bool:
     try:
         return bool(pacemaker.look(machine).of(RELAY))
-    except Trouble:
+    except UserError:
         return False
 
 
@@ -120,7 +120,7 @@ def _not_joined(site: Site, state: State) -> dict[str, str]:
 def _is_there(machine: Machine, missing: Callable[[State], dict[str, str]]) -> bool:
     try:
         return not machine.exists(drbd_step.NEW) and not missing(pacemaker.look(machine))
-    except Trouble:
+    except UserError:
         return False
 
 
@@ -132,7 +132,7 @@ def _wait(machine: Machine, say: Say, missing: Callable[[State], dict[str, str]]
         now = machine.now()
         try:
             state = pacemaker.look(machine)
-        except Trouble:
+        except UserError:
             busy = now  # it was there a moment ago
         else:
             awaited = missing(state)
@@ -145,7 +145,7 @@ def _wait(machine: Machine, say: Say, missing: Callable[[State], dict[str, str]]
                 busy = now
         if now - busy >= IDLE_SECONDS or now - begun >= seconds:
             names = " and ".join(awaited.values())
-            raise Trouble("; ".join([
+            raise UserError("; ".join([
                 f"after {now - begun:.0f} s there is still no {names}", *failures, *_split(machine)
             ]), LOOK)
         say(f"waiting for {', '.join(awaited.values())} ({now - begun:.0f} s)")

@@ -21,11 +21,11 @@ from asha.bootstrap.steps import data as data_step
 from asha.bootstrap.takeover import takeover
 from asha.cluster.site import Site
 from asha.data.sqlite import become_owner, is_roots_among_others
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.rootwork import Directory
 from asha.run.deadline import Deadline
 from asha.run.results import AgentError, Failed
-from asha.trouble import Trouble
 
 DIRECTORY = "/opt/sark/db"
 # The second is what provisioning reads; SARK makes it anew from the first with each
@@ -86,7 +86,7 @@ def _copy(machine: Machine) -> Directory:
 
 
 def set_flags(directory: Directory, name: str, wanted: dict[str, str]) -> None:
-    """Raises Trouble. As the file's owner, as SARK would."""
+    """Raises UserError. As the file's owner, as SARK would."""
     path = directory.name(name)
 
     def work(top: str) -> str:
@@ -110,7 +110,7 @@ def set_flags(directory: Directory, name: str, wanted: dict[str, str]) -> None:
     try:
         in_directory(directory, work, Deadline(SECONDS), f"changing {path}")
     except AgentError as problem:
-        raise Trouble(f"{path} cannot be changed: {problem.reason}",
+        raise UserError(f"{path} cannot be changed: {problem.reason}",
                       "repair or restore SARK's database, then run asha install again") from None
 
 

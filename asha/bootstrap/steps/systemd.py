@@ -14,8 +14,8 @@ from asha.bootstrap.host import services
 from asha.bootstrap.host.data_directories import STORE
 from asha.bootstrap.host.facts import MARKER
 from asha.cluster.site import Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 # What p_apache's monitor asks (cib/asha.crm).
 STATUS_URL = "http://127.0.0.1/server-status"
@@ -66,7 +66,7 @@ def _drop_in(unit: str) -> Write:
 
 
 def _are_read(machine: Machine, names: list[str]) -> bool:
-    said = machine.says("systemctl", "show", "--property=DropInPaths,NeedDaemonReload", *names)
+    said = machine.output("systemctl", "show", "--property=DropInPaths,NeedDaemonReload", *names)
     return "NeedDaemonReload=yes" not in said and all(
         _drop_in_path(name) in said for name in names
     )
@@ -133,7 +133,7 @@ def _own_host(machine: Machine) -> str:
 
 
 def _apache_runs(machine: Machine) -> bool:
-    return machine.says("systemctl", "is-active", "apache2.service").strip() == "active"
+    return machine.output("systemctl", "is-active", "apache2.service").strip() == "active"
 
 
 def _answers(machine: Machine) -> bool:
@@ -141,7 +141,7 @@ def _answers(machine: Machine) -> bool:
     ask = (["curl", "-sSL", "--noproxy", "*", "--interface", "lo", "--max-time", "10"]
            if machine.has("curl")
            else ["wget", "-q", "-O", "-", "--no-proxy", "--timeout=10", "--tries=1"])
-    return "Apache Server Status" in machine.says(*ask, STATUS_URL)
+    return "Apache Server Status" in machine.output(*ask, STATUS_URL)
 
 
 def _apache_status(machine: Machine, say: Say) -> None:
@@ -151,7 +151,7 @@ def _apache_status(machine: Machine, say: Say) -> None:
     end = machine.now() + ANSWER_SECONDS
     while not _answers(machine):
         if machine.now() >= end:
-            raise Trouble(
+            raise UserError(
                 f"Apache does not answer at {STATUS_URL}, by which the cluster watches it",
                 f"find out why: curl -v {STATUS_URL}",
             )

@@ -17,9 +17,9 @@ from typing import Any
 
 from asha.bootstrap.action import Say
 from asha.bootstrap.host.services import Unit
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.child import is_alive, start_time
-from asha.trouble import Trouble
 
 RECORD = "/var/lib/asha/handover.json"
 LOCK = "/var/lib/asha/handover.lock"
@@ -89,7 +89,7 @@ def boot_id(machine: Machine) -> str:
 
 
 def load(machine: Machine) -> Record | None:
-    """None without one. Raises Trouble when it cannot be read as one."""
+    """None without one. Raises UserError when it cannot be read as one."""
     text = machine.read(RECORD)
     if text is None:
         return None
@@ -98,7 +98,7 @@ def load(machine: Machine) -> Record | None:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError,
             RecursionError) as problem:
         # Written whole or not at all, so this is a person's or a disk's doing.
-        raise Trouble(
+        raise UserError(
             f"{RECORD} is damaged ({problem}): it says what an unfinished installation moved",
             "look for directories named *.asha-DATE beside /etc/asterisk, /var/lib/mysql and the "
             f"others, rename them back, then delete {RECORD}",
@@ -136,7 +136,7 @@ def _text(value: object) -> str:
 
 @contextmanager
 def locked(machine: Machine, say: Say) -> Iterator[None]:
-    """One at a time: an installer, the guard, the service at boot. Raises Trouble."""
+    """One at a time: an installer, the guard, the service at boot. Raises UserError."""
     place = machine.path(LOCK)
     # by name: in root's /var/lib/asha
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def locked(machine: Machine, say: Say) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if machine.now() > end:
-                    raise Trouble(
+                    raise UserError(
                         "another asha is still moving the services",
                         "systemctl status asha-guard asha-recover; ps -ef | grep asha",
                     ) from None

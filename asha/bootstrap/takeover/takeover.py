@@ -21,17 +21,17 @@ from pathlib import Path
 import asha
 from asha.bootstrap.action import Call, Say
 from asha.bootstrap.host import data_directories, file_tree, services
-from asha.bootstrap.host.data_directories import DEVICE, Live
+from asha.bootstrap.host.data_directories import DEVICE, DataDirectory
 from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.takeover import state as records
 from asha.bootstrap.takeover.state import BEGUN, COPIED, MOVING, RECORD, TAKEN, Moved, Record
 from asha.cluster import cib
 from asha.cluster.site import Site
 from asha.data import mountinfo
+from asha.errors import UserError
 from asha.machine import Machine, tell_ready
 from asha.rootwork import Directory, is_roots_alone
 from asha.run.child import is_alive
-from asha.trouble import Trouble
 
 GUARD = "asha-guard"
 GUARD_PROPERTIES = (
@@ -64,13 +64,13 @@ def is_taken_over(machine: Machine) -> bool:
 
 
 def require_marker(machine: Machine) -> None:
-    """Before the cluster is given anything to run here. Raises Trouble.
+    """Before the cluster is given anything to run here. Raises UserError.
 
     Only `asha step` can come here in the wrong order: what systemd runs would be started
     beside it, or be found on two nodes and stopped on both.
     """
     if not machine.exists(MARKER):
-        raise Trouble("the telephone system here is still systemd's",
+        raise UserError("the telephone system here is still systemd's",
                       "asha install does everything in its order; by hand: asha plan --scripts")
 
 
@@ -80,7 +80,7 @@ def require_marker(machine: Machine) -> None:
 def begin(machine: Machine, say: Say) -> None:
     """Stop everything that writes to the live data, with the way back prepared.
 
-    Raises Trouble; the guard puts all back then, when the caller has ended.
+    Raises UserError; the guard puts all back then, when the caller has ended.
     """
     settle(machine, say)
     with records.locked(machine, say):
@@ -90,7 +90,7 @@ def begin(machine: Machine, say: Say) -> None:
         is_new = record is None
         if record is None:
             if cib.is_loaded(machine):
-                raise Trouble(
+                raise UserError(
                     "Pacemaker on this machine has a telephone system already, which asha install "
                     "did not set up",
                     "crm configure show; crm configure erase and cibadmin --erase --force remove it"
@@ -114,14 +114,14 @@ def begin(machine: Machine, say: Say) -> None:
 def settle(machine: Machine, say: Say) -> None:
     """Put back what an earlier installer left behind. Before anything else is asked.
 
-    Raises Trouble when one is still at work.
+    Raises UserError when one is still at work.
     """
     with records.locked(machine, say):
         record = records.load(machine)
         if record is None or record.is_ours:
             return
         if not record.is_orphaned(machine):
-            raise Trouble(
+            raise UserError(
                 f"another asha install (pid {record.owner[0]}) has stopped the services",
                 "let it finish, or end it: it puts the services back",
             )
@@ -130,10 +130,10 @@ def settle(machine: Machine, say: Say) -> None:
 
 
 def require_own(machine: Machine, stage: str) -> Record:
-    """The record, if this installation has come this far. Raises Trouble."""
+    """The record, if this installation has come this far. Raises UserError."""
     record = records.load(machine)
     if record is None or not record.is_ours or not record.reached(stage):
-        raise Trouble(
+        raise UserError(
             "the services are not stopped for this installation (any more)",
             "run asha install again: it begins where it must",
         )
@@ -144,7 +144,7 @@ def take_over(machine: Machine, site: Site, say: Say) -> None:
     """Move the live data aside and mark the services as the cluster's.
 
     Until now a mere start of the services would have been the way back. Raises
-    Trouble; the guard puts all back then, when the caller has ended.
+    UserError; the guard puts all back then, when the caller has ended.
     """
     with records.locked(machine, say):
         if is_taken_over(machine):
@@ -167,8 +167,8 @@ def take_over(machine: Machine, site: Site, say: Say) -> None:
         machine.write(MARKER, MARKER_TEXT)
 
 
-def require_unchanged(machine: Machine, fingerprint: str, directories: list[Live]) -> None:
-    """Raises Trouble when the live data is not as it was copied."""
+def require_unchanged(machine: Machine, fingerprint: str, directories: list[DataDirectory]) -> None:
+    """Raises UserError when the live data is not as it was copied."""
     with data_directories.views(machine, directories) as trees:
         try:
             same = file_tree.fingerprint(trees) == fingerprint
@@ -176,7 +176,7 @@ def require_unchanged(machine: Machine, fingerprint: str, directories: list[Live
         except OSError as problem:
             same, name = False, data_directories.complaint(problem, trees)
     if not same:
-        raise Trouble(
+        raise UserError(
             f"{name} was changed while the data was copied: the copy is not complete",
             "find out who writes there (a job of cron's, a person) and stop it, then run asha "
             "install again",
@@ -189,7 +189,7 @@ def _move_all_aside(machine: Machine, record: Record, say: Say) -> None:
         for moved in list(record.moved):
             with data_directories.parent(machine, moved.path) as above:
                 if above.exists(_name(moved.aside)):
-                    _stand_in(above, moved)
+                    _placeholder(above, moved)
                 else:
                     record.moved.remove(moved)
         for directory in data_directories.directories(machine):
@@ -198,7 +198,7 @@ def _move_all_aside(machine: Machine, record: Record, say: Say) -> None:
                 _move_aside(machine, record, directory, say)
 
 
-def _move_aside(machine: Machine, record: Record, directory: Live, say: Say) -> None:
+def _move_aside(machine: Machine, record: Record, directory: DataDirectory, say: Say) -> None:
     path = directory.place
     with data_directories.parent(machine, path) as above:
         moved = Moved(path, _free_name(above, path, f"asha-{_date()}"), directory.path == LOGS)
@@ -207,15 +207,15 @@ def _move_aside(machine: Machine, record: Record, directory: Live, say: Say) -> 
         try:
             above.rename(_name(path), _name(moved.aside))
         except OSError as problem:
-            raise Trouble(
+            raise UserError(
                 f"{path} cannot be renamed to {moved.aside}: {problem.strerror}",
                 "lsattr -d and findmnt tell whether it is immutable or mounted",
             ) from None
-        _stand_in(above, moved)
+        _placeholder(above, moved)
     say(f"{path} is kept as {moved.aside}")
 
 
-def _stand_in(above: Directory, moved: Moved) -> None:
+def _placeholder(above: Directory, moved: Moved) -> None:
     """An empty directory where the data was, for sark-data to show the store's in.
 
     Root's alone until all in it is done: only then its user may go in.
@@ -225,7 +225,7 @@ def _stand_in(above: Directory, moved: Moved) -> None:
         if moved.logs and is_roots_alone(made.about()):
             _make_logs(old, made)
         made.sync()
-        made.dress(old.about())
+        made.copy_ownership(old.about())
     above.sync()
 
 
@@ -264,7 +264,7 @@ def finish(machine: Machine, say: Say) -> None:
         record = records.load(machine)
         if record is not None:
             if not is_taken_over(machine):
-                raise Trouble("the cluster does not have the services yet", "run asha install")
+                raise UserError("the cluster does not have the services yet", "run asha install")
             _finish(machine, record, say)
     machine.run("systemctl", "stop", GUARD, check=False)
 
@@ -286,7 +286,7 @@ def _finish(machine: Machine, record: Record, say: Say, *, boot: bool = False) -
 def recover(machine: Machine, say: Say, *, boot: bool = False) -> bool:
     """Put everything back as it was, unless the cluster has the services by now.
 
-    True if there was something to do. Raises Trouble with what could not be put back;
+    True if there was something to do. Raises UserError with what could not be put back;
     called again, it goes on from there. ``boot``: systemd starts what is enabled.
     """
     with records.locked(machine, say):
@@ -294,7 +294,7 @@ def recover(machine: Machine, say: Say, *, boot: bool = False) -> bool:
         if record is None:
             return False
         if not record.is_ours and not record.is_orphaned(machine):
-            raise Trouble(f"asha install (pid {record.owner[0]}) is at work",
+            raise UserError(f"asha install (pid {record.owner[0]}) is at work",
                           "end it: then everything is put back by itself")
         _recover(machine, record, say, boot=boot)
         return True
@@ -326,7 +326,7 @@ def _recover(machine: Machine, record: Record, say: Say, *, boot: bool = False) 
             records.save(machine, record)
     if problems:
         # Not with half of their data.
-        raise Trouble("; ".join(problems), "mend that, then: asha recover")
+        raise UserError("; ".join(problems), "mend that, then: asha recover")
     machine.remove(MARKER)
     wait = not boot
     problems = [
@@ -335,7 +335,7 @@ def _recover(machine: Machine, record: Record, say: Say, *, boot: bool = False) 
         *services.start(machine, record.paused, [], lambda text: None, wait=wait),
     ]
     if problems:
-        raise Trouble("; ".join(problems), "systemctl status tells why; then: asha recover")
+        raise UserError("; ".join(problems), "systemctl status tells why; then: asha recover")
     machine.remove(RECORD)
     say("everything is as it was before the installation")
 
@@ -415,7 +415,7 @@ def _is_empty(about: os.stat_result) -> bool:
 
 def _start_guard(machine: Machine, record: Record, is_new: bool) -> None:
     """Have systemd run ``asha recover --watch`` apart from this session and its end."""
-    if machine.says("systemctl", "is-active", GUARD).strip() == "active":
+    if machine.output("systemctl", "is-active", GUARD).strip() == "active":
         # Of an installer before: this one has settled what that one left.
         machine.run("systemctl", "stop", GUARD)
     library = Path(asha.__file__).resolve().parent.parent
@@ -427,7 +427,7 @@ def _start_guard(machine: Machine, record: Record, is_new: bool) -> None:
             f"--setenv=PYTHONPATH={library}",
             sys.executable, "-m", "asha", "recover", "--watch", str(record.owner[0]),
         )
-    except Trouble:
+    except UserError:
         if is_new:
             machine.remove(RECORD)  # nothing is stopped without it
         raise
@@ -519,6 +519,6 @@ def has_reached(machine: Machine, stage: str) -> bool:
     """Whether this very installation has come this far."""
     try:
         record = records.load(machine)
-    except Trouble:
+    except UserError:
         return False
     return record is not None and record.is_ours and record.reached(stage)

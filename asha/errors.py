@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class Trouble(Exception):
+class UserError(Exception):
     """One line of what is wrong, and one of what to do (``mend``, may be "").
 
     ``code`` is the command's exit code for it. ``points`` are all that is wrong, where it
@@ -13,10 +13,10 @@ class Trouble(Exception):
     """
 
     def __init__(
-        self, what: str, mend: str = "", code: int = 1, points: Sequence[str] = ()
+        self, what: str, hint: str = "", code: int = 1, points: Sequence[str] = ()
     ) -> None:
         super().__init__("\n      ".join((what, *points)))
         self.what = what
         self.points = list(points)
-        self.mend = mend
+        self.hint = hint
         self.code = code
