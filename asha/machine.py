@@ -153,6 +153,36 @@ class Machine:
         return done.out if done.ok else ""
 
 
+class DeadlineMachine(Machine):
+    """A machine all of whose programs end by the deadline, whatever time they are given.
+
+    ``cap`` is the most that any one of them gets, so that one which hangs leaves
+    time for the others. Both in seconds.
+    """
+
+    def __init__(self, machine: Machine, deadline: Deadline, cap: float) -> None:
+        super().__init__(str(machine.root))
+        self.deadline = deadline
+        self._machine = machine
+        self._cap = cap
+
+    def has(self, program: str) -> bool:
+        return self._machine.has(program)
+
+    def run(
+        self,
+        *argv: str,
+        timeout: float = 60.0,
+        check: bool = True,
+        stdin: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        keep_open: Sequence[int] = (),
+    ) -> Completed:
+        patience = self.deadline.remaining(min(timeout, self._cap))
+        return self._machine.run(*argv, timeout=patience, check=check, stdin=stdin,
+                                 environ=environ, keep_open=keep_open)
+
+
 def last_words(done: Completed) -> str:
     """What a program said at its end: drbdadm and crm need several lines for a reason."""
     said = [line.strip() for line in (done.err or done.out).splitlines() if line.strip()]

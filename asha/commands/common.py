@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from types import FrameType
+from typing import NoReturn, TextIO
 
 from asha.bootstrap.host.facts import MARKER
 from asha.cluster import cib
@@ -118,3 +121,24 @@ def _is_locked(lock: TextIO) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def end_orderly() -> None:
+    """A lost connection or a polite kill ends us as Ctrl-C does, so that we clean up."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def seconds_argument(text: str) -> float:
+    """An argument in seconds, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 10 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text}: must be seconds, from 10 to 3600")
+    return value

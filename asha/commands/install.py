@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -14,7 +13,6 @@ from asha.bootstrap.action import Step
 from asha.bootstrap.console import Console, ask
 from asha.bootstrap.host import facts
 from asha.bootstrap.join import client, rotation
-from asha.bootstrap.journal import Journal
 from asha.bootstrap.preflight import checks
 from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import RECORD
@@ -33,7 +31,6 @@ from asha.commands.common import (
 )
 from asha.errors import UserError
 from asha.machine import Machine
-from asha.run.text import printable
 from asha.terminal import say, show
 
 EPILOG = """\
@@ -68,11 +65,8 @@ def run(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     with only_one():
-        journal = Journal(machine)
-        cut_off = journal.cut_off_in()
-        if cut_off:
-            say(printable(f"going on: the last run was cut off in: {cut_off}"))
         if machine.exists(RECORD):
+            say("Resuming: the previous run was interrupted.")
             takeover.recover(machine, Console().note)
         secret = cluster_secret(site, machine, options.secret_file)
         rotation.require_in_use(machine, secret)
@@ -87,11 +81,11 @@ def run(options: argparse.Namespace) -> int:
             _confirm(site, left)
         keep(secret, machine)
         console = Console(LOG)
-        _walk(machine, steps, journal, console)
+        _walk(machine, steps, console)
         if not site.is_first:
             # The join has told the first node's LAN address: the second ring's way.
             site = load_site(strict=True)
-            _walk(machine, plan.steps(site, machine, secret), journal, console)
+            _walk(machine, plan.steps(site, machine, secret), console)
         console.note("done")
     _print_next_steps(site, machine, secret)
     return 0
@@ -147,7 +141,7 @@ def _confirm(site: Site, steps: list[Step]) -> None:
         raise UserError("nothing was changed", "asha install --yes does not ask")
 
 
-def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Console) -> None:
+def _walk(machine: Machine, steps: list[Step], console: Console) -> None:
     """Do what is not done. Whatever ends it early, the services are put back.
 
     Each action is asked when its turn comes: one before it may have undone it.
@@ -163,16 +157,11 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Consol
                     console.note(f"{step.number} {step.title}")
                     told = True
                 current = action.title
-                journal.note("begin", current)
                 console.note(f"   {current}")
                 action.do(machine, console.say)
-                journal.note("done", current)
     except BaseException as problem:
         try:
             console.note(f"   stopped in: {current}: {str(problem) or 'interrupted'}")
-            with suppress(OSError):  # the disk may be full: perhaps that was the problem
-                journal.note("interrupted" if isinstance(problem, KeyboardInterrupt) else "failed",
-                             current, str(problem))
         finally:
             takeover.recover(machine, console.note)
         if isinstance(problem, OSError):

@@ -8,11 +8,12 @@ import os
 from asha.bootstrap.console import Console
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
+from asha.cluster.wait import wait_for_state
 from asha.commands import standby
-from asha.commands.common import need_installed, need_root
+from asha.commands.common import end_orderly, need_installed, need_root
 from asha.errors import UserError
 from asha.machine import Machine
-from asha.status import render, switchover, waiting
+from asha.status import render, switchover
 from asha.status.replication import DiskSight
 
 EPILOG = """\
@@ -44,8 +45,8 @@ def run(options: argparse.Namespace) -> int:
                       f"see to {name}: its power, its cluster link, systemctl start pacemaker")
     console = Console()
     console.note(f"{name} comes back")
-    waiting.end_orderly()
-    missing = waiting.until(machine, lambda now: _left(now, name), SECONDS, console.say)
+    end_orderly()
+    missing = wait_for_state(machine, lambda now: _left(now, name), SECONDS, console.say)
     if missing:
         raise UserError(f"{name} is no longer in standby, but after {SECONDS:.0f} s not yet: "
                       f"{', '.join(missing)}", "asha status tells why")

@@ -8,12 +8,12 @@ import os
 from asha.bootstrap.console import Console, ask
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
+from asha.cluster.wait import wait_for_state
 from asha.commands import switchover
-from asha.commands.common import need_installed, need_root
+from asha.commands.common import end_orderly, need_installed, need_root
 from asha.errors import UserError
 from asha.machine import Machine
 from asha.status import switchover as moving
-from asha.status import waiting
 from asha.status.services import services
 
 EPILOG = """\
@@ -45,8 +45,8 @@ def run(options: argparse.Namespace) -> int:
     set_standby(machine, name)
     console = Console()
     console.note(f"{name} gives up its work")
-    waiting.end_orderly()
-    missing = waiting.until(machine, lambda now: _left(now, name, state), SECONDS, console.say)
+    end_orderly()
+    missing = wait_for_state(machine, lambda now: _left(now, name, state), SECONDS, console.say)
     if missing:
         raise UserError(f"{name} is in standby, but after {SECONDS:.0f} s still: "
                       f"{', '.join(missing)}", "asha status tells why")

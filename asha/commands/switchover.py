@@ -9,10 +9,11 @@ import time
 from asha.bootstrap.console import Console, ask
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
-from asha.commands.common import need_installed, need_root
+from asha.cluster.wait import wait_for_state
+from asha.commands.common import end_orderly, need_installed, need_root, seconds_argument
 from asha.errors import UserError
 from asha.machine import Machine
-from asha.status import calls, render, switchover, waiting
+from asha.status import calls, render, switchover
 from asha.status.replication import DiskSight
 from asha.status.services import services
 
@@ -33,7 +34,7 @@ SECONDS = 300.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask before the calls are cut")
-    parser.add_argument("--timeout", type=waiting.timeout, default=SECONDS, metavar="SECONDS",
+    parser.add_argument("--timeout", type=seconds_argument, default=SECONDS, metavar="SECONDS",
                         help="the longest to wait, 10 to 3600 (default: %(default).0f)")
 
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.yes and not ask(f"{cut_calls(source, here)}\n"
                                    f"Move the telephone system from {source} to {target}?"):
         raise UserError("nothing was moved", "asha switchover --yes does not ask")
-    waiting.end_orderly()
+    end_orderly()
     move(machine, source, target, options.timeout)
     return 0
 
@@ -100,7 +101,7 @@ def move(machine: Machine, source: str, target: str, seconds: float) -> None:
     console.note(f"moving everything from {source} to {target}")
     try:
         switchover.begin(machine, target, seconds)
-        missing = waiting.until(machine, left, seconds, console.say)
+        missing = wait_for_state(machine, left, seconds, console.say)
     finally:
         switchover.clear(machine)
     if missing:

@@ -19,14 +19,13 @@ from asha.cluster.pacemaker import State
 from asha.cluster.site import Site, SiteError
 from asha.data import space
 from asha.errors import UserError
-from asha.machine import Machine
+from asha.machine import DeadlineMachine, Machine
 from asha.run.child import in_child
 from asha.run.deadline import Deadline
 from asha.run.results import AgentError
 from asha.status import advice, calls, switchover
 from asha.status.advice import Context
 from asha.status.calls import Calls
-from asha.status.hurry import DeadlineMachine
 from asha.status.model import Address, Generation, Line, Link, Node, Status, Store
 from asha.status.replication import DiskSight
 from asha.status.services import services

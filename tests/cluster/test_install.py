@@ -108,7 +108,7 @@ def test_wrong_answers_are_refused_before_any_change(lab: Lab, change: str, said
     finally:
         node.write("/etc/asha/asha.conf", conf)
     after = files_of_ours(node)
-    ours = ("/etc/asha/asha.conf", "/var/lib/asha/journal")
+    ours = ("/etc/asha/asha.conf", "/var/log/asha/install.log")
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert changed <= set(ours)
     assert set(active_services(node).values()) == {"active"}
@@ -172,7 +172,7 @@ def test_the_first_node_with_everything_written_meanwhile(lab: Lab, alone: Clust
     assert secret in said.out
     logs = node.run("journalctl", "--no-pager", "-o", "cat", timeout=60).out
     assert secret not in logs
-    assert secret not in node.path("/var/lib/asha/journal").read_text()
+    assert secret not in node.path("/var/log/asha/install.log").read_text()
     assert secret not in node.path("/var/cache/debconf/passwords.dat").read_text()
     assert secret not in node.path("/var/cache/debconf/config.dat").read_text()
 

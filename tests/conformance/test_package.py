@@ -210,7 +210,7 @@ def test_purge_takes_everything_but_data(node: Node) -> None:
     node.run("systemctl", "enable", *UNITS)
     for path in ("/etc/asha/secret", "/etc/asha/ami.secret", "/etc/asha/cluster-owns-services",
                  "/etc/drbd.d/asha.res", "/etc/systemd/system/mariadb.service.d/asha.conf",
-                 "/var/log/asha/install.log", "/var/lib/asha/journal",
+                 "/var/log/asha/install.log", "/var/lib/asha/old",
                  "/etc/systemd/network/10-asha-link.network"):
         node.write(path, "x")
     node.write("/etc/asterisk.asha-20260101/sip.conf", "data")

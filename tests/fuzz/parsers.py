@@ -13,7 +13,6 @@ from asha.bootstrap.firewall import fail2ban, nftables, shorewall
 from asha.bootstrap.firewall.fail2ban import OURS
 from asha.bootstrap.host import disks, facts, nics
 from asha.bootstrap.host.ports import openings
-from asha.bootstrap.journal import JOURNAL, Journal
 from asha.bootstrap.preflight import peer
 from asha.bootstrap.steps import link_address
 from asha.bootstrap.takeover import state as records
@@ -306,14 +305,6 @@ def _handover(data: bytes, scratch: Path) -> None:
     found = records.load(machine)
     if found is not None:
         found.is_orphaned(machine), found.is_ours, found.reached(records.MOVING)
-
-
-@target("journal", '{"time": "x", "event": "begin", "action": "copy"}\n{"event": "done"}\n')
-def _journal(data: bytes, scratch: Path) -> None:
-    """The installer's journal: never raises."""
-    machine = FakeMachine(scratch).put(JOURNAL)
-    machine.path(JOURNAL).write_bytes(data)
-    Journal(machine).cut_off_in()
 
 
 # What the other node tells, once it has proved the secret.

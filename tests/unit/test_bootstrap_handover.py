@@ -187,8 +187,9 @@ def cut_at(machine: Customer, monkeypatch: pytest.MonkeyPatch, step: int) -> Cal
         return wrapper
 
     for owner, name in ((machine, "write"), (machine, "run"), (machine, "remove"),
-                        *((Directory, name) for name in ("rename", "make", "create", "copy_ownership",
-                                                         "remove", "remove_directory"))):
+                        *((Directory, name) for name in (
+                            "rename", "make", "create", "copy_ownership", "remove",
+                            "remove_directory"))):
         monkeypatch.setattr(owner, name, guarded(getattr(owner, name)))
     return lambda: count >= step
 

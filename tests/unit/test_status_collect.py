@@ -13,12 +13,12 @@ from asha.cluster import pacemaker
 from asha.cluster.pacemaker import Ban, Event, Failure, State
 from asha.commands import online, standby, switchover
 from asha.errors import UserError
+from asha.machine import DeadlineMachine
 from asha.run.deadline import Deadline
 from asha.run.runner import Completed
 from asha.status import collect
 from asha.status import switchover as moving
 from asha.status.calls import Calls
-from asha.status.hurry import DeadlineMachine
 from asha.status.model import Link, Service, Status
 from asha.status.services import services
 from tests.fakes.machine import FakeMachine, Outcome
@@ -463,7 +463,7 @@ AFTER = dataclasses.replace(STATE, resources=tuple(
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asha.status.waiting.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("asha.cluster.wait.time.sleep", lambda seconds: None)
 
 
 ORDER = "crm_resource --move --resource cl_drbd --promoted --node crm2 --lifetime PT90S"
@@ -498,7 +498,7 @@ def test_interrupted_it_takes_the_order_back(
     def interrupt(*args: object) -> list[str]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("asha.status.waiting.until", interrupt)
+    monkeypatch.setattr("asha.commands.switchover.wait_for_state", interrupt)
     with pytest.raises(KeyboardInterrupt):
         switchover.move(machine, "crm1", "crm2", 30)
     assert [str(call) for call in machine.ran("crm_resource")] == [CLEAR, ORDER, CLEAR]

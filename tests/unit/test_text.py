@@ -19,7 +19,6 @@ from asha.asterisk.evidence import SUMMARY
 from asha.bootstrap.action import Call, Step
 from asha.bootstrap.console import Console
 from asha.bootstrap.host import processes
-from asha.bootstrap.journal import JOURNAL, Journal
 from asha.bootstrap.preflight.report import error
 from asha.bootstrap.takeover import takeover
 from asha.cli import main
@@ -140,30 +139,16 @@ def test_findings_status_and_recovery(name: str, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("name", POISON)
-def test_the_journal_and_json_are_ascii(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_json_is_ascii(
+    name: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    machine = FakeMachine(tmp_path)
-    Journal(machine).note("failed", name, name)
-    text = machine.path(JOURNAL).read_bytes()
-    assert text.isascii()
-    assert text.count(b"\n") == 1
     monkeypatch.setattr(check, "look", lambda *_, **__: ([error(name, name)], []))
     monkeypatch.setattr(conf, "read", lambda *_, **__: None)
     assert main(["check", "--json"]) == 1
     said = capsys.readouterr().out
     assert said.isascii()
     assert json.loads(said)["findings"][0]["what"] == name
-
-
-@pytest.mark.parametrize("damaged", ["[]\n", "3\n", '{"event": "begin"}\n', "\xff\n", "{" * 5000])
-def test_a_damaged_journal_is_no_reason_to_give_up(tmp_path: Path, damaged: str) -> None:
-    machine = FakeMachine(tmp_path)
-    place = machine.path(JOURNAL)
-    place.parent.mkdir(parents=True)
-    place.write_bytes(damaged.encode("latin-1"))
-    assert Journal(machine).cut_off_in() == ""
 
 
 class Poisoned(Agent):
@@ -313,7 +298,7 @@ def walk(tmp_path: Path, problem: BaseException, log: str = "") -> None:
 
     machine = FakeMachine(tmp_path)
     call = Call("copy", "copy the data", "", work, lambda machine: False)
-    install._walk(machine, [Step(30, "data", "data", [call])], Journal(machine), Console(log))
+    install._walk(machine, [Step(30, "data", "data", [call])], Console(log))
 
 
 @pytest.mark.parametrize("name", POISON)
@@ -330,14 +315,6 @@ def test_nor_does_a_terminal_that_is_gone_or_a_full_disk(
     tmp_path: Path, recovered: list[str], monkeypatch: pytest.MonkeyPatch, problem: BaseException
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Full())
-    note = Journal.note
-
-    def full(self: Journal, event: str, action: str = "", reason: str = "") -> None:
-        if event != "begin":
-            raise OSError(28, "No space left on device")
-        note(self, event, action, reason)
-
-    monkeypatch.setattr(Journal, "note", full)
     with pytest.raises((UserError, KeyboardInterrupt)):
         walk(tmp_path, problem, "/dev/full")
     assert recovered == ["back"]

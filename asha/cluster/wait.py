@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import signal
 import time
 from collections.abc import Callable
-from types import FrameType
-from typing import NoReturn
 
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
@@ -19,8 +15,8 @@ EVERY = 0.5
 Say = Callable[[str], None]
 
 
-def until(machine: Machine, left: Callable[[State], list[str]], seconds: float,
-          say: Say) -> list[str]:
+def wait_for_state(machine: Machine, left: Callable[[State], list[str]], seconds: float,
+                   say: Say) -> list[str]:
     """Look until nothing is ``left``, and say what is. What is left after ``seconds``.
 
     A node that does not answer for a moment is asked again.
@@ -36,24 +32,3 @@ def until(machine: Machine, left: Callable[[State], list[str]], seconds: float,
             return missing
         say(f"waiting for: {', '.join(missing)}")
         time.sleep(EVERY)
-
-
-def end_orderly() -> None:
-    """A lost connection or a polite kill ends us as Ctrl-C does, so that we clean up."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def timeout(text: str) -> float:
-    """An argument in seconds, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 10 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text}: must be seconds, from 10 to 3600")
-    return value
