@@ -29,6 +29,7 @@ from asha.ocf import (
     action,
 )
 from asha.ocf.agent import GIVING_UP
+from asha.relay import DRIVERS
 from asha.relay.contract import NoRelay, Position, Relay, Settings
 
 TYPE_CHECKING = False
@@ -82,7 +83,7 @@ class RhinoRelay(Agent):
         "its relay is. numato: a Numato USB relay module of 1 to 32 relays; it is asked at "
         "each monitor. A relay of such a module has one pole: let it switch a relay with a "
         "pole for each wire of the line.",
-        choices=("rhino", "numato"),
+        choices=DRIVERS,
         default="rhino",
     )
     device = Path(

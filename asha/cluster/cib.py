@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from asha.cluster.site import Relay, Site
 from asha.errors import UserError
 from asha.machine import Machine
+from asha.relay import KINDS, NUMBERED
 from asha.run.runner import Completed
 
 TEMPLATE = Path(__file__).with_name("asha.crm.in")
@@ -75,13 +76,12 @@ def render(site: Site) -> str:
 def _card(relay: Relay | None) -> str:
     if relay is None:
         return "no card that moves a line"
-    kind = {"rhino": "a Rhino 1SPF card", "numato": "a Numato relay module"}[relay.driver]
-    return f"{kind} on {relay.node}'s {relay.device}"
+    return f"a {KINDS[relay.driver]} on {relay.node}'s {relay.device}"
 
 
 def _line(relay: Relay) -> str:
     words = [f"driver={_word(relay.driver)}", f"device={_word(relay.device)}"]
-    if relay.driver == "numato":
+    if relay.driver in NUMBERED:
         words.append(f"relay={_word(str(relay.number))}")
     elif relay.program != RHINO_PROGRAM:
         words.append(f"program={_word(relay.program)}")

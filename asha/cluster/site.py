@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from asha.conf import values_of
-from asha.relay import DRIVERS
+from asha.relay import DRIVERS, NUMBERED
 
 CONF = "/etc/asha/asha.conf"
 
@@ -64,8 +64,8 @@ KEYS = (
     Key("LDAP", "YES where slapd, the phone book, is on both nodes: the cluster runs it", "NO"),
     Key("RHINOSPF", "YES on the node that powers the line relay", "NO"),
     Key("RHINOUSB", "the relay's device", "/dev/ttyUSB0"),
-    Key("RELAYDRIVER", "the relay's kind: rhino or numato", "rhino"),
-    Key("RELAYNUMBER", "the relay on the module (numato)", "0"),
+    Key("RELAYDRIVER", f"the relay's kind: {' or '.join(DRIVERS)}", "rhino"),
+    Key("RELAYNUMBER", f"the relay on the module ({', '.join(NUMBERED)})", "0"),
     Key("RELAYPROGRAM", "the Rhino's program", "/usr/local/bin/rhinofailover"),
     Key("RELAYNODE", "the node that powers the relay, if it is not this one", ""),
 )

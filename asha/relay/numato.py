@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from asha.relay.contract import Run, Settings
     from asha.run.deadline import Deadline
 
     class Port(Protocol):
@@ -73,6 +74,10 @@ def open_port(device: str) -> Port:
         dsrdtr=False,
     )
     return port
+
+
+def card(settings: Settings, run: Run) -> Card:
+    return Numato(settings.device, settings.number)
 
 
 class Numato(Card):

@@ -17,6 +17,7 @@ from asha.bootstrap.preflight import storage
 from asha.cluster.site import KEYS
 from asha.data.space import size
 from asha.errors import UserError
+from asha.relay import NUMBERED
 
 # The manual's: the first node's and the second's, on a link of their own.
 LINK_NETWORKS = ("10.0.3.0/24", "172.31.3.0/24", "192.168.253.0/24")
@@ -291,8 +292,8 @@ def has_relay(asking: Asking) -> bool:
     return asking.values.get("RHINOSPF") == "YES" or bool(asking.values.get("RELAYNODE"))
 
 
-def is_numato(asking: Asking) -> bool:
-    return has_relay(asking) and asking.values.get("RELAYDRIVER") == "numato"
+def has_several_relays(asking: Asking) -> bool:
+    return has_relay(asking) and asking.values.get("RELAYDRIVER") in NUMBERED
 
 
 def kept(name: str) -> Callable[[Asking], str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from asha.bootstrap.configure import defaults
 from asha.bootstrap.configure.context import Asking, Choices, Values
+from asha.relay import KINDS
 
 
 def _no_problem(asking: Asking, answer: str) -> str:
@@ -127,7 +128,7 @@ QUESTIONS = (
         optional=True,
     ),
     Question(
-        _key("RHINOSPF"), "Line relay (Rhino 1SPF, Numato)",
+        _key("RHINOSPF"), f"Line relay ({', '.join(KINDS.values())})",
         "The card that moves an ISDN or analogue line, and which node's USB powers it.",
         defaults.relay_default, answers=defaults.relay,
         choices=lambda asking: (("none", ""), ("here", "this node powers it"),
@@ -140,10 +141,10 @@ QUESTIONS = (
     Question(
         _key("RELAYDRIVER"), "The relay's kind", "", defaults.kept("RELAYDRIVER"),
         when=defaults.has_relay,
-        choices=lambda asking: (("rhino", "Rhino 1SPF"), ("numato", "Numato USB relay module")),
+        choices=lambda asking: tuple(KINDS.items()),
     ),
     Question(
         _key("RELAYNUMBER"), "The relay on the module", "Counted from 0.",
-        defaults.kept("RELAYNUMBER"), when=defaults.is_numato,
+        defaults.kept("RELAYNUMBER"), when=defaults.has_several_relays,
     ),
 )
