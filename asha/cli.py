@@ -4,7 +4,7 @@ Each subcommand is a module of asha.commands with ``EPILOG`` (what --help adds, 
 ""), ``arguments(parser)`` and ``run(options) -> int``. A module is imported only when
 its command is the one, so that ``asha --help`` is quick and a missing library hurts
 nobody else. ``run`` raises UserError for what the user should read: one line, and the
-mend.
+hint.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from asha.errors import UserError
 # name: what --help says of it
 COMMANDS = {
     "configure": "ask the questions and write asha.conf",
-    "check": "look at this machine: everything that stands in the way, with the mend",
+    "check": "check this machine and list every problem with its fix",
     "plan": "show every command and file change, in order, and change nothing",
-    "install": "make this machine a node of the cluster; resumes where it was cut off",
+    "install": "make this machine a node of the cluster; resumes after an interruption",
     "status": "the whole cluster on one screen",
     "switchover": "move the telephone system to the other node",
-    "standby": "take a node out of service; its work moves to the other",
+    "standby": "take a node out of service; its services move to the other",
     "online": "let a node back in; nothing moves by itself",
-    "sync": "how far the two disks are from being the same",
+    "sync": "show the progress of DRBD's resync",
     "cib": "the cluster's configuration: print, compare with the live one, load",
     "secret": "change the cluster secret on both nodes, while the telephones go on",
-    "evidence": "what a hung Asterisk looked like before it was restarted",
+    "evidence": "list and show what a hung Asterisk was doing before its restart",
     "remove-node": "forget a node that is gone for good; a replacement may then join",
     "step": "one action of the plan alone, as its scripts call it",
     "join-listen": "(a service) let the second node in once it proves the secret",
-    "recover": "(a service) undo a hand-over that was cut off",
+    "recover": "(a service) roll back a take-over that was interrupted",
 }
 HIDDEN = ("step", "join-listen", "recover")
 

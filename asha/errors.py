@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """One line of what is wrong, and one of what to do (``mend``, may be "").
+    """One line of what is wrong, and one of what to do (``hint``, may be "").
 
     ``code`` is the command's exit code for it. ``points`` are all that is wrong, where it
     is more than one thing: each is shown on a line of its own.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from asha.data.space import Space
 
 # Node attributes, shown by crm_mon -A. The first says "ok", or begins with "low"
-# or "full"; the second is there only while somebody has to mend something: a corrupt
+# or "full"; the second is there only while somebody has to fix something: a corrupt
 # database, a path that is left out.
 SPACE_ATTRIBUTE = "asha-data-space"
 WARNING_ATTRIBUTE = "asha-data-warning"

@@ -21,9 +21,11 @@ from asha.run import text
 from asha.terminal import show
 
 EPILOG = """\
-Errors forbid the installation, and asha install asks the same before it
-changes anything. A warning is for you to weigh. With --config FILE about other
-machines only what the file alone can tell is looked at; the rest is named.
+Errors block the installation. asha install runs the same checks before it
+changes anything. Warnings are for you to decide.
+
+With --config FILE for another machine, only what the file alone can tell is
+checked. The checks that were left out are named.
 
 Exit code: 0 no error, 1 errors.
 """
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         site = conf.read(options.config, strict=True)
     except SiteError as wrong:
-        findings = [error(f"{options.config}: {problem}", "mend it, or run: asha configure")
+        findings = [error(f"{options.config}: {problem}", "fix it, or run: asha configure")
                     for problem in wrong.problems]
     except FileNotFoundError:
         raise UserError(f"there is no {options.config}",

@@ -13,11 +13,11 @@ from asha.run.text import printable
 from asha.terminal import say, show, warn
 
 EPILOG = """\
-Without an option it prints what asha.conf describes, as crmsh reads it, and
-touches nothing. Loading never deletes a resource or a rule, and leaves fencing
-on where it is on. What you added to the cluster stays; what you changed in the
-resources that this describes (a parameter, an interval) is set back: look at
---diff first.
+Without an option, prints the configuration that asha.conf describes, for
+crmsh, and changes nothing. --load never deletes a resource or a constraint,
+and does not turn fencing off. What you added to the cluster stays. What you
+changed in a resource that asha.conf describes (a parameter, an interval) is
+set back: read --diff first.
 """
 
 

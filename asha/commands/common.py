@@ -38,7 +38,7 @@ def load_site(path: str = conf.CONF, strict: bool = False) -> Site:
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror}") from None
     except SiteError as wrong:
-        raise UserError(f"{path} is not right:", "mend it, or run: asha configure",
+        raise UserError(f"{path} is invalid:", "fix it, or run: asha configure",
                       points=wrong.problems) from None
 
 

@@ -18,11 +18,10 @@ from asha.machine import Machine
 from asha.terminal import say, show
 
 EPILOG = """\
-Without --answers it asks in the terminal: Return takes what stands in
-brackets, - leaves an answer empty, Ctrl-C ends it and nothing is written. FILE
-has KEY=VALUE lines in asha.conf's keys, asha.conf(5); what it leaves out is
-taken from the machine where that can tell. Neither touches anything but
-asha.conf.
+Without --answers, asks in the terminal: Return accepts the value in brackets,
+- leaves the answer empty, Ctrl-C quits and writes nothing. FILE has KEY=VALUE
+lines with the keys of asha.conf(5). A key that FILE does not have gets its
+value from the machine where possible. Only asha.conf is changed.
 """
 
 

@@ -12,10 +12,10 @@ from asha.run.text import printable
 from asha.terminal import show
 
 EPILOG = """\
-Each node keeps its own, on its own disk. An event is named by its moment and
-the number of the process; "last" is the newest. Send the whole directory of an
-event (mostly backtraces.txt) to whoever looks after your Asterisk. A hang
-leaves one, a crash does not (see journalctl -u asterisk). Backtraces need gdb.
+Each node keeps its own, on its own disk. An event is named by its time and the
+process number; "last" is the newest. Send the whole directory of an event
+(mostly backtraces.txt) to whoever supports your Asterisk. A hang leaves
+evidence. A crash does not: see journalctl -u asterisk. Backtraces need gdb.
 """
 
 NONE = "no hang was seen on this node"

@@ -34,14 +34,13 @@ from asha.machine import Machine
 from asha.terminal import say, show
 
 EPILOG = """\
-The first node makes the cluster secret and shows it; the second asks for it
-(or reads --secret-file, or finds /etc/asha/secret). Everything is checked
-before anything is changed. Cut off at any point (Ctrl-C, a lost connection, a
-power cut) it puts the services back as they were; run it again and it goes on.
+The first node makes the cluster secret and shows it. The second node asks for
+it (or reads --secret-file, or finds /etc/asha/secret). Everything is checked
+before anything is changed. When it is interrupted (Ctrl-C, a lost connection,
+a power cut), the services are rolled back. Run it again: it resumes.
 
-The telephones are silent while the data is copied for the last time and until
-Pacemaker has started them: on the first node about a minute, on the second not
-at all.
+The telephones are silent during the last copy of the data and until Pacemaker
+has started them: about a minute on the first node, not at all on the second.
 """
 
 LOG = "/var/log/asha/install.log"
@@ -122,7 +121,7 @@ def _check(site: Site, machine: Machine, secret: Secret) -> None:
     if findings:
         show(check.as_text(findings))
     if any(finding.severity == "error" for finding in findings):
-        raise UserError("nothing was changed", "mend the errors above, then run asha install again")
+        raise UserError("nothing was changed", "fix the errors above, then run asha install again")
 
 
 def _confirm(site: Site, steps: list[Step]) -> None:
@@ -166,13 +165,13 @@ def _walk(machine: Machine, steps: list[Step], console: Console) -> None:
             takeover.recover(machine, console.note)
         if isinstance(problem, OSError):
             raise UserError(f"{current}: {problem}",
-                          "mend it and run asha install again: it goes on") from None
+                          "fix it and run asha install again: it resumes") from None
         if isinstance(problem, UserError):
             raise UserError(f"{current}: {problem}",
-                          problem.hint or "mend it and run asha install again: it goes on") \
+                          problem.hint or "fix it and run asha install again: it resumes") \
                 from None
         if isinstance(problem, KeyboardInterrupt):
-            console.note("interrupted: run asha install again, it goes on")
+            console.note("interrupted: run asha install again, it resumes")
         raise
 
 
@@ -183,7 +182,7 @@ def _print_next_steps(site: Site, machine: Machine, secret: Secret) -> None:
         return
     if not site.is_first:
         say(f"""
-{site.here.name} has joined {site.there.name}. The disks are being made the same now:
+{site.here.name} has joined {site.there.name}. the disks resynchronise now:
 
     asha sync --watch
 

@@ -17,11 +17,10 @@ from asha.status import render, switchover
 from asha.status.replication import DiskSight
 
 EPILOG = """\
-The node gets its share of the work again and is there to take over; what runs
-on the other stays there. Its disk is brought up to date first: asha sync
---watch.
+The node may run services again and can take over. What runs on the other node
+stays there. Its disk is resynchronised first: asha sync --watch.
 
-exit code: 0 the node is back, 1 it is not, and why
+exit code: 0 the node is back, 1 it is not (the reason is printed)
 """
 
 SECONDS = 120.0

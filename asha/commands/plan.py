@@ -18,9 +18,9 @@ from asha.run.text import printable
 from asha.terminal import show
 
 EPILOG = """\
-What is already so is left out; --all shows it too. Secrets are never shown.
-With --scripts the same is written as shell scripts, one a step, to be read,
-changed and run by hand in the order of their numbers.
+Shows what is left to do; --all also shows what is done. Secrets are never
+shown. --scripts writes one shell script per step. Read them, change them, and
+run them as root in the order of their numbers.
 """
 
 

@@ -11,10 +11,10 @@ from asha.run.text import printable
 from asha.terminal import say
 
 EPILOG = f"""\
-An installation that is cut off half-way through the hand-over of the services
-is undone by itself: at once by a guard that watches the installer, or at the
-next boot by asha-recover.service. Nothing is undone once the cluster has the
-services. What is to be put back is in {RECORD}.
+An installation that is interrupted during the take-over of the services is
+rolled back by itself: at once by a guard that watches the installer, or at the
+next boot by asha-recover.service. Nothing is rolled back once the cluster has
+the services. What is to be rolled back is in {RECORD}.
 """
 
 

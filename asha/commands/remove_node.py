@@ -17,22 +17,21 @@ from asha.machine import Machine
 from asha.terminal import say, show
 
 EPILOG = """\
-When: the other node is gone for good or for long (broken, stolen, on its way
-to repair), and is switched off. The telephones are not touched.
+When: the other node is broken, stolen or in repair for long, and is switched
+off. The telephones are not touched.
 
-Why: after a reboot a node of two waits until it has seen the other one, so
+Why: after a reboot, a node of two waits until it has seen the other one, so
 that two nodes that cannot see each other never both start. A survivor that
-reboots would wait for ever; after this command it starts alone, and one that
-waits already starts at once.
+reboots would wait without end. After this command it starts alone, and one
+that waits starts at once.
 
-It ends with a new cluster secret, and closes the firewall to the removed node
-but for the port on which a node asks to be let in: whoever has the removed
-machine gets nowhere.
+At the end it makes a new cluster secret and closes the firewall to the removed
+node, except for the port on which a node asks to join.
 
-A replacement needs the same name and addresses: apt install ./asha_*.deb, asha
-install there, as the second node (PRIMARY=false), whichever of the two it was,
-and the new secret. So does the machine that was removed, should it come back:
-there asha secret rotate asks for the new secret, then asha install.
+A replacement needs the same name and addresses, and the new secret. On it:
+apt install ./asha_*.deb, asha install, as the second node (PRIMARY=false),
+whichever of the two it replaces. If the removed machine comes back: on it asha
+secret rotate, which asks for the new secret, then asha install.
 """
 
 

@@ -29,22 +29,21 @@ from asha.machine import Machine
 from asha.terminal import answer, say
 
 EPILOG = """\
-asha secret rotate, on one node: makes a new secret, shows it and waits for the
-other.
-asha secret rotate, on the other: asks for it. Then Corosync, DRBD and the
-monitor's AMI account get their new keys on both nodes. No call is interrupted,
-and the nodes hear each other all the while. Cut off at any point, on either
-node, the same command goes on.
+On one node, asha secret rotate makes a new secret, shows it and waits for the
+other node. On the other node, asha secret rotate asks for it. Then Corosync,
+DRBD and the monitor's AMI account get their new keys on both nodes. No call is
+interrupted, and the nodes stay connected. When it is interrupted, on either
+node, the same command resumes.
 
-When: the secret may be known to somebody. After asha remove-node, which does
-it itself. When asha install or asha status says that the secrets do not agree.
+When: somebody may know the secret; or asha install or asha status reports that
+the secrets differ. asha remove-node does it itself.
 
---alone: the other node is off, or is not to have it. It is not heard any more,
-by Corosync, DRBD and asha install alike, until asha secret rotate there has
-asked for the new secret.
+--alone: the other node is off, or must not get the new secret. Corosync, DRBD
+and asha install reject that node until asha secret rotate there has asked for
+the new secret.
 
---secret-file: the new secret, as it would be typed; - for standard input. With
---yes on the first node and this on the other nothing is asked.
+--secret-file: the new secret as you would type it; - for standard input. With
+--yes on the first node and --secret-file on the other, nothing is asked.
 """
 
 # For a person who walks to the other machine, and types 56 letters there.

@@ -17,12 +17,13 @@ from asha.status import switchover as moving
 from asha.status.services import services
 
 EPILOG = """\
-For work on the node: it may be rebooted and stays out of service until asha
-online. While it is, the other node is alone: there is no fail-over. Where it
-has the telephones they move to the other, calls in progress are cut, and it
-refuses where the other could not take over.
+For maintenance: the node may be rebooted and stays out of service until asha
+online. Meanwhile there is no fail-over. If it has the telephones, they move to
+the other node and calls in progress are cut. The command refuses if the other
+node cannot take over.
 
-exit code: 0 nothing runs there any more, 1 it does, and why
+exit code: 0 nothing runs there any more, 1 something does (the reason is
+printed)
 """
 
 SECONDS = 300.0

@@ -18,15 +18,16 @@ from asha.status.replication import DiskSight
 from asha.status.services import services
 
 EPILOG = """\
-Refuses, with the reason, where the other node could not take over now: it is
-not online, in standby, its disk is not the same. Calls in progress are cut;
+Refuses, with the reason, if the other node cannot take over now: it is not
+online, is in standby, or its disk is not UpToDate. Calls in progress are cut;
 the telephones are silent for some seconds.
 
-Nothing stays behind: the node that gives up remains ready to take over again,
-and nothing moves back by itself. Killed half-way (even with kill -9) the move
-is finished by Pacemaker or undone; the order for it ends by itself.
+No constraint stays behind: the old node can take over again, and nothing moves
+back by itself. If the command is killed, Pacemaker finishes the move or rolls
+it back; the constraint for it expires by itself.
 
-exit code: 0 everything runs on the other node, 1 it does not, and why
+exit code: 0 everything runs on the other node, 1 it does not (the reason is
+printed)
 """
 
 SECONDS = 300.0
@@ -63,7 +64,7 @@ def ready(machine: Machine, here: str) -> tuple[str, str]:
     other = switchover.other_node(state, here)
     disks = DiskSight(machine, here, other).look_closely()
     wrong = switchover.obstacles(state, disks, target)
-    wrong += [f"somebody's move keeps {kept.resource} on {kept.node}: "
+    wrong += [f"a constraint of `crm resource move` keeps {kept.resource} on {kept.node}: "
               f"crm resource clear {kept.resource}"
               for kept in switchover.preferences(machine)
               if kept.resource != switchover.DISK_CLONE and kept.node != target]

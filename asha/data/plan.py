@@ -40,7 +40,7 @@ class LeftOut(Exception):
 class Plan:
     """The binds to make, the store's path for each, and what to tell of the rest.
 
-    ``lasting`` is what somebody has to mend, and is told until then.
+    ``lasting`` is what somebody has to fix, and is told until then.
     """
 
     def __init__(self) -> None:

@@ -61,8 +61,8 @@ def _installation(status: Status, about: Context) -> Iterator[Finding]:
     for trouble in about.trouble:
         yield Finding(WARNING, trouble)
     if about.cut_off:
-        yield Finding(WARNING, "an installation is at work here, or was cut off",
-                      "if none is at work: asha install (it goes on where it was)")
+        yield Finding(WARNING, "an installation is running here, or was interrupted",
+                      "if none is running: asha install (it resumes)")
     elif not status.configured:
         yield Finding(WARNING, "this machine is not configured", "asha configure, asha install")
     elif not status.installed:
@@ -120,14 +120,15 @@ def _service(status: Status, about: Context) -> Iterator[Finding]:
                       "crm maintenance off")
     for kept in about.kept:
         if kept.until is None:
-            yield Finding(WARNING, f"somebody's move keeps {kept.resource} on {kept.node} for ever",
+            yield Finding(WARNING, f"a permanent constraint of `crm resource move` keeps "
+                                   f"{kept.resource} on {kept.node}",
                           f"crm resource clear {kept.resource}")
         else:
-            yield Finding(WARNING, f"a switchover to {kept.node} is under way or was cut off",
+            yield Finding(WARNING, f"a switchover to {kept.node} is running or was interrupted",
                           f"it ends by itself at {kept.until.astimezone():%H:%M:%S}")
     for ban in about.bans:
         if ban.id.startswith("drbd-fence"):
-            yield Finding(WARNING, f"{ban.node} may not take over until its disk is the same",
+            yield Finding(WARNING, f"{ban.node} may not take over until its disk is UpToDate",
                           "asha sync --watch")
         else:
             yield Finding(WARNING, f"{ban.resource} may not run on {ban.node} ({ban.id})",
@@ -157,10 +158,10 @@ def _node(node: Node) -> Finding:
     if node.state == "pending":
         return Finding(WARNING, f"{name} is just joining the cluster", "wait a minute")
     if node.state == "unclean":
-        return Finding(WARNING, f"{name} is gone, and nobody knows what it still does",
+        return Finding(WARNING, f"{name} is UNCLEAN: its state is unknown and it is not fenced",
                        f"switch {name} off, then on again")
-    return Finding(WARNING, f"{name} is off or out of reach: there is no fail-over",
-                   f"see to {name}, its power and its cluster link")
+    return Finding(WARNING, f"{name} is offline: there is no fail-over",
+                   f"check the power and the cluster link of {name}")
 
 
 def _disks(status: Status) -> Iterator[Finding]:
@@ -173,21 +174,21 @@ def _disks(status: Status) -> Iterator[Finding]:
     if disks.in_sync:
         return
     if disks.syncing:
-        yield Finding(WARNING, "the disks are being made the same", NOT_TO_BE_TESTED)
+        yield Finding(WARNING, "the disks are resynchronising", NOT_TO_BE_TESTED)
         return
     for name, disk in ((disks.node, disks.disk), (disks.peer, disks.peer_disk)):
         if disk in ("Failed", "Diskless"):
             yield Finding(WARNING, f"{name} has lost its disk for the store",
                           f"see dmesg and drbdadm status asha on {name}")
     if disks.connection == "StandAlone":
-        yield Finding(WARNING, "the disks have parted: DRBD found both changed on their own",
+        yield Finding(WARNING, "DRBD split brain: both nodes wrote while disconnected",
                       "decide whose data is kept; see asha(8), SPLIT BRAIN")
     elif disks.connection != "Connected":
         if any(not node.here and node.state == "online" for node in status.nodes):
             yield Finding(WARNING, f"the disks are not connected ({disks.connection or 'unknown'})",
-                          "see to the cluster link and to the other node")
+                          "check the cluster link and the other node")
     elif "Failed" not in (disks.disk, disks.peer_disk):
-        yield Finding(WARNING, f"the disks are not the same ({disks.node} {disks.disk}, "
+        yield Finding(WARNING, f"the disks are not in sync ({disks.node} {disks.disk}, "
                                f"{disks.peer} {disks.peer_disk})", NOT_TO_BE_TESTED)
 
 
@@ -203,8 +204,8 @@ def _secrets(status: Status) -> Iterator[Finding]:
     changing = [one for one in status.secrets if one.coming]
     if changing:
         where = ", ".join(f"{one.node} from {one.id} to {one.coming}" for one in changing)
-        yield Finding(WARNING, f"a change of the cluster secret is half done ({where})",
-                      "asha secret rotate, on either node, goes on with it")
+        yield Finding(WARNING, f"a change of the cluster secret is not finished ({where})",
+                      "asha secret rotate, on either node, finishes it")
     elif len({one.id for one in status.secrets}) > 1:
         where = ", ".join(f"{one.node} {one.id}" for one in status.secrets)
         others = [one.node for one in status.secrets if one.node != status.node]
@@ -225,8 +226,8 @@ def _space(status: Status, about: Context) -> Iterator[Finding]:
         yield Finding(WARNING, f"the store is {about.space}", hint)
     if about.damage:
         # A corrupt database, or a directory that is left out: the agent's own words.
-        yield Finding(WARNING, f"the store's data is not all as it should be ({about.damage})",
-                      "do what it says; journalctl -t sark-data tells more")
+        yield Finding(WARNING, f"a problem with the data on the store: {about.damage}",
+                      "follow that hint; journalctl -t sark-data tells more")
 
 
 def _resources(status: Status, about: Context) -> Iterator[Finding]:
@@ -248,7 +249,7 @@ def _resources(status: Status, about: Context) -> Iterator[Finding]:
                           f"after the last failure); why: asha evidence list, on {nodes}")
         elif service.state == "failed":
             yield Finding(WARNING, f"{service.title}: {service.why or 'failed'}",
-                          f"mend it, then: crm resource cleanup {service.id}")
+                          f"fix it, then: crm resource cleanup {service.id}")
         elif service.state == "stopped":
             yield Finding(WARNING, f"{service.title}: not running"
                                    f"{': ' + service.why if service.why else ''}",
@@ -257,20 +258,20 @@ def _resources(status: Status, about: Context) -> Iterator[Finding]:
             yield Finding(WARNING, f"{service.title}: not managed by the cluster",
                           f"crm resource manage {service.id}")
         elif service.id == TELEPHONES and about.asterisk:
-            yield Finding(WARNING, f"{service.title}: work, but: {about.asterisk}",
+            yield Finding(WARNING, f"{service.title}: degraded: {about.asterisk}",
                           f"on {status.active}: journalctl -t asterisk-health tells more")
         elif service.degraded:
-            yield Finding(NOTE, f"{service.title}: well now, but: {service.why}",
+            yield Finding(NOTE, f"{service.title}: works now; earlier: {service.why}",
                           f"nothing to do; to forget it: crm resource cleanup {service.id}")
         elif service.id == TELEPHONES and service.action == "monitor":
             # A hang leaves evidence, a death does not.
             look = "journalctl -u asterisk" if service.code == NOT_RUNNING else \
                 "asha evidence show last"
-            yield Finding(WARNING, f"{service.title}: run again, but: {service.why}",
+            yield Finding(WARNING, f"{service.title}: restarted after a failure: {service.why}",
                           f"why: {look}, on {service.failed_on}; "
                           f"then: crm resource cleanup {service.id}")
         elif service.why:
-            yield Finding(WARNING, f"{service.title}: runs again, but: {service.why}",
+            yield Finding(WARNING, f"{service.title}: restarted after a failure: {service.why}",
                           f"see why; then: crm resource cleanup {service.id}")
     if status.calls is not None and status.calls.trouble:
         yield Finding(NOTE, f"calls not known: {status.calls.trouble}")
@@ -287,11 +288,11 @@ def _given_up(status: Status, service: Service) -> bool:
 def _notes(status: Status, about: Context) -> Iterator[Finding]:
     if status.pacemaker and about.fencing is False:
         yield Finding(NOTE, "NO FENCING: if a node hangs, or both links are cut, both nodes may "
-                            "run and their data part", "see asha(8), FENCING")
+                            "run and write (split brain)", "see asha(8), FENCING")
     if status.configured and not about.two_nics:
         yield Finding(NOTE, "ONE NIC for all: good for learning, not for telephones")
     elif status.installed and not about.second_ring:
-        yield Finding(NOTE, "no second ring: one cut cable between the nodes parts them",
+        yield Finding(NOTE, "no second ring: one cut cable separates the nodes",
                       "give both nodes static LAN addresses (ANODELAN, BNODELAN)")
     if about.clock_is_set is False:
         yield Finding(NOTE, "the clock is not synchronised: logs and call records will not agree",

@@ -20,8 +20,8 @@ GREEN, YELLOW, RED, BOLD = "32", "33", "31", "1"
 NODE_WORDS = {
     "online": "online",
     "standby": "standby: takes nothing over",
-    "offline": "OFF or out of reach",
-    "unclean": "GONE, and nobody knows what it still does",
+    "offline": "OFFLINE",
+    "unclean": "UNCLEAN: state unknown, not fenced",
     "pending": "joining",
     "maintenance": "in maintenance: not watched",
 }
@@ -160,7 +160,7 @@ def disks(disks: Disks) -> str:
     """Both halves, and how far a sync is."""
     halves = f"{disks.node} {disks.disk or 'unknown'}, {disks.peer} {disks.peer_disk or 'unknown'}"
     if disks.in_sync:
-        return f"the same ({halves})"
+        return f"in sync ({halves})"
     if disks.syncing:
         return f"{sync(disks)} ({halves})"
     return f"{disks.connection or 'not connected'} ({halves})"

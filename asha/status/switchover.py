@@ -99,7 +99,7 @@ def obstacles(state: State, disks: Disks | None, target: str) -> list[str]:
     if state.maintenance or node.maintenance:
         wrong.append("the cluster is in maintenance mode: crm maintenance off")
     if not node.online or node.unclean:
-        wrong.append(f"{target} is not online: see to its power and its cluster link")
+        wrong.append(f"{target} is not online: check its power and its cluster link")
     elif node.pending:
         wrong.append(f"{target} is just joining the cluster: wait a minute")
     elif node.standby:
@@ -115,7 +115,7 @@ def obstacles(state: State, disks: Disks | None, target: str) -> list[str]:
     for failure in state.failures:
         if failure.node == target and failure.resource in VITAL and not failure.is_degraded:
             why = f": {failure.reason}" if failure.reason else ""
-            wrong.append(f"{failure.resource} failed there ({failure.action}{why}): mend it, then: "
+            wrong.append(f"{failure.resource} failed there ({failure.action}{why}): fix it, then: "
                          f"crm resource cleanup {failure.resource}")
     return wrong
 
@@ -124,9 +124,9 @@ def _disk_obstacles(disks: Disks | None) -> list[str]:
     if disks is None:
         return ["DRBD does not tell how the disks stand: asha sync"]
     if disks.syncing:
-        return [f"the disks are being made the same ({render.sync(disks)}): asha sync --watch"]
+        return [f"the disks are resynchronising ({render.sync(disks)}): asha sync --watch"]
     if not disks.in_sync:
-        return [f"the disks are not the same: {render.disks(disks)}"]
+        return [f"the disks are not in sync: {render.disks(disks)}"]
     return []
 
 

@@ -239,7 +239,7 @@ def test_cut_off_at_any_step_and_gone_on_with(lab: Lab, cluster: Cluster) -> Non
     with background(first, "waiter", *ROTATE):
         wait_for(first.path(generation.PENDING).exists, "a new secret", timeout=20)
     new = Secret.parse(first.path(generation.PENDING).read_text())
-    assert "a change of the cluster secret is half done" in json.dumps(status(first)["findings"])
+    assert "a change of the cluster secret is not finished" in json.dumps(status(first)["findings"])
     with undisturbed(cluster):
         for step in ("drbd", "corosync-key", "ami-switch"):
             unit = f"asha-secret@{step}:{new.key_id()}.service"

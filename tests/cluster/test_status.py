@@ -191,7 +191,7 @@ def test_pacemaker_is_stopped(cluster: Cluster) -> None:
     assert found["nodes"] == []
     other = status(cluster.active())
     assert other["exit_code"] == 1
-    assert f"{node.name} is off or out of reach" in warnings(other)
+    assert f"{node.name} is offline" in warnings(other)
 
 
 def test_no_cluster_at_all(cluster: Cluster) -> None:

@@ -467,7 +467,7 @@ def test_nobody_listens(second: FakeMachine, monkeypatch: pytest.MonkeyPatch) ->
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr("asha.bootstrap.join.client.JOIN_PORT", closed.getsockname()[1])
-        with pytest.raises(UserError, match="lets nobody in") as trouble:
+        with pytest.raises(UserError, match="refused the connection") as trouble:
             do_join(second)
     assert "systemctl status asha-join" in trouble.value.hint
 

@@ -328,7 +328,7 @@ def test_a_secret_changed_by_hand(make: Callable[[str], Pair]) -> None:
         rotation.require_in_use(node, NEW)
     assert "asha secret rotate" in wrong.value.hint
     rotation.begin(node, node.site, NEW)
-    with pytest.raises(UserError, match="half done"):
+    with pytest.raises(UserError, match="not finished"):
         rotation.require_in_use(node, OLD)
     # A machine on which Corosync is Debian's, or nobody's.
     bare = FakeMachine(node.root / "bare").put(corosync.AUTHKEY, "somebody's")

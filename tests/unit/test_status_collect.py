@@ -202,7 +202,7 @@ def test_pacemaker_is_stopped(machine: FakeMachine, seen: Tell) -> None:
 
 def test_a_cut_off_installation(machine: FakeMachine, seen: Tell) -> None:
     machine.put("/var/lib/asha/handover.json", "{}")
-    assert "or was cut off" in warnings(collect.collect(machine, "crm1"))
+    assert "or was interrupted" in warnings(collect.collect(machine, "crm1"))
 
 
 def test_a_cut_cable(machine: FakeMachine, seen: Tell) -> None:
@@ -424,7 +424,7 @@ def test_what_does_not_stand_in_the_way(machine: FakeMachine, seen: Tell) -> Non
 @pytest.mark.parametrize(
     ("state", "peer", "oos", "words"),
     [
-        ("SyncSource", "Inconsistent", 1000, "being made the same"),
+        ("SyncSource", "Inconsistent", 1000, "resynchronising"),
         ("Connected", "Outdated", 0, "crm2 Outdated"),
         ("WFConnection", "DUnknown", 0, "WFConnection"),
     ],

@@ -114,7 +114,7 @@ def test_watch_ends_in_sync(
     # Away from a terminal: a line every ten seconds, and the last.
     assert len(lines) == 4
     assert "15.9 % in sync" in lines[0]
-    assert lines[-1] == "the same (crm1 UpToDate, crm2 UpToDate)"
+    assert lines[-1] == "in sync (crm1 UpToDate, crm2 UpToDate)"
 
 
 def test_watch_for_programs(
@@ -124,7 +124,7 @@ def test_watch_for_programs(
     no_waiting.append(time)
     assert sync.watch(time.sight(), as_objects=True) == 0
     first, last = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (first["schema"], first["percent"], first["in_sync"]) == (1, 15.9, False)
+    assert (first["schema"], first["percent"], first["in_sync"]) == (2, 15.9, False)
     assert last["in_sync"] is True
 
 
@@ -133,6 +133,6 @@ def test_watch_does_not_wait_for_what_never_comes(
 ) -> None:
     time = Time(machine, [PARTED])
     no_waiting.append(time)
-    with pytest.raises(UserError, match="parted") as caught:
+    with pytest.raises(UserError, match="split brain") as caught:
         sync.watch(time.sight(), as_objects=False)
     assert "SPLIT BRAIN" in caught.value.hint

@@ -99,7 +99,7 @@ def _apply(machine: Machine, changed: dict[str, str]) -> None:
     except UserError as trouble:
         raise UserError(
             f"Shorewall refuses the cluster's rules, nothing was changed: {trouble}",
-            f"run: shorewall check {TRIAL}; mend {DIRECTORY}",
+            f"run: shorewall check {TRIAL}; fix {DIRECTORY}",
         ) from None
     for path, text in changed.items():
         if machine.exists(path):

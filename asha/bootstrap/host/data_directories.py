@@ -61,7 +61,7 @@ def directories(machine: Machine) -> list[DataDirectory]:
     """
     seen = survey(machine)
     if seen.problems:
-        hint = "; ".join(seen.hints) or "mend that"
+        hint = "; ".join(seen.hints) or "fix that"
         raise UserError("; ".join(seen.problems), f"{hint}, then run asha install again")
     return seen.found
 

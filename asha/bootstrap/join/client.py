@@ -209,9 +209,10 @@ def _unreachable(site: Site, problem: OSError) -> UserError:
                        f"look at: ip address show dev {nic}; step 10 sets it")
     if problem.errno == errno.ECONNREFUSED:
         return UserError(
-            f"{there.name} is there ({there.address}), but lets nobody in: "
-            f"port {JOIN_PORT} is closed",
-            f"is {there.name} installed (asha install)? then, there: systemctl status asha-join",
+            f"{there.name} ({there.address}) refused the connection to TCP port {JOIN_PORT}: "
+            "asha-join does not run there",
+            f"install {there.name} first (asha install); if it is installed, on {there.name}: "
+            "systemctl status asha-join",
         )
     return UserError(
         f"{there.name} does not answer at {there.address}",

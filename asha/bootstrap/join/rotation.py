@@ -84,7 +84,7 @@ def require_in_use(machine: Machine, secret: Secret) -> None:
     """Raises UserError where a member's keys are made from another secret, before an
     installer would change half of them."""
     if generation.pending(machine):
-        raise UserError("a change of the cluster secret is half done on this node", GO_ON)
+        raise UserError("a change of the cluster secret is not finished on this node", GO_ON)
     conf = corosync.parse(machine.read(corosync.CONF) or "")
     is_ours = conf.cluster_name == corosync.CLUSTER_NAME and machine.exists(corosync.AUTHKEY)
     if is_ours and not is_applied(machine, secret):
@@ -182,7 +182,7 @@ def apply(step: str, machine: Machine, site: Site, secret: Secret) -> None:
                                     "which goes on") from None
     except OSError as problem:
         raise UserError(f"{problem.filename or step}: {problem.strerror}",
-                      "mend that; then: asha secret rotate, which goes on") from None
+                      "fix that, then: asha secret rotate, which resumes") from None
 
 
 # As asha-secret@.service does it: why not, for who has asked. For root alone, gone at boot.

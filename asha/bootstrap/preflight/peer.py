@@ -25,7 +25,7 @@ Facts = dict[str, object]
 
 
 def compare(own: Facts, other: Facts) -> list[Finding]:
-    """What does not fit, from this node's side: the mend is for here where it can be.
+    """What does not fit, from this node's side: the hint is for here where it can be.
 
     Both are of facts.shared_facts. An answer of another release, in which something
     is missing or of another kind, is a finding and no exception.

@@ -14,7 +14,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """``what`` is wrong, in one line, and ``mend``: what to do, in one.
+    """``what`` is wrong, in one line, and ``hint``: what to do, in one.
 
     An error forbids the installation. A warning is for the user to weigh.
     """

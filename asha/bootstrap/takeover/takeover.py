@@ -326,7 +326,7 @@ def _recover(machine: Machine, record: Record, say: Say, *, boot: bool = False) 
             records.save(machine, record)
     if problems:
         # Not with half of their data.
-        raise UserError("; ".join(problems), "mend that, then: asha recover")
+        raise UserError("; ".join(problems), "fix that, then: asha recover")
     machine.remove(MARKER)
     wait = not boot
     problems = [
