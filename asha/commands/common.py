@@ -110,8 +110,8 @@ def only_one(patience: float = PATIENCE) -> Iterator[None]:
     descriptor = os.open(LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as lock:
         if not Deadline(patience).poll(lambda: _is_locked(lock), every=0.2):
-            raise UserError("another asha install is at work on this machine",
-                          "wait for it, or end it; it puts back what it has not finished")
+            raise UserError("another asha install is running on this machine",
+                          "wait for it, or stop it; it rolls back what it has not finished")
         yield
 
 

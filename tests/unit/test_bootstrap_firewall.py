@@ -1,4 +1,4 @@
-"""Step 10: the cluster's ports are the other node's alone, whatever rules the machine."""
+"""Step 10: restrict the cluster's ports to the peer, whatever rules the machine."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class Node:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         if self.busy:
-            raise UserError("another asha install is at work on this machine")
+            raise UserError("another asha install is running on this machine")
         yield
 
 
@@ -566,7 +566,7 @@ def test_what_was_set_for_the_old_node_of_that_name_is_cleared(first: Node) -> N
 def test_quorum_lost_is_taken_back(first: Node) -> None:
     before = first.conf
     first.cluster.loses_quorum = True
-    with pytest.raises(UserError, match="would have cost the quorum and was taken back"):
+    with pytest.raises(UserError, match="would have cost the quorum and was rolled back"):
         nodelist.add_node(first.machine, first.site, "")
     assert first.conf == before
     assert first.cluster.running == before
@@ -690,7 +690,7 @@ def test_a_node_that_is_not_missed_yet(first: Node) -> None:
 
 def test_refused_while_the_first_is_not_ready(serving: Node, second: FakeMachine) -> None:
     serving.busy = True
-    with pytest.raises(UserError, match="crm1 says: another asha install is at work"):
+    with pytest.raises(UserError, match="crm1 says: another asha install is running"):
         do_join(second)
     serving.busy = False
     serving.cluster.up = False
@@ -698,13 +698,13 @@ def test_refused_while_the_first_is_not_ready(serving: Node, second: FakeMachine
         do_join(second)
     assert trouble.value.hint == "on crm1: systemctl start corosync pacemaker"
     serving.machine.remove(facts.MARKER)
-    with pytest.raises(UserError, match="not installed to the end"):
+    with pytest.raises(UserError, match="not completely installed"):
         do_join(second)
 
 
 def test_the_peers_disk_is_told(serving: Node, second: FakeMachine) -> None:
     serving.cluster.disk = "Inconsistent"
-    assert do_join(second)[-1] == "crm1's own disk is not up to date: look at asha status there"
+    assert do_join(second)[-1] == "crm1's own disk is not UpToDate: see asha status there"
 
 
 def test_joined_is_not_done_without_quorum(serving: Node, second: FakeMachine) -> None:
@@ -724,7 +724,7 @@ def test_a_running_corosync_is_told_the_new_file(serving: Node, second: FakeMach
     assert second.ran("corosync-cfgtool")
     assert second.clock > 0
     corosync_runs(second, "No")
-    with pytest.raises(UserError, match="does not hear it"):
+    with pytest.raises(UserError, match="does not reach it"):
         do_join(second)
 
 

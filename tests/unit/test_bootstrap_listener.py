@@ -167,7 +167,7 @@ def test_work_is_done_one_at_a_time(served: Served, monkeypatch: pytest.MonkeyPa
     with served.listener._one_at_a_time():
         answer = served.ask(OLD, {"do": "secret"})
     assert answer["ok"] is False
-    assert answer["reason"] == "another request is being worked on"
+    assert answer["reason"] == "another request is in progress"
     assert served.ask(OLD, {"do": "secret"})["ok"] is True
 
 

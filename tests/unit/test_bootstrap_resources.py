@@ -134,7 +134,7 @@ def test_the_first_node_loads_it_and_waits_for_all_of_it(pacemaker: Pacemaker) -
 
 def test_nothing_is_loaded_beside_what_systemd_runs(pacemaker: Pacemaker) -> None:
     pacemaker.fake.remove(MARKER)
-    with pytest.raises(UserError, match="still systemd's"):
+    with pytest.raises(UserError, match="systemd still runs"):
         first(pacemaker)
     assert not pacemaker.loaded
 

@@ -165,7 +165,7 @@ def test_the_second_node_leaves_the_file_to_the_join(cluster: Cluster) -> None:
     cluster.fake.put(corosync.CONF, joined)
     cluster.fake.on("crm_node -p", "crm1 crm2\n")
     # Pacemaker would find two telephone systems and stop both.
-    with pytest.raises(UserError, match="still systemd's"):
+    with pytest.raises(UserError, match="systemd still runs"):
         cluster.install(SECOND)
     assert cluster.active == set()
     cluster.fake.put(MARKER)

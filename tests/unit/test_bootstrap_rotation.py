@@ -279,7 +279,7 @@ def test_a_node_that_is_lost_is_told(make: Callable[[str], Pair]) -> None:
     pair.begin()
     one = "runtime.members.1.status (str) = joined\n"
     pair.nodes["crm2"].on("corosync-cmapctl runtime.members.", [pair.members(), one])
-    with pytest.raises(UserError, match="crm1 is not heard any more"):
+    with pytest.raises(UserError, match="crm1 is lost"):
         pair.walk("crm2")
 
 

@@ -134,7 +134,7 @@ def test_a_drop_in_that_systemd_has_not_read_is_not_done(tmp_path: Path) -> None
     debian = Debian(tmp_path, "asterisk.service", "mariadb.service")
     debian.install()
     debian.read.remove("mariadb.service")
-    assert debian.install() == ["have systemd read them"]
+    assert debian.install() == ["reload systemd"]
 
 
 def test_nothing_is_installed_nothing_to_do(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_file_that_root_gives_to_mysql_is_in_a_directory_of_roots() -> None:
 def test_debians_apache_needs_nothing_but_mod_status(tmp_path: Path) -> None:
     debian = Debian(tmp_path, "apache2.service", apache_runs=True)
     done = debian.install()
-    assert "Apache's mod_status on" in done
+    assert "enable Apache's mod_status" in done
     assert not debian.fake.exists(systemd.STATUS_CONF)
     assert debian.install() == []
     assert f'statusurl="{systemd.STATUS_URL}"' in (REPOSITORY / "cib/asha.crm").read_text()

@@ -283,7 +283,7 @@ def recovered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
 
     def fake(machine: Machine, say: Callable[[str], None], *, boot: bool = False) -> bool:
-        say("putting everything back as it was")
+        say("rolling back: the services start again")
         done.append("back")
         return True
 

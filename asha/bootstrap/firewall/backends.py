@@ -1,4 +1,4 @@
-"""Step 10: the cluster's ports are the other node's alone.
+"""Step 10: restrict the cluster's ports to the peer.
 
 The firewall that rules this machine is told: Shorewall, firewalld, or else a table of
 our own in nftables (asha/bootstrap/firewall/nftables.py). And fail2ban never bans the other node.

@@ -129,7 +129,8 @@ class _Ignore(Write):
         except UserError as trouble:
             machine.remove(self.path)
             raise UserError(
-                f"fail2ban refuses its configuration: {trouble}", "fix it, then check: fail2ban-client -t"
+                f"fail2ban refuses its configuration: {trouble}",
+                "fix it, then check: fail2ban-client -t",
             ) from None
         if self._is_active(machine):
             machine.run("fail2ban-client", "reload")

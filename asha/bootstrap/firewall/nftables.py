@@ -48,7 +48,7 @@ def actions(site: Site, machine: Machine) -> list[Action]:
 
     return [
         Write(TABLE_FILE, render(opened, openings(site)),
-              why="the cluster's ports are the other node's alone"),
+              why="restrict the cluster's ports to the peer"),
         enable("load the firewall at boot", UNIT),
         Call(
             name="firewall",

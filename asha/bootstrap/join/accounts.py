@@ -100,7 +100,7 @@ def _require_login(machine: Machine, who: Credentials) -> None:
     end = machine.now() + LOGIN_SECONDS
     while problem := login_problem(who):
         if machine.now() >= end:
-            raise UserError(f"Asterisk does not take the new account {who.user}: {problem}",
+            raise UserError(f"Asterisk rejects the new account {who.user}: {problem}",
                           "asterisk -rx 'manager show settings' and manager.conf tell why; then: "
                           "asha secret rotate, which goes on")
         machine.pause(EVERY)

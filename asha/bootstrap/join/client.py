@@ -51,7 +51,7 @@ def ask_facts(site: Site, secret: Secret, own: dict[str, object], timeout: float
         answer = _ask(site, secret, {"do": "facts", "facts": own}, timeout)
     given = answer.get("facts")
     if not isinstance(given, dict):
-        raise UserError(f"{site.there.name} tells nothing about itself",
+        raise UserError(f"{site.there.name} sent no facts about itself",
                       "install the same asha package on both nodes")
     return {**given, "received": time.time()}
 
@@ -71,7 +71,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
     """What makes this machine a node in the other's eyes. Its own daemons come after."""
     return [Call(
         name="join",
-        title=f"ask {site.there.name} to let {site.here.name} in",
+        title=f"join {site.here.name} to {site.there.name}'s cluster",
         what=(
             f"prove the cluster secret to {site.there.address}, port {JOIN_PORT}/tcp, without "
             f"sending it\nthere, by itself: {corosync.CONF} gets {site.here.name} as its "
@@ -118,7 +118,7 @@ def _join(site: Site, secret: Secret, machine: Machine, say: Say) -> None:
     text, lan = answer.get("conf"), answer.get("lan")
     listed = {node.name for node in corosync.parse(text).nodes} if isinstance(text, str) else set()
     if not isinstance(text, str) or listed != {here.name, there.name} or not isinstance(lan, dict):
-        raise UserError(f"{there.name} gives a {corosync.CONF} that has not both nodes",
+        raise UserError(f"{there.name} sent a {corosync.CONF} without both nodes",
                       "install the same asha package on both nodes")
     _authkey(secret).do(machine, say)
     machine.write(corosync.CONF, text)
@@ -128,7 +128,7 @@ def _join(site: Site, secret: Secret, machine: Machine, say: Say) -> None:
         machine.run("corosync-cfgtool", "-R", timeout=30)
         _meet(site, machine)
     if answer.get("up_to_date") is not True:
-        say(f"{there.name}'s own disk is not up to date: look at asha status there")
+        say(f"{there.name}'s own disk is not UpToDate: see asha status there")
 
 
 def _meet(site: Site, machine: Machine) -> None:
@@ -137,8 +137,9 @@ def _meet(site: Site, machine: Machine) -> None:
     while not nodelist.quorate(machine):
         if machine.now() >= end:
             raise UserError(
-                f"{site.there.name} has let this node in, but Corosync here does not hear it",
-                "is 5405/udp open for the other on both nodes? journalctl -u corosync tells more",
+                f"{site.there.name} has accepted this node, but Corosync here does not reach it",
+                "check that 5405/udp is open to the peer on both nodes; "
+                "journalctl -u corosync tells more",
             )
         machine.pause(0.5)
 
@@ -177,7 +178,7 @@ def _ask(site: Site, secret: Secret, request: Body, timeout: float) -> Body:
 def _know(name: str, site: Site) -> None:
     if name != site.there.name:
         raise UserError(f"the node at {site.there.address} is {name}, and in asha.conf here it is "
-                      f"{site.there.name}", "asha configure mends it")
+                      f"{site.there.name}", "asha configure changes it")
 
 
 @contextlib.contextmanager

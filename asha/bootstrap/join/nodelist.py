@@ -116,7 +116,7 @@ def need_gone(machine: Machine, site: Site) -> None:
     if site.there.nodeid in members(machine):
         raise UserError(
             f"{site.there.name} is in the cluster: nothing was changed",
-            f"move its work here and switch it off, then: asha remove-node {site.there.name}",
+            f"move its services here and switch it off, then: asha remove-node {site.there.name}",
         )
 
 
@@ -180,7 +180,7 @@ def _with_lan(machine: Machine, site: Site, lan: str) -> Site:
     try:
         return conf.site_of({**values, f"{side}NODELAN": lan})
     except SiteError as wrong:
-        raise UserError(f"its LAN address does not fit here: {wrong}") from None
+        raise UserError(f"its LAN address is invalid here: {wrong}") from None
 
 
 def _know_corosync(machine: Machine, site: Site) -> None:
@@ -230,5 +230,5 @@ def _verify(machine: Machine, wanted: set[str], needs_quorum: bool) -> None:
             break
         machine.pause(EVERY)
     what = "would have cost the quorum" if names == wanted else "was not taken by Corosync"
-    raise UserError(f"the change of {corosync.CONF} {what} and was taken back",
+    raise UserError(f"the change of {corosync.CONF} {what} and was rolled back",
                   "journalctl -u corosync tells more")

@@ -131,7 +131,7 @@ def _corosync_reload(machine: Machine, site: Site, secret: Secret) -> None:
     while machine.now() < end:
         if before - set(nodelist.members(machine)):
             raise UserError(
-                f"{site.there.name} is not heard any more since Corosync has a new key",
+                f"{site.there.name} is lost since Corosync has a new key",
                 "journalctl -u corosync on both nodes tells why; then: asha secret rotate",
             )
         machine.pause(EVERY)
@@ -178,7 +178,7 @@ def apply(step: str, machine: Machine, site: Site, secret: Secret) -> None:
     try:
         STEPS[step](machine, site, secret)
     except Untrusted as problem:
-        raise UserError(str(problem), f"{problem.hint or 'hint that'}; then: asha secret rotate, "
+        raise UserError(str(problem), f"{problem.hint or 'fix that'}; then: asha secret rotate, "
                                     "which goes on") from None
     except OSError as problem:
         raise UserError(f"{problem.filename or step}: {problem.strerror}",
@@ -249,7 +249,7 @@ class Walk:
         elif self.elsewhere:
             self.elsewhere(step)
         else:
-            raise UserError(f"the telephones run on {name}, which has not the new secret",
+            raise UserError(f"the telephones run on {name}, which does not have the new secret",
                           f"on {name}: asha secret rotate")
 
     def _has_monitor(self) -> bool:

@@ -204,7 +204,7 @@ class Listener:
     @contextlib.contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         if not self._turn.acquire(timeout=TURN_SECONDS):
-            raise UserError("another request is being worked on", "try again in a minute")
+            raise UserError("another request is in progress", "try again in a minute")
         try:
             yield
         finally:
@@ -222,7 +222,7 @@ class Listener:
             return self._secret(site)
         if wish == "rotate":
             return self._rotate(site, proved, request, name, address)
-        raise UserError("asks for what this release does not know",
+        raise UserError("sent a request that this release does not know",
                       "install the same asha package on both nodes")
 
     def _secret(self, site: Site) -> Body:
@@ -245,7 +245,7 @@ class Listener:
             raise UserError(f"{name} at {address} is no member of {site.here.name}'s cluster",
                           "asha install makes it one")
         if not isinstance(step, str) or step not in rotation.STEPS:
-            raise UserError("asks for what this release does not know",
+            raise UserError("sent a request that this release does not know",
                           "install the same asha package on both nodes")
         rotation.find(self._machine, proved.key_id())
         unit = SECRET_UNIT.format(step=step, id=proved.key_id())
@@ -262,7 +262,7 @@ class Listener:
     def _join(self, site: Site, request: Body, address: str) -> Body:
         lan = _checked(site, request, address)
         if not self._machine.exists(facts.MARKER):
-            raise UserError(f"{site.here.name} is not installed to the end yet",
+            raise UserError(f"{site.here.name} is not completely installed yet",
                           f"on {site.here.name}: asha install")
         if generation.pending(self._machine):
             raise UserError(f"the cluster secret of {site.here.name} is being changed",

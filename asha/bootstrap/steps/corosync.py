@@ -45,7 +45,7 @@ def reset_actions(site: Site) -> list[Action]:
                 f"crm configure show lists them. If they may go: systemctl stop pacemaker; "
                 f"rm {CIB}/cib*",
             )
-        say("stopping Debian's own cluster of one")
+        say("stopping Debian's default cluster")
         machine.run("systemctl", "stop", *reversed(DAEMONS), timeout=STOP_SECONDS)
         _clear(machine, *os.path.split(CIB), "")
         _clear(machine, *os.path.split(RINGS), "ringid_")
@@ -58,7 +58,7 @@ def reset_actions(site: Site) -> list[Action]:
 
     return [Call(
         name="ring-reset",
-        title="forget the cluster that Debian's packages begin with",
+        title="remove the default cluster of Debian's packages",
         what=f"refuse where Pacemaker has resources\n"
              f"systemctl stop pacemaker corosync\nrm {CIB}/* {RINGS}/ringid_* {corosync.CONF}",
         work=work,
@@ -108,13 +108,13 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
         _publish_secret_id(site, secret),
         enable("let a node that proves the secret join", "asha-join.service"),
         Run(
-            title="listen for it now",
+            title="start asha-join",
             argv=["systemctl", "start", "asha-join.service"],
             done=lambda machine: _says(machine, "is-active", "asha-join.service") == "active",
         ),
     ]
     if site.relay and site.relay.node == site.here.name:
-        made.append(enable("the line's relay off at each boot", "asha-relay-park.service"))
+        made.append(enable("switch the line's relay off at each boot", "asha-relay-park.service"))
     return made
 
 

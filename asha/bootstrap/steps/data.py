@@ -195,8 +195,8 @@ def _copy_quiet(machine: Machine, directories: list[DataDirectory], trees: list[
             for place in found.joined:
                 _unlink(machine, place)
     raise UserError(
-        "the copy is not the same as the data: " + "; ".join(found.problems),
-        "look at the disks (dmesg), then run asha install again",
+        "the copy differs from the data: " + "; ".join(found.problems),
+        "check the disks (dmesg), then run asha install again",
     )
 
 
@@ -364,7 +364,7 @@ def _rsync(
     said = done.out + done.err
     if watch.stood_still:
         raise UserError(
-            f"copying {one.path}: rsync stood still for {IDLE_SECONDS:.0f} s, and was ended",
+            f"copying {one.path}: rsync made no progress for {IDLE_SECONDS:.0f} s and was stopped",
             "either somebody has put a FIFO in the place of a file meanwhile (find "
             f"{one.path} -type p shows them), or a disk does not answer (dmesg); then run asha "
             "install again",
@@ -376,7 +376,7 @@ def _rsync(
     if done.code not in codes:
         complaint = source.named(done.complaint).replace(target.proc_path, one.copy)
         raise UserError(f"copying {one.path}: rsync ended with {done.code}: {complaint}",
-                      "look at the disks (dmesg), then run asha install again")
+                      "check the disks (dmesg), then run asha install again")
 
 
 def _pattern(name: str) -> str:

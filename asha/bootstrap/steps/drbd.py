@@ -46,7 +46,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
             why=f"the replicated disk: {drbd.CONF}",
         ),
         Run(
-            title="DRBD's own start at boot off: Pacemaker starts it",
+            title="disable drbd.service: Pacemaker starts DRBD",
             argv=["systemctl", "disable", "drbd.service"],
             done=lambda machine: machine.output(
                 "systemctl", "is-enabled", "drbd.service"
@@ -83,7 +83,8 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
             done=_has_store,
         ))
     # Before any service is stopped for the first time, on either node.
-    made.append(enable("after a power cut, put back what was begun", "asha-recover.service"))
+    made.append(enable("after a power cut, roll back an unfinished installation",
+                       "asha-recover.service"))
     return made
 
 

@@ -36,7 +36,7 @@ def actions(site: Site, machine: Machine) -> list[Action]:
     made: list[Action] = [_drop_in(name) for name in there]
     if there:
         made.append(Run(
-            title="have systemd read them",
+            title="reload systemd",
             argv=["systemctl", "daemon-reload"],
             done=lambda machine: _are_read(machine, there),
             timeout=RELOAD_SECONDS,
@@ -76,7 +76,7 @@ def _are_read(machine: Machine, names: list[str]) -> bool:
 
 def _apache(machine: Machine) -> list[Action]:
     made: list[Action] = [Run(
-        title="Apache's mod_status on",
+        title="enable Apache's mod_status",
         argv=["a2enmod", "--quiet", "status"],
         done=lambda machine: all(
             machine.exists(f"/etc/apache2/mods-enabled/status.{end}") for end in ("load", "conf")
@@ -86,7 +86,7 @@ def _apache(machine: Machine) -> list[Action]:
         made += [
             Write(STATUS_CONF, text, why="a virtual host that tells how Apache is"),
             Run(
-                title="that virtual host on",
+                title="enable that virtual host",
                 argv=["a2enconf", "--quiet", "asha-status"],
                 done=lambda machine: machine.exists(STATUS_ENABLED),
             ),

@@ -152,11 +152,11 @@ def locked(machine: Machine, say: Say) -> Iterator[None]:
             except BlockingIOError:
                 if machine.now() > end:
                     raise UserError(
-                        "another asha is still moving the services",
+                        "another asha is still rolling back",
                         "systemctl status asha-guard asha-recover; ps -ef | grep asha",
                     ) from None
             if not told:
-                say("waiting for another asha that puts the services back")
+                say("waiting for another asha that rolls back")
                 told = True
             machine.pause(0.5)
         yield

@@ -70,8 +70,8 @@ def require_marker(machine: Machine) -> None:
     beside it, or be found on two nodes and stopped on both.
     """
     if not machine.exists(MARKER):
-        raise UserError("the telephone system here is still systemd's",
-                      "asha install does everything in its order; by hand: asha plan --scripts")
+        raise UserError("systemd still runs the telephone system here",
+                      "asha install runs all steps in order; by hand: asha plan --scripts")
 
 
 # The way there.
@@ -123,9 +123,9 @@ def settle(machine: Machine, say: Say) -> None:
         if not record.is_orphaned(machine):
             raise UserError(
                 f"another asha install (pid {record.owner[0]}) has stopped the services",
-                "let it finish, or end it: it puts the services back",
+                "let it finish, or stop it: it rolls back",
             )
-        say("an earlier installation was cut off: putting everything back first")
+        say("the previous installation was interrupted: rolling it back first")
         _recover(machine, record, say)
 
 
@@ -135,7 +135,7 @@ def require_own(machine: Machine, stage: str) -> Record:
     if record is None or not record.is_ours or not record.reached(stage):
         raise UserError(
             "the services are not stopped for this installation (any more)",
-            "run asha install again: it begins where it must",
+            "run asha install again: it resumes",
         )
     return record
 
@@ -295,14 +295,14 @@ def recover(machine: Machine, say: Say, *, boot: bool = False) -> bool:
             return False
         if not record.is_ours and not record.is_orphaned(machine):
             raise UserError(f"asha install (pid {record.owner[0]}) is at work",
-                          "end it: then everything is put back by itself")
+                          "stop it: then everything is rolled back")
         _recover(machine, record, say, boot=boot)
         return True
 
 
 def _recover(machine: Machine, record: Record, say: Say, *, boot: bool = False) -> None:
     if is_taken_over(machine):
-        say("the cluster has the services: nothing to put back")
+        say("the cluster has the services: nothing to roll back")
         _finish(machine, record, say, boot=boot)
         return
     if record.reached(MOVING):
@@ -310,11 +310,11 @@ def _recover(machine: Machine, record: Record, say: Say, *, boot: bool = False) 
         # a second node gets it from the first as soon as it is a member.
         services.stop_cluster(machine)
         if is_taken_over(machine):
-            say("the cluster has the services: nothing to put back")
+            say("the cluster has the services: nothing to roll back")
             services.start_cluster(machine)
             _finish(machine, record, say, boot=boot)
             return
-    say("putting everything back as it was")
+    say("rolling back: the services start again")
     _unmount_all(machine, say)
     problems: list[str] = []
     for moved in list(record.moved):
@@ -337,7 +337,7 @@ def _recover(machine: Machine, record: Record, say: Say, *, boot: bool = False) 
     if problems:
         raise UserError("; ".join(problems), "systemctl status tells why; then: asha recover")
     machine.remove(RECORD)
-    say("everything is as it was before the installation")
+    say("rolled back: everything is as before the installation")
 
 
 def _unmount_all(machine: Machine, say: Say) -> None:
@@ -471,8 +471,8 @@ def begin_action(site: Site, machine: Machine) -> Call:
     return Call(
         "stop-services",
         "stop the telephone system",
-        "Write down which of these services run and are enabled, start a guard that puts all\n"
-        "back if the installation is cut off, then stop them: cron, log rotation, Asterisk,\n"
+        "Write down which of these services run and are enabled, start a guard that rolls\n"
+        "back if the installation is interrupted, then stop them: cron, log rotation, Asterisk,\n"
         "Apache, slapd, MariaDB. Make sure that nothing writes to their data any more.",
         begin,
         done,
@@ -491,7 +491,7 @@ def take_over_action(site: Site, machine: Machine) -> Call:
     check = "Make sure that the data is as it was copied; unmount the store.\n"
     return Call(
         "take-over",
-        "hand the telephone system over to the cluster",
+        "let the cluster take the telephone system over",
         f"{check if site.is_first else ''}"
         "Disable the services at boot. Rename each directory of live data to NAME.asha-DATE, an\n"
         f"empty one in its place. Write {MARKER}.",
@@ -509,7 +509,8 @@ def finish_action(site: Site, machine: Machine) -> Call:
     return Call(
         "finish",
         "end the guard",
-        "The cluster runs everything: start cron and log rotation again, forget the way back.",
+        "The cluster runs everything: start cron and log rotation again, delete the roll-back "
+        "data.",
         finish,
         done,
     )
