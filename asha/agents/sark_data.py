@@ -65,7 +65,7 @@ class SarkData(Agent):
 
     A path counts only where nobody but root can write any directory above it: who
     could, would choose what the data is laid over. Otherwise it is left out, the node
-    attribute asha-data-warning says so until it is mended (chown root:root DIRECTORY,
+    attribute asha-data-warning says so until it is fixed (chown root:root DIRECTORY,
     chmod go-w DIRECTORY on both nodes, then crm resource restart), and the rest runs.
     So is an optional path that is something else than a directory in the store.
 

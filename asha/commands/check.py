@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         show(json.dumps({"ok": not failed, "findings": [asdict(one) for one in findings],
                           "left_out": left_out}, indent=2))
     else:
-        show(as_text(findings) or "nothing stands in the way")
+        show(as_text(findings) or "no problem found")
         if left_out:
             show(f"\nNot looked at, for this machine is neither {site.first.name} nor "
                   f"{site.second.name}: {', '.join(left_out)}.")

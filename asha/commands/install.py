@@ -104,7 +104,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _check(site: Site, machine: Machine, secret: Secret) -> None:
-    """Raises UserError where something stands in the way; the findings are printed."""
+    """Raises UserError where a finding is an error; the findings are printed."""
     here = facts.gather(machine)
     other = None
     if not site.is_first:

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def ready(machine: Machine, here: str) -> tuple[str, str]:
-    """From where to where. UserError with all that stands in the way."""
+    """From where to where. UserError with all that prevents it."""
     state = pacemaker.look(machine)
     source = state.active_node
     if not source:

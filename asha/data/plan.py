@@ -25,7 +25,7 @@ RESTART = "on both nodes, and restart this resource"
 
 
 class LeftOut(Exception):
-    """An item cannot be bound as it is. ``lasting``: people are told until it is mended.
+    """An item cannot be bound as it is. ``lasting``: people are told until it is fixed.
 
     ``needed``: without it the PBX would run with other data.
     """

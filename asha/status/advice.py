@@ -1,7 +1,7 @@
 """What a person should know of a Status, and what to do about it.
 
-A warning is something to see to now: the telephones are out, or the other node could
-not take over. A note is so by the way the site was built, or is over.
+A warning needs action now: the telephones are silent, or the other node could not take
+over. A note is a permanent property of the site, or a past event.
 """
 
 from __future__ import annotations

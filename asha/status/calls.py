@@ -1,7 +1,7 @@
 """Calls and registrations, as the Asterisk of this node tells them.
 
-panoramisk speaks AMI and knows no deadline: it waits for ever for an answer,
-reconnects for ever and reports on the standard error. Here it lives in an event loop
+panoramisk speaks AMI and knows no deadline: it waits without end for an answer,
+reconnects without end and reports on the standard error. Here it lives in an event loop
 of its own that ends with the question, whatever the other side does.
 
 Actions and their events: Asterisk's main/manager.c, res/res_pjsip/*, channels/chan_sip.c

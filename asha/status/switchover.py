@@ -1,4 +1,4 @@
-"""Moving the telephone system to the other node, and what stands in the way.
+"""Moving the telephone system to the other node, and what prevents it.
 
 By a preference of the disk's promotable clone for the other node, on which all else
 depends (`crm_resource --move --promoted`), with an end: Pacemaker stops heeding it by

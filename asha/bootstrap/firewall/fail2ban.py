@@ -60,7 +60,7 @@ def _text(machine: Machine, path: str) -> str:
 
 
 def _values(text: str, option: str = "ignoreip") -> dict[str, str]:
-    """Section -> that option, as it stands; nothing of a file that is not right."""
+    """Section -> that option, as it stands; nothing of a file that is invalid."""
     # Not strict: of what is there twice the last counts, where fail2ban allows it. And
     # [DEFAULT] as a section like any other, so that no jail seems to set what it inherits.
     parser = configparser.RawConfigParser(

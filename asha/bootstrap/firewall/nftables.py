@@ -34,7 +34,7 @@ FAIL2BAN = "f2b-"
 # A rule whose comment begins so is ours, in whatever table.
 MARK = "asha: "
 
-MEND = f"look at: nft list ruleset; systemctl status {UNIT}. Is nftables installed?"
+HINT = f"look at: nft list ruleset; systemctl status {UNIT}. Is nftables installed?"
 
 
 def actions(site: Site, machine: Machine) -> list[Action]:
@@ -44,7 +44,7 @@ def actions(site: Site, machine: Machine) -> list[Action]:
         try:
             machine.run("systemctl", "restart", UNIT)
         except UserError as trouble:
-            raise UserError(str(trouble), MEND) from None
+            raise UserError(str(trouble), HINT) from None
 
     return [
         Write(TABLE_FILE, render(opened, openings(site)),
@@ -162,7 +162,7 @@ def _chains(machine: Machine) -> list[_Chain]:
         return list(_parsed(json.loads(said or '{"nftables": []}')["nftables"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise UserError(
-            f"nft lists its rules in a form that cannot be understood: {problem!r:.100}", MEND
+            f"nft lists its rules in a form that cannot be understood: {problem!r:.100}", HINT
         ) from None
 
 

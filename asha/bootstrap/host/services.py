@@ -46,7 +46,7 @@ QUIET_SECONDS = 60.0
 
 @dataclass
 class Unit:
-    """A systemd unit as it was before the hand-over."""
+    """A systemd unit as it was before the take-over."""
 
     name: str
     enabled: bool

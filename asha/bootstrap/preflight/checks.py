@@ -1,4 +1,4 @@
-"""The preflight: everything that stands in the way of an installation, at once.
+"""The preflight: every problem of an installation, at once.
 
 Each check is a small function that yields findings and changes nothing. The table
 says in which order, and which of them a configuration alone can answer.

@@ -380,7 +380,7 @@ def _rsync(
 
 
 def _pattern(name: str) -> str:
-    """A name as rsync's patterns take it: blackslashes count only beside a wildcard."""
+    """A name as rsync's patterns take it: backslashes count only beside a wildcard."""
     if not any(letter in name for letter in "*?["):
         return name
     return "".join("\\" + letter if letter in "*?[\\" else letter for letter in name)

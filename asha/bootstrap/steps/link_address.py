@@ -190,7 +190,7 @@ iface {site.link_nic} inet static
     return [*made, up]
 
 
-# What stands in the way.
+# What prevents it.
 
 def _stanzas(site: Site, machine: Machine) -> Iterator[tuple[str, str]]:
     """(file, stanza) of each definition of the NIC for IPv4 in ifupdown's files."""
@@ -219,7 +219,7 @@ def _in_the_way(site: Site, machine: Machine) -> tuple[str, str] | None:
 
 
 def _refuse(site: Site, what: str, hint: str) -> Action:
-    """Told when it is to be done, so that a plan can be printed before it is mended."""
+    """Told when it is to be done, so that a plan can be printed before it is fixed."""
 
     def work(machine: Machine, say: Say) -> None:
         raise UserError(what, hint)

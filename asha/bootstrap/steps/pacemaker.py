@@ -37,7 +37,7 @@ IDLE_SECONDS = 20.0
 JOIN_SECONDS = 120.0
 POLL_SECONDS = 1.0
 
-LOOK = "asha status tells more. When it is mended: crm resource cleanup, asha install"
+LOOK = "asha status tells more. When it is fixed: crm resource cleanup, asha install"
 
 
 def actions(site: Site, machine: Machine) -> list[Action]:

@@ -1,7 +1,7 @@
 """Step 50: what keeps the services out of systemd's hands, and what their agents need.
 
 The drop-ins do nothing until the cluster has the services: they look for the marker
-that the hand-over writes. From then on neither a boot nor the upgrade of a package nor
+that the take-over writes. From then on neither a boot nor the upgrade of a package nor
 a socket starts a service that is the cluster's.
 """
 

@@ -1,4 +1,4 @@
-"""What a hand-over has changed so far, on the disk before it is changed.
+"""What a take-over has changed so far, on the disk before it is changed.
 
 The services leave systemd for the cluster over several minutes, and the installer may
 be killed, or the power fail, at any moment of them. This file is what the way back is
@@ -41,7 +41,7 @@ BEGUN, COPIED, MOVING, TAKEN = STAGES = ("begun", "copied", "moving", "taken")
 class Moved:
     """A directory of live data, renamed from ``path`` to ``aside``.
 
-    ``logs``: its files' names are wanted also while it is empty (see handover.LOGS).
+    ``logs``: its files' names are wanted also while it is empty (see takeover.LOGS).
     """
 
     path: str
