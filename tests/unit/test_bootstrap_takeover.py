@@ -1,4 +1,4 @@
-"""The hand-over and the way back, cut off at every single step."""
+"""The take-over and the way back, cut off at every single step."""
 
 from __future__ import annotations
 
