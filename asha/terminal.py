@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import textwrap
 from contextlib import suppress
 from typing import TextIO
 
@@ -18,6 +19,7 @@ from asha.errors import UserError
 from asha.run.text import lines, printable
 
 HINT_INDENT = " " * 6
+COLUMNS = 79
 
 
 class Unwritten(UserError):
@@ -71,9 +73,15 @@ def warn(text: str) -> None:
 
 
 def report(trouble: UserError) -> None:
-    """To standard error: what is wrong, each point on a line, what to do."""
-    warn("\n".join([f"asha: {printable(trouble.what)}",
-                    *(f"{HINT_INDENT}{printable(point)}" for point in trouble.points)]))
+    """To standard error: what is wrong, each point on a line, what to do. A terminal gets
+    it in lines that it has room for; what to do has commands to be copied, and is left."""
+    told = [f"asha: {printable(trouble.what)}",
+            *(f"{HINT_INDENT}{printable(point)}" for point in trouble.points)]
+    if sys.stderr is not None and sys.stderr.isatty():
+        told = [line for one in told for line in textwrap.wrap(
+            one, COLUMNS, subsequent_indent=HINT_INDENT, break_long_words=False,
+            break_on_hyphens=False)]
+    warn("\n".join(told))
     if trouble.hint:
         warn(f"{HINT_INDENT}{printable(trouble.hint)}")
 

@@ -33,6 +33,7 @@ from asha.ocf import (
     BadHere,
     Degraded,
     Exit,
+    Expired,
     Failed,
     NotInstalled,
     NotRunning,
@@ -63,6 +64,12 @@ ASK_AGAIN = 0.2
 # Seconds of one wait for the end of loading, after which is looked whether the
 # process still lives.
 LOADING_LOOK = 1.0
+
+# Seconds for which a new Asterisk's console is tried before other signs count too.
+UNHEARD_SECONDS = 2.0
+
+# Seconds of a start that are kept to find out what Asterisk waits for.
+REASON_SECONDS = 0.5
 
 # Seconds for the greeting of an Asterisk that is to be stopped, and the grace of
 # one that a monitor has found hung: twice what a healthy one takes. Neither is likely
@@ -258,6 +265,14 @@ class AsteriskHealth(AsteriskParameters, Agent):
             raise self._does_not_end([process])
         if self.proc.pid_in(self.pid_file) == process.pid:
             return process, []
+        try:
+            os.lstat(self.pid_file)
+        except FileNotFoundError:
+            return process, [f"there is no {self.pid_file}: is it astrundir of asterisk.conf?"]
+        except OSError as problem:
+            # Root may not look: a user's file system lies on it.
+            return process, [f"{self.pid_file} cannot be looked at ({problem.strerror}): is"
+                             f" something mounted on {self.run_directory}?"]
         return process, [f"{self.pid_file} does not name the Asterisk that runs, {process}"]
 
     def _known(self) -> Process | None:
@@ -355,6 +370,8 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
         """Until all modules are loaded. Raises Failed with the reason of an early death."""
+        deadline = deadline.within(deadline.remaining() - REASON_SECONDS)
+        patience = deadline.within(UNHEARD_SECONDS)
         while True:
             process = self._present()
             if process is None:
@@ -366,10 +383,36 @@ class AsteriskHealth(AsteriskParameters, Agent):
                     console = Console(self.run_directory, process)
                     hold(console.wait_fully_booted(deadline.within(LOADING_LOOK)))
                     return process
-                except (Silent, OSError):
-                    pass  # not that far yet
-            deadline.require("Asterisk was loading its modules; does one of them wait for DNS?")
+                except (Silent, OSError) as problem:
+                    if patience.expired:
+                        patience = deadline.within(UNHEARD_SECONDS)
+                        if self._has_loaded(launcher, process, problem):
+                            return process
+            if deadline.expired:
+                why = self._what_holds(process) or "does one of them wait for DNS?"
+                raise Expired(f"ran out of time while Asterisk was loading its modules: {why}")
             deadline.pause(LOOK_EVERY)
+
+    def _has_loaded(self, launcher: Launcher, process: Process, problem: Exception) -> bool:
+        """By other signs than the console's: its place is Asterisk's user's, who may have
+        put something there, and the telephones do without."""
+        if launcher.is_ready(process):
+            return True
+        # It makes its socket before it loads any module.
+        return isinstance(problem, OSError) and any(
+            process.listening(port, ("udp", "tcp")) for port in self.sip_port or [SIP_PORT]
+        )
+
+    def _what_holds(self, process: Process | None) -> str:
+        """What may keep Asterisk from starting, in words, or ""."""
+        from asha.asterisk import hindrance
+
+        limit = self.deadline.at_least(REASON_SECONDS).within(REASON_SECONDS)
+        folders = [*hindrance.FOLDERS, self.run_directory]
+        found = hindrance.odd_files(folders, self._account(), limit)
+        if process is not None and not found:
+            found = hindrance.waits_for(self.proc, process)
+        return "; ".join(found)
 
     def _with_strangers(self, problem: Failed, process: Process) -> Failed:
         """Who keeps Asterisk from its ports is not ours to kill, but to name."""
@@ -380,10 +423,13 @@ class AsteriskHealth(AsteriskParameters, Agent):
         found = strangers_at(self.proc, process, ports)
         return Failed("; ".join([problem.reason, *found])) if found else problem
 
-    @staticmethod
-    def _early_death(launcher: Launcher) -> Failed | None:
+    def _early_death(self, launcher: Launcher) -> Failed | None:
         reason = launcher.verdict_on_death()
-        return None if reason is None else Failed(f"Asterisk ended while it started: {reason}")
+        if reason is None:
+            return None
+        # First, as the end of a long reason is cut off.
+        why = "; ".join(filter(None, (self._what_holds(None), reason)))
+        return Failed(f"Asterisk ended while it started: {why}")
 
     def _present(self) -> Process | None:
         try:

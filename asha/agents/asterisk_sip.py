@@ -41,6 +41,8 @@ class SipSockets:
         self.process = process
         self.deadline = agent.deadline
         self.console = Console(agent.run_directory, process)
+        # Whether no stack has told anything, nor is there another to tell.
+        self._untold = False
 
     def endpoints(self, reconsider: Callable[[], None]) -> list[Endpoint]:
         """Where to send OPTIONS. Raises NotBound when it is not taken where it must be,
@@ -64,7 +66,7 @@ class SipSockets:
             return not lacking
 
         # Not at once: "core restart now" closes them until the modules are loaded.
-        if not self.deadline.within(BIND_SECONDS).poll(bound):
+        if not self.deadline.within(0.0 if self._untold else BIND_SECONDS).poll(bound):
             reconsider()
             self.deadline.within(self.agent.reload_patience).poll(
                 lambda: bound() or not self.still_loads()
@@ -73,6 +75,8 @@ class SipSockets:
                 # Another transport by now, or a stack that somebody has unloaded.
                 wanted = self.learn(self.deadline)
             if not bound():
+                if self._untold:
+                    return found
                 raise NotBound(
                     f"Asterisk has no SIP socket on {sip_transports.words(lacking)}: see its "
                     "pjsip.conf or sip.conf, and sip_port of this resource "
@@ -126,6 +130,7 @@ class SipSockets:
         known = self._entries()
         told = sip_transports.ask(self.console, deadline)
         entries, idle = sip_transports.merged(known, told, self._is_there)
+        self._untold = not told and not known
         if idle:
             ports = sip_transports.words([one.socket for one in idle])
             self.agent.warn(f"Asterisk should take SIP on {ports} and does not: see its log")
@@ -138,11 +143,18 @@ class SipSockets:
 
     def elsewhere(self) -> list[str]:
         """That it is taken where nobody asks, for somebody to know."""
+        if self._untold and not self._is_taken():
+            # Nobody knows it better, and somebody else may have silenced the console.
+            return ["SIP is not watched: Asterisk's console does not tell where it takes it "
+                    "(or set sip_port)"]
         entries = self._entries() if self.agent.sip_port is None else []
         if not entries or any(one.is_asked for one in entries):
             return []
         return ["SIP is not watched: Asterisk takes it by TLS or WebSocket only "
                 "(sip_port=0 if that is meant)"]
+
+    def _is_taken(self) -> bool:
+        return any(self.process.listening(port, protocols) for protocols, port in self.known())
 
     def lost(self) -> list[str]:
         """Which stacks are gone while another is there."""

@@ -214,7 +214,9 @@ class SarkData(Agent):
 
     @action(timeout=30, interval=10, depth=0)
     def monitor(self) -> Exit:
-        mounts = self._mounts()
+        everything = self._mounts()
+        # What a user has laid on it is no loss of ours, or he could end all calls.
+        mounts = [mount for mount in everything if not mount.user]
         expected = self._remembered()
         missing = [bind for bind in expected if not bind.is_made(mounts)]
         if missing or not expected:
@@ -232,6 +234,12 @@ class SarkData(Agent):
                 f"{', '.join(lost)} is not bound to the store (any more): somebody unmounted"
                 f" it, or a start was interrupted"
             )
+        covered = [bind.point for bind in expected
+                   if bind not in missing and not bind.is_made(everything)]
+        if covered and not self.is_probe:
+            from asha.data.release import unmount
+
+            unmount.uncover(self, self.kernel, covered, inside=False)
         store = self._store(mounts)
         if store is None or store.device != expected[0].device:
             raise Failed(f"{self.data_root} is no longer mounted, though its directories are bound")

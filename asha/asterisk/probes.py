@@ -204,6 +204,11 @@ def console_is_gone(path: str, problem: OSError) -> str:
         return f"{path} is gone, somebody has removed it"
     if isinstance(problem, ConnectionResetError):
         return f"{path} closed the connection without an answer"
+    from asha.asterisk.hindrance import kind_at
+
+    kind = kind_at(path)
+    if kind not in ("", "socket"):
+        return f"{path} is a {kind} and no socket: rm -r {path}"
     return f"nobody listens at {path}"
 
 

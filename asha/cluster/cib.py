@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from asha.cluster import corosync, generation
 from asha.cluster.site import Relay, Site
 from asha.errors import UserError
 from asha.machine import Machine
@@ -20,6 +21,8 @@ from asha.run.runner import Completed
 
 TEMPLATE = Path(__file__).with_name("asha.crm.in")
 ON_DISK = "/var/lib/pacemaker/cib/cib.xml"
+# While it is there the cluster has the services.
+MARKER = "/etc/asha/cluster-owns-services"
 # The primitive that makes it our configuration.
 OURS = "p_asterisk"
 
@@ -119,7 +122,37 @@ def is_loaded(machine: Machine) -> bool:
 
 
 def is_saved(machine: Machine) -> bool:
-    """Whether the file that Pacemaker keeps has our resources. Asks nobody who may hang."""
+    """Whether the file that Pacemaker keeps has our resources, and not of a cluster that was
+    purged. Asks nobody who may hang."""
+    return _is_on_disk(machine) and not is_left_over(machine)
+
+
+def is_left_over(machine: Machine) -> bool:
+    """Whether Corosync's and Pacemaker's files are what a purge of asha left.
+
+    They are nobody's then: no telephones depend on them, and their keys are made of a
+    secret that was purged. Pacemaker, started with them, would start the old cluster's
+    resources.
+    """
+    if machine.exists(MARKER):
+        return False
+    if corosync.parse(machine.read(corosync.CONF) or "").cluster_name != corosync.CLUSTER_NAME:
+        return False
+    try:
+        key = machine.read(corosync.AUTHKEY)
+        secret = generation.current(machine)
+    except (UserError, OSError):
+        return False  # not known: it is root's
+    if key is None:
+        return False
+    if secret is not None and key == secret.corosync_authkey():
+        return False  # only the marker is gone, or an installation was cut off
+    # One that runs has the telephones.
+    return not (_is_on_disk(machine) and machine.output(
+        "systemctl", "is-active", "pacemaker.service").strip() == "active")
+
+
+def _is_on_disk(machine: Machine) -> bool:
     try:
         saved = ElementTree.fromstring(machine.read(ON_DISK) or "")
     except ElementTree.ParseError:

@@ -83,7 +83,9 @@ class Secret:
         try:
             return cls.parse(text)
         except ValueError as wrong:
-            raise UserError(f"{path}: {wrong}", "copy it from the other node's file") from None
+            raise UserError(f"{path}: {wrong}",
+                            "copy it from the other node's file; where there is no other node: "
+                            f"rm {path}; asha secret rotate") from None
 
     @property
     def typed(self) -> str:

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"cannot read {options.config}: {problem.strerror}") from None
     else:
         findings, left_out = look(machine, site, elsewhere=options.config != conf.CONF)
-        findings += _secret(machine)
+        findings += of_secret(machine)
     failed = any(finding.severity == "error" for finding in findings)
     if options.json:
         show(json.dumps({"ok": not failed, "findings": [asdict(one) for one in findings],
@@ -77,12 +77,10 @@ def look(machine: Machine, site: Site, elsewhere: bool) -> tuple[list[Finding], 
     return checks.look(machine, site, facts.gather(machine)), []
 
 
-def _secret(machine: Machine) -> list[Finding]:
+def of_secret(machine: Machine) -> list[Finding]:
     """Whether this node's keys are made of the secret that it has."""
     try:
-        secret = generation.current(machine)
-        if secret is not None:
-            rotation.require_in_use(machine, secret)
+        rotation.require_in_use(machine, generation.current(machine))
     except UserError as trouble:
         return [error(str(trouble), trouble.hint)]
     except OSError:

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             show(f"{site.here.name} becomes a cluster of its own: corosync.conf without {name}, "
                   f"and\nPacemaker forgets what it knew of {name}. The disk's configuration "
                   f"stays as it is.\n{name} must be switched off: were it to run unseen, "
-                  "there would be two telephone systems.")
+                  "there would be two\ntelephone systems.")
             if not options.yes and not ask(f"Is {name} switched off, and shall it be forgotten?"):
                 raise UserError("nothing was changed", "asha remove-node --yes does not ask")
             # Before the other is forgotten: what is begun is ended by the next run. Always

@@ -99,7 +99,8 @@ def _alone(machine: Machine, site: Site, options: argparse.Namespace, given: Sec
     new = generation.pending(machine)
     if new is None:
         _confirm(options, f"The secret is changed on {site.here.name} alone. {there} has to be "
-                          "told\nbefore it is heard again: asha secret rotate, there.")
+                          "told before it\nis heard: by asha secret rotate there, or by asha "
+                          "install where it is not yet a node.")
     with only_one():
         new = given or new or Secret.generate()
         rotation.begin(machine, site, new)
@@ -121,7 +122,7 @@ def _together(machine: Machine, site: Site, options: argparse.Namespace, given: 
     mine, own = generation.pending(machine), generation.current(machine)
     proved, look = _look(site, [one for one in (mine, own) if one])
     if look is None:
-        say(f"{there} has another secret. It is in {SECRET} on {there}, or in {SECRET}.new.")
+        say(f"{there} has another secret. It is in {SECRET} on {there},\nor in {SECRET}.new.")
         proved, look = _typed(site, given, "")
     elif look["new"] and look["new"] != proved.key_id():
         say(f"{there} has a new secret already, and shows it there ({SECRET}.new).")

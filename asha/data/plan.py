@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from asha.data.mountinfo import Mount
     from asha.data.paths import Item
 
-RESTART = "on both nodes, and restart this resource"
+RESTART = "then restart this resource"
+
+
+def on_both(hint: str) -> str:
+    """The hint of what is to be the same on both nodes: one text, whoever tells it. The
+    command ends the line, to be copied."""
+    return f"on both nodes: {hint}"
 
 
 class LeftOut(Exception):
@@ -149,7 +155,8 @@ def _place(item: Item, mounted: Mount) -> str:
             point = place.path
     except Untrusted as problem:
         # Whoever writes there chooses what would be hidden by the bind.
-        raise LeftOut(f"{problem} (hint: {problem.hint}, {RESTART})", needed=False) from None
+        raise LeftOut(f"{problem} (hint, {on_both(problem.hint)}; {RESTART})",
+                      needed=False) from None
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as problem:

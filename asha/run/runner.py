@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from asha.run.deadline import Deadline
 
+# Seconds before it is asked whether a program is to be left running.
+LEAVE_EVERY = 2.0
+
 # After SIGKILL a process that still does not end is in the kernel (state D).
 # Waiting longer would only eat the reserve that the action's reason needs.
 REAP_SECONDS = 0.3
@@ -72,13 +75,17 @@ class Runner:
         environ: Mapping[str, str] | None = None,
         stdin: str | None = None,
         share_lock: bool = True,
+        leave: Callable[[], bool] | None = None,
     ) -> Completed:
         """Run to its end: that of the program itself, whatever it left behind.
 
         Raises NotInstalled when the program is absent, Expired when it did not
         end within the deadline (or ``cap`` seconds); its group is killed then.
         ``share_lock=False`` is for a program that leaves a daemon behind, which
-        would otherwise hold the action's lock for ever.
+        would otherwise hold the action's lock for ever. ``leave`` says, asked now and
+        then, that one which was to become a daemon serves as it is: it counts as
+        successful then, and runs on. What it prints is not kept: Asterisk ends when
+        what it has for a console breaks (main/asterisk.c, after el_gets()).
         """
         deadline.require(f"about to run {argv[0]}")
         env = dict(os.environ if environ is None else environ)
@@ -90,7 +97,7 @@ class Runner:
             process = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if leave is None else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=env,
                 start_new_session=True,
@@ -107,7 +114,12 @@ class Runner:
             raise Failed(f"cannot run {argv[0]}: {error.strerror}") from error
         talk = _Talk(process, (stdin or "").encode("utf-8", "surrogateescape"))
         try:
-            if not talk.until_end(patience):
+            ended = talk.until_end(patience if leave is None else deadline.remaining(LEAVE_EVERY))
+            while leave is not None and not ended and not deadline.expired:
+                if leave():
+                    return Completed(argv, 0, "", "")
+                ended = talk.until_end(deadline.remaining(LEAVE_EVERY))
+            if not ended:
                 out = talk.out.decode("utf-8", "replace")
                 raise Expired(f"{' '.join(argv)} did not end within {patience:.1f} s", out)
         except BaseException as problem:
@@ -161,9 +173,9 @@ class _Talk:
         self._serve: dict[int, Callable[[], None]] = {}
         if process.stdin is not None:
             self._attend(process.stdin.fileno(), select.POLLOUT, self._write)
-        assert process.stdout is not None
-        assert process.stderr is not None
         for pipe, buffer in ((process.stdout, self.out), (process.stderr, self.err)):
+            if pipe is None:
+                continue
             descriptor = pipe.fileno()
             self._attend(descriptor, select.POLLIN, partial(self._read, descriptor, buffer))
 

@@ -33,6 +33,8 @@ class Context:
     clock_is_set: bool | None = None
     space: str = ""
     damage: str = ""
+    # What is wrong with this node's secret, and the hint.
+    secret: tuple[str, str] = ("", "")
     asterisk: str = ""
     kept: tuple[Preference, ...] = ()
     bans: tuple[Ban, ...] = ()
@@ -50,7 +52,7 @@ def findings(status: Status, about: Context) -> tuple[Finding, ...]:
         _nodes(status, about),
         _disks(status),
         _links(status),
-        _secrets(status),
+        _secrets(status, about),
         _space(status, about),
         _resources(status, about),
         _notes(status, about),
@@ -160,6 +162,9 @@ def _node(node: Node) -> Finding:
     if node.state == "unclean":
         return Finding(WARNING, f"{name} is UNCLEAN: its state is unknown and it is not fenced",
                        f"switch {name} off, then on again")
+    if node.here:  # or who would say so?
+        return Finding(WARNING, f"this node ({name}) is not in the cluster yet",
+                       "wait a minute; then: journalctl -b -u corosync -u pacemaker")
     return Finding(WARNING, f"{name} is offline: there is no fail-over",
                    f"check the power and the cluster link of {name}")
 
@@ -200,7 +205,9 @@ def _links(status: Status) -> Iterator[Finding]:
                                    f"{link.state}", "check its cable, NIC and switch")
 
 
-def _secrets(status: Status) -> Iterator[Finding]:
+def _secrets(status: Status, about: Context) -> Iterator[Finding]:
+    if about.secret[0]:
+        yield Finding(WARNING, *about.secret)
     changing = [one for one in status.secrets if one.coming]
     if changing:
         where = ", ".join(f"{one.node} from {one.id} to {one.coming}" for one in changing)
@@ -227,7 +234,8 @@ def _space(status: Status, about: Context) -> Iterator[Finding]:
     if about.damage:
         # A corrupt database, or a directory that is left out: the agent's own words.
         yield Finding(WARNING, f"a problem with the data on the store: {about.damage}",
-                      "follow that hint; journalctl -t sark-data tells more")
+                      "do what it says (a restart, which ends all calls: crm resource restart "
+                      "p_data); journalctl -t sark-data tells more")
 
 
 def _resources(status: Status, about: Context) -> Iterator[Finding]:
@@ -287,11 +295,12 @@ def _given_up(status: Status, service: Service) -> bool:
 
 def _notes(status: Status, about: Context) -> Iterator[Finding]:
     if status.pacemaker and about.fencing is False:
-        yield Finding(NOTE, "NO FENCING: if a node hangs, or both links are cut, both nodes may "
-                            "run and write (split brain)", "see asha(8), FENCING")
+        cut = "both links are" if about.two_nics else "its link is"
+        yield Finding(NOTE, f"NO FENCING: if a node hangs, or {cut} cut, both nodes may run and "
+                            "their data part", "see asha(8), FENCING")
     if status.configured and not about.two_nics:
         yield Finding(NOTE, "ONE NIC for all: good for learning, not for telephones")
-    elif status.installed and not about.second_ring:
+    elif status.installed and not about.second_ring and len(status.nodes) != 1:
         yield Finding(NOTE, "no second ring: one cut cable separates the nodes",
                       "give both nodes static LAN addresses (ANODELAN, BNODELAN)")
     if about.clock_is_set is False:

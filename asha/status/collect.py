@@ -13,6 +13,7 @@ import time
 from datetime import datetime, timedelta
 
 from asha.asterisk import told
+from asha.bootstrap.join import rotation
 from asha.cluster import generation, pacemaker
 from asha.cluster import site as conf
 from asha.cluster.pacemaker import State
@@ -237,11 +238,24 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
         clock_is_set={"yes": True, "no": False}.get(synchronised.strip()),
         space=state.attribute(active, SPACE_ATTRIBUTE) if state else "",
         damage=state.attribute(active, DAMAGE_ATTRIBUTE) if state else "",
+        secret=_secret(machine) if status.installed else ("", ""),
         asterisk=state.attribute(active, told.ATTRIBUTE).removeprefix(told.PREFIX) if state else "",
         kept=tuple(kept),
         bans=state.bans if state else (),
         maintenance=state.maintenance if state else False,
     )
+
+
+def _secret(machine: Machine) -> tuple[str, str]:
+    """What is wrong with the one that this node has, and the hint."""
+    try:
+        if generation.pending(machine) is None:  # a change that is half done is told otherwise
+            rotation.require_in_use(machine, generation.current(machine))
+    except UserError as trouble:
+        return str(trouble), trouble.hint
+    except OSError:
+        pass  # it is root's
+    return "", ""
 
 
 def _stamp(moment: datetime) -> str:

@@ -9,7 +9,7 @@ from asha.run.runner import Completed, Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from asha.run.deadline import Deadline
 
@@ -60,6 +60,7 @@ class CallQueue(Runner):
         environ: Mapping[str, str] | None = None,
         stdin: str | None = None,
         share_lock: bool = True,
+        leave: Callable[[], bool] | None = None,
     ) -> Completed:
         self.seen.append(list(argv))
         if not self._expected:

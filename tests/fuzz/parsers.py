@@ -387,7 +387,7 @@ def _relay(data: bytes, scratch: Path) -> None:
 
 # What Asterisk says in many lines.
 
-@target("sockets", *samples.of("test_asterisk_stacks.py", "\n"))
+@target("sockets", *samples.of("test_asterisk_sip_transports.py", "\n"))
 def _sockets(data: bytes, scratch: Path) -> None:
     """Asterisk's lists of SIP sockets, and what is remembered of them."""
     for stack in ("pjsip", "sip"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from asha.asterisk.process import proc as proc_module
+from asha.asterisk.process import unixdiag
 from asha.asterisk.process.proc import Proc, Process
 from asha.ocf import Failed
 from asha.run.child import NoAnswer
@@ -31,6 +32,30 @@ def fake(tmp_path: Path) -> FakeProc:
 
 def proc(fake: FakeProc) -> Proc:
     return Proc(str(fake.root))
+
+
+def test_unix_sockets_on_which_it_listens(tmp_path: Path) -> None:
+    me = Proc().process(os.getpid())
+    assert me is not None
+    before = set(me.listens_at().values())
+    made = []
+    for name in ("one", "with blank", "not listening"):
+        made.append(socket.socket(socket.AF_UNIX))
+        made[-1].bind(str(tmp_path / name))
+    for one in made[:2]:
+        one.listen()
+    (tmp_path / "one").unlink()
+    here = {inode: path for inode, path in me.listens_at().items() if path not in before}
+    assert sorted(here.values()) == [f"{tmp_path}/one", f"{tmp_path}/with blank"]
+    # By the file, and not by its name.
+    assert unixdiag.is_one_of(str(tmp_path / "with blank"), here)
+    made[2].close()
+    (tmp_path / "not listening").rename(tmp_path / "one")
+    assert unixdiag.is_one_of(str(tmp_path / "one"), here) is False
+    assert unixdiag.is_one_of(str(tmp_path / "nothing"), here) is None
+    assert unixdiag.is_one_of(str(tmp_path / "one"), ["1"]) is None
+    for one in made:
+        one.close()
 
 
 def pids(processes: list[Process]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,30 @@ def test_launch_writes_the_drop_in_and_does_not_wait(scene: Scene) -> None:
     assert "Before=pacemaker.service" in said
     assert "OnFailure=asha-asterisk-died@p_asterisk.service" in said
     assert 'Environment="RES_OPTIONS=timeout:1 attempts:2"' in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "main", "active", "ready"),
+    [
+        ("notify", "50", "active", True),
+        ("notify-reload", "50", "reloading", True),
+        ("notify", "50", "activating", False),
+        ("notify", "51", "active", False),
+        ("simple", "50", "active", False),  # it is so from the first moment
+    ],
+)
+def test_ready_is_what_asterisk_has_said(
+    scene: Scene, tmp_path: Path, kind: str, main: str, active: str, ready: bool
+) -> None:
+    (tmp_path / "proc").mkdir()
+    fake = FakeProc(tmp_path / "proc")
+    fake.add(50, "asterisk")
+    process = Proc(str(fake.root)).process(50)
+    assert process is not None
+    scene.show("Type,MainPID,ActiveState", Type=kind, MainPID=main, ActiveState=active)
+    assert scene.unit.is_ready(process) == ready
+    scene.queue.expect(*SHOW, "Type,MainPID,ActiveState", UNIT, raises=Expired("no answer"))
+    assert not scene.unit.is_ready(process)
 
 
 def test_refused_launch_gives_the_first_line(scene: Scene) -> None:
@@ -234,6 +258,13 @@ def test_enabled_unit_is_warned_of(scene: Scene, tmp_path: Path) -> None:
     assert "systemctl disable asterisk.service" in scene.unit.warning()
 
 
+def test_a_unit_whose_process_has_left_it(scene: Scene) -> None:
+    scene.show(DEATH, ActiveState="failed", SubState="failed", Result="protocol", Job="")
+    scene.show("InvocationID", InvocationID="")
+    scene.queue.expect("journalctl", "-q", "-o", "cat", "-n", "50", f"--unit={UNIT}")
+    assert "alwaysfork" in (scene.unit.verdict_on_death() or "")
+
+
 # Without systemd
 
 
@@ -252,7 +283,10 @@ class Starter(CallQueue):
         environ: Mapping[str, str] | None = None,
         stdin: str | None = None,
         share_lock: bool = True,
+        leave: Callable[[], bool] | None = None,
     ) -> Completed:
+        assert leave is not None
+        assert not leave()
         self.environ, self.shared = environ, share_lock
         return super().run(argv, deadline)
 

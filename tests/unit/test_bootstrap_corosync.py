@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.host.facts import MARKER
+from asha.bootstrap.join import rotation
 from asha.bootstrap.steps import corosync as corosync_step
-from asha.cluster import corosync
-from asha.cluster.secret import Secret
+from asha.cluster import cib, corosync
+from asha.cluster.secret import PATH, Secret
 from asha.cluster.site import NodeConfig, Relay, Site
 from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
@@ -103,6 +104,8 @@ class Cluster:
 
     def install(self, site: Site = SITE) -> list[str]:
         done = []
+        # As asha install keeps it before its first change.
+        self.fake.put(PATH, SECRET.text, 0o600)
         for action in [
             *corosync_step.reset_actions(site),
             *corosync_step.actions(site, self.fake, SECRET),
@@ -200,6 +203,44 @@ def test_our_own_cluster_is_never_reset(cluster: Cluster) -> None:
     cluster.active.clear()  # as after a reboot with nothing started yet
     [reset] = corosync_step.reset_actions(SITE)
     assert reset.is_done(cluster.fake)
+
+
+def test_what_a_purge_left_is_nobodys(cluster: Cluster) -> None:
+    """Its keys are made of a secret that is gone: it stands in nobody's way, and Pacemaker
+    starts none of its resources."""
+    old = Secret(bytes(32))
+    fake = cluster.fake
+    fake.put(corosync.CONF, corosync.render(SITE, joined=True))
+    fake.put(corosync.AUTHKEY, old.corosync_authkey())
+    fake.put(f"{corosync_step.CIB}/cib.xml", '<cib><primitive id="p_asterisk"/></cib>')
+    cluster.active.clear()
+    rotation.require_in_use(fake, SECRET)
+    fake.on("cibadmin --query", Outcome(code=102))  # no answer
+    assert not cib.is_loaded(fake)
+    assert "remove the default cluster" in cluster.install()[0]
+    assert fake.read(corosync.CONF) == corosync.render(SITE, joined=False)
+    assert fake.read(corosync.AUTHKEY) == SECRET.corosync_authkey()
+    assert "p_asterisk" not in (fake.read(f"{corosync_step.CIB}/cib.xml") or "")
+    assert cluster.install() == []
+
+
+def test_a_cluster_that_runs_is_never_what_a_purge_left(cluster: Cluster) -> None:
+    """Whatever has become of the marker and of the secret."""
+    cluster.install()
+    fake = cluster.fake
+    fake.put(f"{corosync_step.CIB}/cib.xml", '<cib><primitive id="p_asterisk"/></cib>')
+    for changed in (Secret(bytes(32)), None):
+        fake.path(PATH).unlink()
+        if changed:
+            fake.put(PATH, changed.text, 0o600)
+        assert not cib.is_left_over(fake)
+        with pytest.raises(UserError, match="keys are made of"):
+            rotation.require_in_use(fake, Secret(bytes(32)))
+        [reset] = corosync_step.reset_actions(SITE)
+        assert reset.is_done(fake)
+    fake.put(MARKER)
+    cluster.active.clear()
+    assert not cib.is_left_over(fake)
 
 
 def test_no_dc_is_told_with_the_logs(cluster: Cluster) -> None:

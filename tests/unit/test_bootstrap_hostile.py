@@ -20,6 +20,7 @@ from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import Moved
 from asha.cluster.secret import Secret
 from asha.data import owners
+from asha.data.plan import on_both
 from asha.errors import UserError
 from asha.machine import Machine
 from asha.rootwork import Directory, Untrusted
@@ -49,7 +50,9 @@ def test_what_may_be_missing_is_left_out_where_others_choose_what_it_is(
     ((severity, text),) = findings(customer)
     assert severity == "warning"
     assert text.startswith("/opt/sark/www/origrecs is left out")
-    assert "chown root:root" in text
+    # The command ends the line, to be copied, and the node's agent tells the same.
+    place = customer.path("/opt/sark/www")
+    assert text.endswith(on_both(f"chown root:root {place} && chmod go-w {place}"))
     for action in data.actions(site(), customer):
         action.do(customer, customer.say)
     assert any("origrecs is left out" in one for one in customer.said)

@@ -23,8 +23,9 @@ from asha.bootstrap.join.protocol import Session, WireError, WrongSecret
 from asha.bootstrap.join.server import Listener, open_socket
 from asha.cluster import corosync
 from asha.cluster import site as conf
+from asha.cluster.cib import RHINO_PROGRAM
 from asha.cluster.secret import Secret
-from asha.cluster.site import Site
+from asha.cluster.site import Relay, Site
 from asha.commands import remove_node
 from asha.errors import UserError
 from asha.run.deadline import Deadline
@@ -526,6 +527,37 @@ def test_joins(serving: Node, second: FakeMachine) -> None:
     assert (serving.machine.read(conf.CONF) or "").startswith("# The site.\n")
     # The second ring's port is opened by a unit that may.
     assert serving.machine.ran("systemctl start --no-block asha-network.service")
+
+
+@pytest.mark.parametrize("holder", ["crm1", "crm2"])
+def test_both_know_whose_card_moves_the_line(
+    serving: Node, second: FakeMachine, holder: str
+) -> None:
+    card = "RHINOSPF=YES\nRHINOUSB=/dev/serial/by-id/usb-1\nRELAYDRIVER=numato\nRELAYNUMBER=3\n"
+    serving.machine.put(conf.CONF, FIRST + (card if holder == "crm1" else ""))
+    text = SECOND + (card if holder == "crm2" else "RHINOSPF=NO\nRHINOUSB=/dev/ttyUSB0\n")
+    second.put(conf.CONF, text)
+    do_join(second, text=text)
+    for machine in (serving.machine, second):
+        relay = conf.parse(machine.read(conf.CONF) or "").relay
+        assert relay == Relay("numato", "/dev/serial/by-id/usb-1", 3, RHINO_PROGRAM, holder)
+
+
+@pytest.mark.parametrize("told", [
+    None, {}, {"RELAYNODE": "crm1"},
+    {"RHINOUSB": "/dev/tty\nIP=1", "RELAYDRIVER": "rhino", "RELAYNUMBER": "0",
+     "RELAYPROGRAM": "/p", "RELAYNODE": "crm1"},
+    {"RHINOUSB": "/dev/../x", "RELAYDRIVER": "rhino", "RELAYNUMBER": "0",
+     "RELAYPROGRAM": "/p", "RELAYNODE": "crm1"},
+    {"RHINOUSB": "/dev/ttyUSB0", "RELAYDRIVER": "rhino", "RELAYNUMBER": "many",
+     "RELAYPROGRAM": "/p", "RELAYNODE": "crm1"},
+    {"RHINOUSB": "/dev/ttyUSB0", "RELAYDRIVER": "rhino", "RELAYNUMBER": "0",
+     "RELAYPROGRAM": "/p", "RELAYNODE": "crm2"},
+])
+def test_a_card_that_cannot_be_is_not_remembered(second: FakeMachine, told: object) -> None:
+    second.put(conf.CONF, SECOND)
+    nodelist.remember_card(second, site2(), told)
+    assert second.read(conf.CONF) == SECOND
 
 
 def test_asked_again_it_says_yes_again(serving: Node, second: FakeMachine) -> None:

@@ -374,6 +374,15 @@ def test_a_leased_lan_address_gives_no_second_ring(flight: Preflight) -> None:
     assert "no second ring" in finding.what
 
 
+def test_one_nic_has_one_cable(flight: Preflight) -> None:
+    [two] = [one for one in flight.look() if FENCING in one.what]
+    assert "both cables" in two.what
+    flight.conf |= {"USENIC1": "false", "ANODEIP": "192.168.1.11", "BNODEIP": "192.168.1.12"}
+    [one_nic] = [one for one in flight.look() if FENCING in one.what]
+    assert "its cable cut" in one_nic.what
+    assert "two cables" not in one_nic.hint
+
+
 def test_one_nic(flight: Preflight) -> None:
     flight.conf |= {"USENIC1": "false", "ANODEIP": "192.168.1.11", "BNODEIP": "192.168.1.12",
                     "ANODELAN": ""}

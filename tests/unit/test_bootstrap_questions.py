@@ -109,6 +109,14 @@ def test_a_first_node_takes_three_answers(machine: FakeMachine) -> None:
         assert unasked not in person.asked
 
 
+def test_nothing_is_wider_than_a_terminal(machine: FakeMachine) -> None:
+    person = Person(virtual="192.168.1.90", relay="here")
+    person.ask(machine)
+    said = "\n".join(person.heard)
+    assert [line for line in said.splitlines() if len(line) >= 80] == []
+    assert "  The first is installed alone and serves calls; the second joins it. A" in said
+
+
 def test_a_second_node_is_b(machine: FakeMachine, wire: dict[str, str]) -> None:
     wire["192.168.1.90"] = "52:54:00:00:00:aa"  # the first has it, and rightly
     here = replace(HERE, name="crm2")

@@ -10,7 +10,7 @@ import pytest
 
 from asha.bootstrap.join import accounts, rotation
 from asha.bootstrap.steps import asterisk
-from asha.cluster import corosync, drbd, generation
+from asha.cluster import cib, corosync, drbd, generation
 from asha.cluster import secret as secrets
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
@@ -327,12 +327,19 @@ def test_a_secret_changed_by_hand(make: Callable[[str], Pair]) -> None:
     ) as wrong:
         rotation.require_in_use(node, NEW)
     assert "asha secret rotate" in wrong.value.hint
+    kept = node.put(cib.MARKER).read(secrets.PATH) or ""
+    node.remove(secrets.PATH)
+    for secret in (None, NEW):
+        with pytest.raises(UserError, match="secret is missing"):
+            rotation.require_in_use(node, secret)
+    node.put(secrets.PATH, kept, 0o600)
     rotation.begin(node, node.site, NEW)
     with pytest.raises(UserError, match="not finished"):
         rotation.require_in_use(node, OLD)
     # A machine on which Corosync is Debian's, or nobody's.
     bare = FakeMachine(node.root / "bare").put(corosync.AUTHKEY, "somebody's")
     rotation.require_in_use(bare, NEW)
+    rotation.require_in_use(bare, None)
 
 
 def test_a_manager_file_that_sark_wrote_anew_gets_our_line(make: Callable[[str], Pair]) -> None:

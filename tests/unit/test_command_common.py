@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from asha import cli
+from asha import cli, terminal
+from asha.cluster import cib, corosync
 from asha.cluster.secret import Secret
 from asha.cluster.site import parse
 from asha.commands import common, status
 from asha.errors import UserError
-from tests.fakes.machine import FakeMachine
+from tests.fakes.machine import FakeMachine, Outcome
 
 
 def test_one_at_a_time_and_nobody_else_can_keep_us_out(
@@ -92,3 +93,40 @@ def test_help_fits_a_terminal(
     said = capsys.readouterr().out
     assert command in said
     assert [line for line in said.splitlines() if len(line) > 80] == []
+
+
+def test_what_a_purge_left_makes_no_node(tmp_path: Path) -> None:
+    """Or "asha secret rotate" would be offered for it, and asha install refuse what it made."""
+    machine = FakeMachine(tmp_path, {"systemctl is-active": Outcome("inactive\n", 3)})
+    machine.put(cib.ON_DISK, f'<cib><primitive id="{cib.OURS}"/></cib>')
+    machine.put(corosync.CONF, corosync.render(parse(FIRST), joined=True))
+    machine.put(corosync.AUTHKEY, Secret.generate().corosync_authkey())
+    with pytest.raises(UserError, match="not a node of a cluster yet"):
+        common.need_installed(machine)
+    machine.on("systemctl is-active", "active\n")
+    common.need_installed(machine)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_trouble_in_the_lines_of_a_terminal(
+    stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a log or a program it stays one line; what to do is to be copied, and stays too."""
+    told = stream()
+    monkeypatch.setattr("sys.stderr", told)
+    hint = "chown root:root /opt/sark/www && chmod go-w /opt/sark/www; " * 2
+    trouble = UserError("the secret is not the one of crm1 " * 5, hint, points=["a point " * 15])
+    terminal.report(trouble)
+    said = told.getvalue()
+    assert hint in said
+    others = [line for line in said.splitlines() if "chown" not in line]
+    if stream is Terminal:
+        assert all(len(line) < 80 for line in others)
+        assert len(others) == 5
+    else:
+        assert len(others) == 2

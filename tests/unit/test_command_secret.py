@@ -260,7 +260,7 @@ def test_a_secret_changed_by_hand_on_one(both: Both, at: str) -> None:
 def test_a_secret_changed_by_hand_on_both(both: Both) -> None:
     for node in both.pair.nodes.values():
         node.put(secrets.PATH, OTHER.text, 0o600)
-        [found] = check._secret(node)
+        [found] = check.of_secret(node)
         assert "keys are made of" in found.what
 
     def typed() -> None:
@@ -271,7 +271,7 @@ def test_a_secret_changed_by_hand_on_both(both: Both) -> None:
     both.rotate("crm1")
     both.all_new()
     for node in both.pair.nodes.values():
-        assert check._secret(node) == []
+        assert check.of_secret(node) == []
 
 
 def test_a_lost_secret(both: Both) -> None:

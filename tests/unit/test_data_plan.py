@@ -213,7 +213,7 @@ def test_a_place_that_others_can_replace_is_left_out(
     assert [bind.point for bind in made.binds] == [node.path("always")]
     [said] = made.lasting
     hint = f"chown root:root {above} && chmod go-w {above}"
-    assert f"(hint: {hint}, on both nodes, and restart this resource)" in said
+    assert f"(hint, {plan.on_both(hint)}; then restart this resource)" in said
     assert os.system(hint) == 0, "the command that is told is the mend"
     assert len(node.plan(*items).binds) == 2
 

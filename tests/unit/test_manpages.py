@@ -57,6 +57,32 @@ def test_the_example_of_asha_conf_5_is_the_shipped_one_and_right() -> None:
     assert parse(example).virtual_address == "192.168.1.90"
 
 
+def test_the_way_back_that_asha_8_tells(tmp_path: Path) -> None:
+    """Also where the cluster's end has left something in the data's place, as a log."""
+    page = plain((PAGES / "asha.8").read_text(encoding="utf-8"))
+    moves = re.findall(r"^mv -T .*$", page, re.MULTILINE)
+    assert len(moves) == 2
+    for name, text in (("asterisk/messages", "late"), ("asterisk.asha-20261129/messages", "ours")):
+        place = tmp_path / "etc" / name
+        place.parent.mkdir(parents=True)
+        place.write_text(text)
+    for line in moves:
+        told = line.replace(r"\fIDATE\fR", "20261129").replace(" /etc/", f" {tmp_path}/etc/")
+        subprocess.run(told.split(), check=True)
+    assert (tmp_path / "etc/asterisk/messages").read_text() == "ours"
+    assert sorted(one.name for one in (tmp_path / "etc/asterisk").iterdir()) == ["messages"]
+    assert (tmp_path / "etc/asterisk.cluster/messages").read_text() == "late"
+
+
+def test_who_stays_is_told_that_the_other_is_gone() -> None:
+    """Or it has no quorum after a reboot."""
+    page = plain((PAGES / "asha.8").read_text(encoding="utf-8"))
+    removal = page.split(".SH UPGRADE AND REMOVAL", 1)[1].split(".SH", 1)[0]
+    prerm = (PAGES.parents[1] / "debian/asha.prerm").read_text(encoding="utf-8")
+    assert removal.index("apt purge asha") < removal.index("asha remove-node")
+    assert "asha remove-node $(uname -n)" in prerm
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_asha_8_has_every_command(command: str) -> None:
     page = plain((PAGES / "asha.8").read_text(encoding="utf-8"))

@@ -249,6 +249,30 @@ def test_children_inherit_what_is_kept_open(tmp_path: Path) -> None:
         os.close(descriptor)
 
 
+def test_a_daemon_that_stays_in_the_foreground_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAVE_EVERY", 0.1)
+    ends = tmp_path / "pid"
+    begun = time.monotonic()
+    done = Runner().run(
+        ["sh", "-c", f"echo $$ > {ends}.new; mv {ends}.new {ends}; while echo; do sleep 1; done"],
+        Deadline(30), share_lock=False, leave=ends.exists,
+    )
+    pid = int(ends.read_text())
+    try:
+        assert done.ok
+        assert time.monotonic() - begun < 20
+        time.sleep(1.5)  # no pipe of it has broken
+        assert alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    failed = Runner().run(["sh", "-c", "echo no >&2; exit 3"], Deadline(30), leave=lambda: False)
+    assert (failed.code, failed.err) == (3, "no\n")
+    with pytest.raises(Expired):
+        Runner().run(["sleep", "100"], Deadline(0.5), leave=lambda: False)
+
+
 def test_a_daemon_inherits_nothing_that_we_inherited(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "other", os.O_CREAT | os.O_RDWR)
     os.set_inheritable(descriptor, True)  # as Pacemaker's might be

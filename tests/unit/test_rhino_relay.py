@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,7 @@ class Cluster(Runner):
         environ: Mapping[str, str] | None = None,
         stdin: str | None = None,
         share_lock: bool = True,
+        leave: Callable[[], bool] | None = None,
     ) -> Completed:
         words = list(argv)
         self.calls.append(words)

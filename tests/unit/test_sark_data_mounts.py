@@ -710,6 +710,61 @@ def inside_what_a_user_has_laid_over_a_place(
     gone(shared)
 
 
+@pytest.mark.parametrize("more", ["", ",allow_other"])
+def inside_what_a_user_lays_over_a_place_while_it_runs(
+    shared: Site, start: Start, more: str
+) -> None:
+    """No failure, or he could end all calls on one node after the other."""
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("needs /dev/fuse")
+    shared.must("start")
+    sub = Path(shared.points[1], "sub")
+    sub.mkdir()
+    start(FUSE.format(point=str(sub), more=more))
+    for _ in range(2):
+        start(FUSE.format(point=shared.points[0], more=more))
+    before = len(mountinfo.read())
+    shared.must("monitor")  # a probe, which changes nothing
+    assert len(mountinfo.read()) == before
+    said = shared.must("monitor", interval="10000")
+    assert f"evil of uid 65533 is mounted on {shared.points[0]}: unmounts it" in said
+    # What lies in a directory of his hides nothing that we have bound.
+    assert [one.point for one in mountinfo.read() if one.user] == [str(sub)]
+    assert "unmounts" not in shared.must("monitor", interval="10000")
+    shared.must("stop")
+    gone(shared)
+
+
+# What root has made of a file in the store.
+
+
+@pytest.mark.parametrize("where", ["place", "store", "copy"])
+def inside_a_loop_device_on_a_file_of_the_store(site: Site, tmp_path: Path, where: str) -> None:
+    site.must("start")
+    point = site.points[2]
+    image = Path(point, "image")
+    image.write_bytes(bytes(1 << 20))
+    folder = {"place": point, "store": f"{site.drbd}{point}", "copy": str(tmp_path / "copy")}[where]
+    if where == "copy":
+        Path(folder).mkdir()
+        run("mount", "--bind", point, folder)
+    made = subprocess.run(["losetup", "--find", "--show", f"{folder}/image"], check=True,
+                          capture_output=True, text=True)
+    loop = made.stdout.strip()
+    try:
+        before = time.monotonic()
+        code, said = site.do("stop")
+        assert code == Exit.ERR_GENERIC
+        reason = Outcome(code, "", said).reason
+        assert "is held by loop device" in reason
+        assert f"losetup -d {loop}" in said
+        assert time.monotonic() - before < 10
+    finally:
+        run("losetup", "--detach", loop)
+    site.must("stop")
+    run("umount", str(site.drbd))
+
+
 # What a thread sleeps with is in no list once another has closed it, and an io_uring in none
 # where it is only mapped, or only registered with itself.
 THREADED = """

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from asha.cluster import pacemaker
+from asha.cluster import corosync, pacemaker
 from asha.cluster.pacemaker import Ban, Event, Failure, State
-from asha.commands import online, standby, switchover
+from asha.cluster.secret import PATH, Secret
+from asha.cluster.site import parse
+from asha.commands import check, online, standby, switchover
 from asha.errors import UserError
 from asha.machine import DeadlineMachine
 from asha.run.deadline import Deadline
@@ -136,6 +138,29 @@ Tell = Callable[..., None]
 
 def warnings(status: Status) -> str:
     return "\n".join(found.what for found in status.findings if found.level == "warning")
+
+
+def test_a_secret_of_which_no_key_is_made_is_told(machine: FakeMachine, seen: Tell) -> None:
+    """Changed by hand, mistyped or lost; asha check says the same."""
+    mine, other = Secret.generate(), Secret.generate()
+    machine.put(corosync.CONF, corosync.render(parse(SITE), joined=True))
+    machine.put(corosync.AUTHKEY, mine.corosync_authkey())
+    for text, what, hint in (
+        (mine.text, "", ""),
+        (other.text, "is not the secret that this node's keys", "asha secret rotate"),
+        (mine.text.replace(mine.text[:4], "AAAA"), "checksum is wrong",
+         "/etc/asha/secret; asha secret rotate"),
+        ("", "nothing was typed", "copy it from the other node's file"),
+        (None, "/etc/asha/secret is missing", "asha secret rotate"),
+    ):
+        machine.path(PATH).unlink(missing_ok=True)
+        if text is not None:
+            machine.put(PATH, text, 0o600)
+        found = [one for one in collect.collect(machine, "crm1").findings if "secret" in one.what]
+        told = [*check.of_secret(machine)]
+        assert [(one.what, one.hint) for one in found] == [(one.what, one.hint) for one in told]
+        assert len(found) == bool(what)
+        assert all(what in one.what and hint in one.hint for one in found)
 
 
 def test_a_cluster_in_order(machine: FakeMachine, seen: Tell) -> None:

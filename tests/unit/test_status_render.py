@@ -330,6 +330,15 @@ def test_no_fencing_is_said_plainly_and_is_no_degradation() -> None:
     assert "NO FENCING" not in notes(HEALTHY, dataclasses.replace(USUAL, fencing=None))
 
 
+def test_a_node_does_not_call_itself_off() -> None:
+    nodes = tuple(dataclasses.replace(one, state="offline") if one.here else one
+                  for one in HEALTHY.nodes)
+    text = " ".join(f"{one.what} {one.hint}" for one in findings(
+        dataclasses.replace(HEALTHY, nodes=nodes), USUAL))
+    assert "is not in the cluster yet wait a minute" in text
+    assert "is off or out of reach" not in text
+
+
 def test_how_it_was_built() -> None:
     about = dataclasses.replace(USUAL, second_ring=False, alert="admin@example.com",
                                 clock_is_set=False)
@@ -337,8 +346,14 @@ def test_how_it_was_built() -> None:
     assert "no second ring" in text
     assert "mail to admin@example.com is asked for, and this version sends none" in text
     assert "clock is not synchronised" in text
+    # The second node's LAN address is learnt when it joins.
+    alone = dataclasses.replace(HEALTHY, nodes=HEALTHY.nodes[:1])
+    assert "no second ring" not in notes(alone, about)
     about = dataclasses.replace(USUAL, two_nics=False, second_ring=False)
     assert "ONE NIC" in notes(HEALTHY, about)
+    one_nic = dataclasses.replace(about, fencing=False)
+    assert "or its link is cut" in notes(HEALTHY, one_nic)
+    assert "or both links are cut" in notes(HEALTHY, dataclasses.replace(one_nic, two_nics=True))
     assert "no second ring" not in notes(HEALTHY, about)
 
 

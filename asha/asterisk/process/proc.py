@@ -80,6 +80,8 @@ INIT_SCOPE = "/init.scope"
 HIERARCHIES = ("", "name=systemd")
 
 TCP_LISTENING = "0A"
+# __SO_ACCEPTCON (<linux/net.h>), SOCK_STREAM.
+UNIX_LISTENING = [b"00010000", b"0001"]
 LOOPBACK_6 = b"00000000000000000000000000000001 "
 WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -332,6 +334,17 @@ class Process:
     @property
     def is_dumping_core(self) -> bool:
         return _status(self.folder).get("CoreDumping") == "1"
+
+    def listens_at(self) -> dict[str, str]:
+        """By inode, the names of the Unix sockets on which it listens, as it has bound them."""
+        bound = {}
+        for line in _read(f"{self.folder}/net/unix").split(b"\n")[1:]:
+            # Num, RefCount, Protocol, Flags, Type, St, Inode, Path: unix(7), proc(5). Who
+            # binds one to a name with a line's end forges a line: ask who is there.
+            fields = line.split(None, 7)
+            if len(fields) == 8 and fields[3:5] == UNIX_LISTENING and fields[7][:1] == b"/":
+                bound[fields[6].decode("ascii", "replace")] = os.fsdecode(fields[7])
+        return {inode: bound[inode] for inode in self.sockets(set(bound))}
 
     def listening_still(self, port: int) -> list[Endpoint]:
         """As listening() for TCP, of what was read a moment ago where that has them.

@@ -64,6 +64,9 @@ Restart=no
 Environment="RES_OPTIONS={dns}"
 """
 
+# systemd's word for a unit's result, and what it comes from here.
+RESULTS = {"protocol": "it has left its unit's process: is alwaysfork on in asterisk.conf?"}
+
 # Seconds that one call of systemctl may take. It only passes a request on.
 SYSTEMCTL_MOST = 5.0
 
@@ -105,6 +108,10 @@ class Launcher:
 
     def is_reloading(self) -> bool:
         """Whether Asterisk has said that it reads its configuration anew."""
+        return False
+
+    def is_ready(self, process: Process) -> bool:
+        """Whether this Asterisk has told another than us that it has loaded its modules."""
         return False
 
     def launch(self) -> None:
@@ -173,9 +180,18 @@ class Direct(Launcher):
                 "RES_OPTIONS": PATIENCE_WITH_DNS,
             },
             share_lock=False,
+            leave=self._is_there,
         )
         if not done.ok:
             raise Failed(f"{self.binary} did not start: {done.complaint}")
+
+    def _is_there(self) -> bool:
+        """Whether it runs, and stays in the foreground: so Asterisk's user may have it
+        (nofork and console in asterisk.conf)."""
+        if not self.control_group:
+            return bool(self.proc.daemons(self.binary))
+        return any(self.proc.runs(one, self.binary) and not one.gone
+                   for one in self.proc.members(self.control_group))
 
     def _in_group(self) -> tuple[str, ...]:
         """What puts a command into a control group of its own: whatever Asterisk starts
@@ -284,6 +300,18 @@ class SystemdUnit(Launcher):
         except AgentError:
             return False
 
+    def is_ready(self, process: Process) -> bool:
+        # READY=1, said by its main process only (NotifyAccess= of systemd.service(5)).
+        try:
+            known = self._show("Type", "MainPID", "ActiveState")
+        except AgentError:
+            return False
+        return (
+            known["Type"].startswith("notify")
+            and known["MainPID"] == str(process.pid)
+            and known["ActiveState"] in ("active", "reloading")
+        )
+
     def launch(self) -> None:
         self._write_drop_in()
         # Not start: systemd may not have noticed yet that the last one was killed,
@@ -322,7 +350,8 @@ class SystemdUnit(Launcher):
         )
         if not failed and (waiting or not ended):
             return None
-        return f"{self.name}: {self._last_words() or 'result ' + state['Result']}"
+        result = RESULTS.get(state["Result"], f"result {state['Result']}")
+        return f"{self.name}: {self._last_words() or result}"
 
     def family(self, ancestors: list[Process]) -> list[Process]:
         # An Asterisk that somebody has started by hand has its children elsewhere.

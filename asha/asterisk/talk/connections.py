@@ -92,7 +92,8 @@ class Line:
     most = ANSWER_MOST
 
     def __init__(self, family: int, kind: int, deadline: Deadline) -> None:
-        self.socket = Socket(family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC)
+        self._kind = family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC
+        self.socket = Socket(*self._kind)
         self.stream = kind != SOCK_DGRAM
         self.deadline = deadline
         # What has come and is not read from ``_next`` on, and all that has come since the
@@ -107,6 +108,11 @@ class Line:
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
+
+    def hang_up(self) -> None:
+        """To connect elsewhere."""
+        self.socket.close()
+        self.socket = Socket(*self._kind)
 
     def connect(self, address: Any) -> Conversation[None]:
         while True:

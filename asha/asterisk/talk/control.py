@@ -9,8 +9,9 @@ hideconnect = yes; no caller can prevent that.
 from __future__ import annotations
 
 from _socket import AF_UNIX, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET
+from errno import EACCES
 
-from asha.asterisk.talk.connections import Line
+from asha.asterisk.talk.connections import Line, NotConnected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,13 +43,39 @@ class Console:
         self.process = process
 
     def connect(self, line: Line) -> Conversation[None]:
-        """Raises NotOurs."""
-        yield from line.connect(self.path)
+        """Raises NotOurs.
+
+        Where it is Asterisk's user chooses (astrundir and astctl in asterisk.conf): where
+        it is not at its place the kernel is asked.
+        """
+        try:
+            yield from self._enter(line, self.path)
+            return
+        except OSError as problem:
+            why = problem
+        for path in self.process.listens_at().values():
+            line.hang_up()
+            try:
+                yield from self._enter(line, path)
+            except OSError:
+                continue
+            self.path = path
+            return
+        raise why
+
+    def _enter(self, line: Line, path: str) -> Conversation[None]:
+        try:
+            yield from line.connect(path)
+        except NotConnected:
+            from asha.asterisk.process.unixdiag import is_one_of
+
+            if is_one_of(path, self.process.listens_at()) is not False:
+                raise
+            # Nobody accepts, but it is not Asterisk that does not: no sign of a hang.
+            raise NotOurs(EACCES, "another process has put its socket there") from None
         # Who called listen(2) (unix(7)); 0 is one of another PID namespace.
         pid = _peer(line)
         if pid != self.process.pid:
-            from errno import EACCES
-
             raise NotOurs(EACCES, f"process {pid} holds it, but Asterisk is process "
                                   f"{self.process.pid}")
 

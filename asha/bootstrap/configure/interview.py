@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import textwrap
 from collections.abc import Callable
 
 from asha import terminal
@@ -68,8 +69,9 @@ def _one(
     """Ask one question until the answer will do."""
     default = question.default(suggesting)
     say("")
-    for line in question.help.splitlines():
-        say(f"  {line}")
+    if question.help:
+        say(textwrap.fill(question.help, terminal.COLUMNS, initial_indent="  ",
+                          subsequent_indent="  "))
     for word, meaning in question.choices(suggesting):
         say(f"    {word}  {meaning}".rstrip())
     while True:

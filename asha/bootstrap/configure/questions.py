@@ -124,7 +124,8 @@ QUESTIONS = (
         defaults.kept("CLUSTERALERT"), optional=True,
     ),
     Question(
-        _key("SITEID"), "The site's name", "In the subject of every alert.", defaults.site_id,
+        _key("SITEID"), "The site's name",
+        "For the subject of such mail, and the head of asha status.", defaults.site_id,
         optional=True,
     ),
     Question(

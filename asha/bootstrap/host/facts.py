@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from asha.bootstrap.host import disks, nics
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Nic
-from asha.cluster import drbd
+from asha.cluster import cib, drbd
 from asha.cluster.site import Site
 from asha.errors import UserError
 from asha.machine import Machine
 
 # There while the services belong to the cluster.
-MARKER = "/etc/asha/cluster-owns-services"
+MARKER = cib.MARKER
 
 # Whose files are in the store, under their numbers.
 OWNERS = ("asterisk", "mysql", "www-data", "openldap")

@@ -114,6 +114,7 @@ def _join(site: Site, secret: Secret, machine: Machine, say: Say) -> None:
         "ids": {peer.name: peer.nodeid for peer in (here, there)},
         "addresses": {peer.name: peer.address for peer in (here, there)},
         "agree": agreement(site),
+        "card": nodelist.card(site),
     }, JOIN_SECONDS)
     text, lan = answer.get("conf"), answer.get("lan")
     listed = {node.name for node in corosync.parse(text).nodes} if isinstance(text, str) else set()
@@ -123,6 +124,7 @@ def _join(site: Site, secret: Secret, machine: Machine, say: Say) -> None:
     _authkey(secret).do(machine, say)
     machine.write(corosync.CONF, text)
     nodelist.remember(machine, {str(name): str(address) for name, address in lan.items()})
+    nodelist.remember_card(machine, site, answer.get("card"))
     if runs:
         # Without quorum, or we would not ask: nothing runs here that it could disturb.
         machine.run("corosync-cfgtool", "-R", timeout=30)

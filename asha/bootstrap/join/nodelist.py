@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 from asha.cluster import corosync
 from asha.cluster import site as conf
@@ -136,14 +137,44 @@ def forget(machine: Machine, site: Site) -> None:
 
 def remember(machine: Machine, lan: Mapping[str, str]) -> None:
     """The nodes' LAN addresses, by name, in asha.conf; everything else in it stays."""
-    text = machine.read(conf.CONF) or ""
-    values = values_of(text)
-    new = text
-    for side in "AB":
-        address = lan.get(values.get(f"{side}NODENAME", ""), "")
-        line = f"{side}NODELAN={address}"
-        new, found = re.subn(rf"^[ \t]*{side}NODELAN[ \t]*=.*$", line, new, flags=re.MULTILINE)
-        if not found and address:
+    values = values_of(machine.read(conf.CONF) or "")
+    _note(machine, {f"{side}NODELAN": lan.get(values.get(f"{side}NODENAME", ""), "")
+                    for side in "AB"})
+
+
+def card(site: Site) -> dict[str, str]:
+    """For the other node: whose card moves the line, in asha.conf's keys. {}: nobody's."""
+    relay = site.relay
+    return {} if relay is None else {
+        "RHINOUSB": relay.device, "RELAYDRIVER": relay.driver, "RELAYNUMBER": str(relay.number),
+        "RELAYPROGRAM": relay.program, "RELAYNODE": relay.node,
+    }
+
+
+def remember_card(machine: Machine, site: Site, told: object) -> None:
+    """The other node's card in asha.conf, where this node knows of none: what asha cib
+    prints is then the same on both. What would not do there is left out."""
+    if site.relay is not None or not isinstance(told, dict):
+        return
+    new = {key: told.get(key) for key in ("RHINOUSB", "RELAYDRIVER", "RELAYNUMBER",
+                                          "RELAYPROGRAM", "RELAYNODE")}
+    lines = {key: value for key, value in new.items()
+             if isinstance(value, str) and value.isprintable()}
+    if len(lines) < len(new) or lines["RELAYNODE"] != site.there.name:
+        return
+    with suppress(SiteError):
+        conf.site_of(values_of(machine.read(conf.CONF) or "") | lines)
+        _note(machine, lines)
+
+
+def _note(machine: Machine, lines: Mapping[str, str]) -> None:
+    """These in asha.conf; everything else in it stays."""
+    new = text = machine.read(conf.CONF) or ""
+    for key, value in lines.items():
+        line = f"{key}={value}"
+        escaped = line.replace("\\", r"\\")
+        new, found = re.subn(rf"^[ \t]*{key}[ \t]*=.*$", escaped, new, flags=re.MULTILINE)
+        if not found and value:
             new = f"{new.rstrip()}\n{line}\n"
     if new != text:
         mode = machine.path(conf.CONF).stat().st_mode & 0o7777

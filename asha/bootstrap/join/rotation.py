@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from asha.bootstrap.action import Say
 from asha.bootstrap.join import accounts, nodelist
 from asha.bootstrap.steps import asterisk
-from asha.cluster import corosync, drbd, generation, pacemaker
+from asha.cluster import cib, corosync, drbd, generation, pacemaker
 from asha.cluster import secret as secrets
 from asha.cluster.pacemaker import TELEPHONES
 from asha.cluster.secret import Secret
@@ -80,17 +80,19 @@ def is_applied(machine: Machine, secret: Secret) -> bool:
     )
 
 
-def require_in_use(machine: Machine, secret: Secret) -> None:
+def require_in_use(machine: Machine, secret: Secret | None) -> None:
     """Raises UserError where a member's keys are made from another secret, before an
-    installer would change half of them."""
+    installer would change half of them. None: this node has none."""
     if generation.pending(machine):
         raise UserError("a change of the cluster secret is not finished on this node", GO_ON)
     conf = corosync.parse(machine.read(corosync.CONF) or "")
     is_ours = conf.cluster_name == corosync.CLUSTER_NAME and machine.exists(corosync.AUTHKEY)
-    if is_ours and not is_applied(machine, secret):
+    in_use = secret is not None and is_applied(machine, secret)
+    if is_ours and not in_use and not cib.is_left_over(machine):
         raise UserError(
             f"{secrets.PATH} is not the secret that this node's keys are made of: Corosync, DRBD "
-            "and AMI would each have another one",
+            "and AMI would each have another one" if machine.exists(secrets.PATH) else
+            f"{secrets.PATH} is missing: this node's keys are made of a secret that it has not",
             "asha secret rotate puts one secret in all places, here and on the other node",
         )
 

@@ -269,12 +269,14 @@ class Listener:
                           f"on {site.here.name}: {rotation.GO_ON}")
         with self._alone():
             site = nodelist.add_node(self._machine, site, lan, request.get("runs") is True)
+            nodelist.remember_card(self._machine, site, request.get("card"))
         # A member may reach more ports, which our sandbox may not open.
         self._machine.run("systemctl", "start", "--no-block", "asha-network.service", check=False)
         return {
             "ok": True,
             "conf": nodelist.agreed(self._machine),
             "lan": {peer.name: peer.lan for peer in (site.first, site.second)},
+            "card": nodelist.card(site),
             "up_to_date": drbd.status(self._machine).disk == "UpToDate",
         }
 

@@ -22,7 +22,7 @@ LISTENERS = (
     ("tcp", JOIN_PORT, "asha's join", ("asha", "python3")),
 )
 PRIVATE = ("a cable straight from node to node, or a tunnel between them as LINKNIC (WireGuard, "
-           "MACsec): docs/security.md")
+           "MACsec): /usr/share/doc/asha/security.md.gz")
 NEIGHBOURS_MOST = 3
 LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 

@@ -12,6 +12,7 @@ from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.preflight.report import CheckContext, Finding, error, warning
 from asha.bootstrap.steps import asterisk
 from asha.cluster import drbd
+from asha.data.plan import on_both
 from asha.data.space import size
 from asha.errors import UserError
 from asha.machine import Machine
@@ -106,7 +107,7 @@ def places(look: CheckContext) -> Iterator[Finding]:
     except UserError as trouble:
         yield error(str(trouble), trouble.hint)
     for what, hint in data_directories.survey(look.machine).left_out:
-        yield warning(what, f"{hint}, on both nodes, and run asha check again")
+        yield warning(what, on_both(hint))
     found = asterisk.problem(look.machine)
     if found is not None:
         yield error(f"{data_directories.inside(look.machine, found.path)} {found.reason}",

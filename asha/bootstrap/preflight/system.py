@@ -180,5 +180,7 @@ def _resources(look: CheckContext) -> Iterator[Finding]:
 
 
 def fencing(look: CheckContext) -> Iterator[Finding]:
-    yield warning("there is no fencing: a node that hangs with both cables cut is not switched off",
-                  "keep the two cables apart, and see man asha, FENCING")
+    cut, keep = ("both cables", "keep the two cables apart, and ") if look.site.two_nics else (
+        "its cable", "")
+    yield warning(f"there is no fencing: a node that hangs with {cut} cut is not switched off",
+                  f"{keep}see man asha, FENCING")

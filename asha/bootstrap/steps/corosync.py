@@ -14,7 +14,7 @@ from contextlib import suppress
 from asha.bootstrap.action import Action, Call, Run, Say, Write, enable
 from asha.bootstrap.host import data_directories
 from asha.bootstrap.takeover import takeover
-from asha.cluster import corosync, generation
+from asha.cluster import cib, corosync, generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.errors import UserError
@@ -36,16 +36,18 @@ LOST = "look at: systemctl status corosync pacemaker; journalctl -b -u corosync 
 
 
 def reset_actions(site: Site) -> list[Action]:
-    """Away with the cluster that Debian's packages begin with."""
+    """Away with the cluster that Debian's packages begin with, or that a purge left."""
 
     def work(machine: Machine, say: Say) -> None:
-        if '<primitive ' in (machine.read(f"{CIB}/cib.xml") or ""):
+        left = cib.is_left_over(machine)
+        if not left and '<primitive ' in (machine.read(f"{CIB}/cib.xml") or ""):
             raise UserError(
                 "this machine is a node of another cluster: Pacemaker has resources here",
                 f"crm configure show lists them. If they may go: systemctl stop pacemaker; "
                 f"rm {CIB}/cib*",
             )
-        say("stopping Debian's default cluster")
+        say("stopping what is left of the old cluster" if left else
+            "stopping Debian's default cluster")
         machine.run("systemctl", "stop", *reversed(DAEMONS), timeout=STOP_SECONDS)
         _clear(machine, *os.path.split(CIB), "")
         _clear(machine, *os.path.split(RINGS), "ringid_")
@@ -54,12 +56,12 @@ def reset_actions(site: Site) -> list[Action]:
 
     def done(machine: Machine) -> bool:
         text = machine.read(corosync.CONF)
-        return text is None or _is_ours(site, text)
+        return text is None or (_is_ours(site, text) and not cib.is_left_over(machine))
 
     return [Call(
         name="ring-reset",
-        title="remove the default cluster of Debian's packages",
-        what=f"refuse where Pacemaker has resources\n"
+        title="remove the default cluster of Debian's packages, or what a purge left",
+        what=f"refuse where Pacemaker has another cluster's resources\n"
              f"systemctl stop pacemaker corosync\nrm {CIB}/* {RINGS}/ringid_* {corosync.CONF}",
         work=work,
         done=done,

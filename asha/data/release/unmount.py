@@ -90,6 +90,7 @@ def remove(
         _mind_strangers(agent, strangers, force)
         devices = {mount.device for mount in tops}
         others = {mount.id for mount in strangers if mount.device not in devices}
+        is_settled = settled.expired  # before the try: a search takes its time
         busy = _unmount_each(agent, kernel, chain, others)
         if not busy:
             continue
@@ -103,7 +104,12 @@ def remove(
             )
         if not found:
             unseen += 1
-            if force and found is not None and unseen >= UNSEEN_ROUNDS and settled.expired:
+            if unseen == UNSEEN_ROUNDS:
+                kept = _kept_by_root(agent, devices, busy)
+                if kept:
+                    # Nobody's end would help.
+                    raise Failed(f"{', '.join(busy)} is held by {kept}")
+            if force and found is not None and unseen >= UNSEEN_ROUNDS and is_settled:
                 found.holders = _of_users(agent, kernel, busy[0], users)
                 found.holders += _unlisted(agent, busy[0], busy)
                 if not found.holders and agent.action_name == "stop":
@@ -117,11 +123,17 @@ def remove(
         settled = agent.deadline.within(min(SETTLE_SECONDS, agent.deadline.remaining() / 4))
 
 
-def uncover(agent: Agent, kernel: Kernel, points: Collection[str]) -> None:
-    """Take away what users have laid on these directories by file systems of their own:
-    whose directory it is may do that (fusermount3(1)), and root cannot look at it then."""
+def uncover(
+    agent: Agent, kernel: Kernel, points: Collection[str], *, inside: bool = True
+) -> None:
+    """Take away what users have laid on these directories, and ``inside`` them, by file
+    systems of their own: whose directory it is may do that (fusermount3(1)), and root cannot
+    look at it then."""
     covers = [one for one in mountinfo.read(kernel.mountinfo)
-              if one.user and any(is_inside(one.point, point) for point in points)]
+              if one.user and any(
+                  one.point == point or (inside and is_inside(one.point, point))
+                  for point in points
+              )]
     for cover in covers:
         agent.warn(f"{printable(cover.source)} of uid {cover.user} is mounted on"
                    f" {printable(cover.point)}: unmounts it")
@@ -249,8 +261,6 @@ class _Others:
         """Whom to end now."""
         from asha.data.release import turns
 
-        if kept_by_root(points):
-            return []
         users = turns.by_user()[0]
         users.pop(0, None)
         self._rounds += 1
@@ -266,19 +276,19 @@ class _Others:
         return [one for one in holders.perhaps(pids, points[0]) if not one.protected]
 
 
-def kept_by_root(points: Sequence[str]) -> bool:
-    """Whether a swap file or a loop device lies there: no process's end would help."""
-    from glob import glob
+def _kept_by_root(agent: Agent, devices: Collection[str], points: Sequence[str]) -> str:
+    """The swap files and loop devices that lie there, with what ends them; "" for none."""
+    from asha.data.release import loops
 
-    names = []
-    for path in ("/proc/swaps", *glob("/sys/block/loop*/loop/backing_file")):
-        try:
-            # by name: the kernel's, below /proc and /sys
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                names += [mountinfo.unescape(line.split(" ")[0].rstrip("\n")) for line in file]
-        except (OSError, ValueError):
-            continue
-    return any(is_inside(name, point) for name in names for point in points)
+    def work() -> str:
+        return "; ".join(loops.look(devices, points)[:NAMED_MOST])
+
+    limit = agent.deadline.within(SEARCH_SECONDS)
+    try:
+        return in_child(work, limit, "looking for swap files and loop devices")
+    except Failed as problem:
+        agent.warn(problem.reason)
+        return ""
 
 
 def _unlisted(agent: Agent, point: str, points: Sequence[str] = ()) -> list[Holder]:
@@ -394,6 +404,10 @@ def end_copies(
             if not found and force:
                 found.holders = _unlisted(agent, point)
             if not found:
+                # By a name in the store's own directory it keeps none of ours busy.
+                kept = _kept_by_root(agent, [device], [point])
+                if kept:
+                    raise Failed(f"{point} is held by {kept}")
                 break
             why = _named(found)
             if not force:

@@ -1,0 +1,118 @@
+"""What Asterisk's user or the panel may have put where Asterisk wants a file. Imported only
+when a start fails, or when nobody listens at the control socket.
+
+Asterisk opens its files in the ordinary way, so it waits for ever for who reads a FIFO, and
+ends where its database is none. It does so without a cluster too, but a person must know.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from asha.asterisk.process.proc import NO_GROUP
+from asha.run.child import in_child
+from asha.run.results import AgentError
+from asha.run.text import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asha.asterisk.process.proc import Proc, Process
+    from asha.run.deadline import Deadline
+
+FOLDERS = ("/etc/asterisk", "/var/lib/asterisk", "/var/log/asterisk")
+
+# Without it Asterisk ends (main/db.c, ast_db_init()).
+DATABASE = "astdb.sqlite3"
+
+# Asterisk's own child, by which it knows that it is not the only one to get a processor.
+CANARY = "astcanary"
+
+# The kernel's function in which who opens a FIFO waits (fs/pipe.c).
+WAITS_AT_FIFO = "wait_for_partner"
+
+# Of a directory that is somebody's, who may make as many as he likes.
+NAMES_MOST = 10_000
+NAMED_MOST = 3
+
+KINDS = {
+    stat.S_IFDIR: "directory",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFREG: "file",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+def kind_at(path: str) -> str:
+    """What lies there, "" for nothing that can be seen."""
+    try:
+        return KINDS.get(stat.S_IFMT(os.lstat(path).st_mode), "")
+    except OSError:
+        return ""
+
+
+def odd_files(folders: Sequence[str], account: int, deadline: Deadline) -> list[str]:
+    """What in these directories Asterisk cannot use, each in words.
+
+    In a child, which is Asterisk's user: his links lead where he may go, and a disk may
+    not answer.
+    """
+
+    def work() -> str:
+        if os.geteuid() == 0:
+            if account <= 0:
+                return ""
+            os.setgroups([])
+            os.setgid(NO_GROUP)
+            os.setuid(account)
+        found = _odd_files(folders)
+        return "\n".join(printable(one) for one, _ in zip(found, range(NAMED_MOST), strict=False))
+
+    try:
+        said = in_child(work, deadline, "looking at Asterisk's files")
+    except AgentError as problem:
+        return [problem.reason]
+    return [line for line in said.split("\n") if line]
+
+
+def _odd_files(folders: Sequence[str]) -> Iterator[str]:
+    for folder in folders:
+        try:
+            with os.scandir(folder) as entries:
+                for entry, _ in zip(entries, range(NAMES_MOST), strict=False):
+                    kind = _kind_behind(entry)
+                    if kind == "FIFO":
+                        yield f"{entry.path} is a FIFO, at which Asterisk waits: rm {entry.path}"
+                    elif entry.name == DATABASE and kind != "file":
+                        yield f"{entry.path} is a {kind} and no file: remove it"
+                    elif entry.name == DATABASE and not os.access(entry.path, os.R_OK | os.W_OK):
+                        link = f": it is a link to {os.readlink(entry.path)}" if (
+                            entry.is_symlink()) else ""
+                        yield f"Asterisk may not write {entry.path}{link}"
+        except OSError:
+            continue
+
+
+def _kind_behind(entry: os.DirEntry[str]) -> str:
+    try:
+        return KINDS.get(stat.S_IFMT(entry.stat().st_mode), "")
+    except OSError:
+        return "symbolic link to nowhere"
+
+
+def waits_for(proc: Proc, process: Process) -> list[str]:
+    """What the kernel shows, in words: a FIFO elsewhere, and the programs that Asterisk has
+    started; while it reads its configuration it waits for each (#exec)."""
+    at_fifo = [str(task) for task in process.tasks() if task.where == WAITS_AT_FIFO]
+    if at_fifo:
+        return [f"{at_fifo[0]} waits for who opens the other end of a FIFO"]
+    found = [one for one in proc.descendants([process]) if one.name != CANARY and not one.gone]
+    if not found:
+        return []
+    names = ", ".join(str(one) for one in found[:NAMED_MOST])
+    return [f"it has started {names}; does #exec in its configuration wait for that?"]
