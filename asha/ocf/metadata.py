@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import textwrap
 
-from asha.ocf.agent import PLAIN_TIMEOUT, UNDECLARED_TIMEOUT, ActionSpec
+from asha.ocf.action import PLAIN_TIMEOUT, UNDECLARED_TIMEOUT, ActionSpec
 from asha.ocf.params import Choice, Duration, Integer
 
 TYPE_CHECKING = False

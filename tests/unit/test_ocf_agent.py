@@ -437,11 +437,10 @@ def test_failed_while_promoted_has_its_own_code(act: Act) -> None:
 # The rest of the actions.
 
 
-def test_notify_cannot_fail(act: Act) -> None:
-    assert act(Promotable, "notify").code == 0
-    done = act(troubled(Promotable, notify=Failed("did not hear")), "notify")
-    assert (done.code, done.reason) == (0, "")
-    assert "WARNING: promotable(p_test): did not hear" in done.err
+def test_a_clone_that_is_not_notified_says_so(act: Act) -> None:
+    done = act(Promotable, "notify")
+    assert done.code == Exit.ERR_UNIMPLEMENTED
+    assert done.err.startswith("usage: promotable {demote|meta-data|monitor|promote|")
 
 
 def test_validate_all_asks_as_deeply_as_told(act: Act, tmp_path: Path) -> None:
