@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from asha.asterisk.process.proc import Process
     from asha.asterisk.process.unit import Launcher
     from asha.ocf import Deadline
+    from asha.ocf.attributes import NodeAttribute
 
 # Seconds between two looks at an Asterisk that starts or ends: short beside the
 # 0.25 s that it takes to end and the 0.7 s to start.
@@ -56,6 +57,9 @@ LOOK_EVERY = 0.02
 # The state file that names the Asterisk that was found or started here, once it was
 # known for ours: that is asked of one Asterisk, and not by each monitor.
 KNOWN = "known"
+
+# The state file of what the cluster was told.
+DEGRADED = "degraded"
 
 # Seconds before a new Asterisk that does not answer as it should is asked again.
 ASK_AGAIN = 0.2
@@ -200,32 +204,15 @@ class AsteriskHealth(AsteriskParameters, Agent):
         return Exit.SUCCESS
 
     def _tell(self, found: list[Remark], looked: int) -> None:
-        """Let the node's attribute say it; ``looked``: the deepest that was looked at.
+        """Let the node's attribute say it; ``looked``: the deepest that was looked at."""
+        if found or self.read_state(DEGRADED):
+            self._attribute().tell_degraded(found, looked)
 
-        What is degraded is told once and not again: an attribute manager that is not
-        there costs one monitor a moment, and not each. That all is well is told until
-        it is heard.
-        """
-        kept = self.read_state("degraded")
-        if not found and not kept:
-            return
-        from asha.asterisk import told
+    def _attribute(self) -> NodeAttribute:
+        from asha.asterisk import ATTRIBUTE
+        from asha.ocf.attributes import NodeAttribute
 
-        text = told.merged(kept, found, looked)
-        if not told.is_news(text, kept) and self.state_age("degraded") < told.TOLD_FOR:
-            return
-        if text:
-            self.write_state("degraded", text)
-            self.set_node_attribute(told.ATTRIBUTE, told.value(text), ATTRIBUTE_SECONDS)
-        else:
-            self._tell_all_is_well()
-
-    def _tell_all_is_well(self) -> None:
-        from asha.asterisk.told import ATTRIBUTE
-
-        # Kept until it is told: nobody else would ever take the attribute back.
-        if self.clear_node_attribute(ATTRIBUTE, ATTRIBUTE_SECONDS):
-            self.forget("degraded")
+        return NodeAttribute(self, ATTRIBUTE, memory=DEGRADED, cap=ATTRIBUTE_SECONDS)
 
     def _connect_records(self, process: Process) -> None:
         """Let the back ends of call records see a database that came after them."""
@@ -414,8 +401,8 @@ class AsteriskHealth(AsteriskParameters, Agent):
         self._end(launcher)
         for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip"):
             self.forget(kind)
-        if self.read_state("degraded"):
-            self._tell_all_is_well()
+        if self.read_state(DEGRADED):
+            self._attribute().tell_all_is_well()
 
     def _end(self, launcher: Launcher) -> None:
         """Until nothing of Asterisk lives, nor anything that would start it again."""
@@ -518,21 +505,17 @@ class AsteriskHealth(AsteriskParameters, Agent):
         return Direct(self, self.proc, self.binary, self.user, self.group)
 
     def read_state(self, kind: str) -> str:
-        try:
-            with open(self.state_path(kind), encoding="ascii") as file:
-                return file.read()
-        except (OSError, UnicodeDecodeError):
-            return ""
+        return self.state_file(kind).read()
 
     def write_state(self, kind: str, text: str) -> None:
+        file = self.state_file(kind)
         try:
-            with open(self.state_path(kind), "w", encoding="ascii") as file:
-                file.write(text)
+            file.write(text)
         except OSError as problem:
-            self.warn(f"cannot write {self.state_path(kind)}: {problem.strerror}")
+            self.warn(f"cannot write {file.path}: {problem.strerror}")
 
     def forget(self, kind: str) -> None:
         try:
-            os.unlink(self.state_path(kind))
+            self.state_file(kind).remove()
         except OSError:
             pass

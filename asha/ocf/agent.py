@@ -30,6 +30,7 @@ import time
 from asha import gate
 from asha.ocf.action import UNDECLARED_TIMEOUT
 from asha.ocf.params import Parameter
+from asha.ocf.state import StateFile
 from asha.run.deadline import Deadline
 from asha.run.results import (
     AgentError,
@@ -208,12 +209,8 @@ class Agent:
         safe = self.instance.replace("/", "_").replace(":", "_")
         return f"{base}/{self.name}-{safe}.{kind}"
 
-    def state_age(self, kind: str) -> float:
-        """Seconds since that file was written; no time at all where there is none."""
-        try:
-            return max(0.0, time.time() - os.stat(self.state_path(kind)).st_mtime)
-        except OSError:
-            return 0.0
+    def state_file(self, kind: str) -> StateFile:
+        return StateFile(self.state_path(kind))
 
     def info(self, message: str) -> None:
         self._say("INFO", LOG_INFO, message)

@@ -134,7 +134,8 @@ def test_a_shallow_monitor_imports_next_to_nothing(stand: Stand) -> None:
     assert not loaded & set(heavy.split())
     ours = {name for name in loaded if name.startswith("asha")}
     assert ours == {"asha", "asha.gate", "asha.ocf", "asha.ocf.action", "asha.ocf.agent",
-                    "asha.ocf.params", "asha.run", "asha.run.deadline", "asha.run.results"}
+                    "asha.ocf.params", "asha.ocf.state", "asha.run", "asha.run.deadline",
+                    "asha.run.results"}
 
 
 def test_it_holds_no_folder(stand: Stand) -> None:
