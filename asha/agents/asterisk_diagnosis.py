@@ -8,6 +8,7 @@ other cause that is known of was looked for.
 
 from __future__ import annotations
 
+from asha.agents.asterisk_base import SERVING
 from asha.agents.asterisk_sip import SipSockets
 from asha.asterisk.probes import (
     CONSOLE_QUESTIONS,
@@ -28,7 +29,7 @@ from asha.ocf import AgentError, BadHere, Degraded, Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.agents.asterisk_health import AsteriskHealth
+    from asha.agents.asterisk_base import AsteriskAgent
     from asha.asterisk.probes import Probe, Verdict
     from asha.asterisk.process.proc import Process, Task
 
@@ -41,17 +42,13 @@ CONFIRM = 1.0
 STOPPED_CONFIRM = 0.3
 LOOK_EVERY = 0.02
 
-# The state file whose presence says: a death is news. asha-asterisk-died@.service
-# knows its name too.
-SERVING = "serving"
-
 IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
 
 
 class Diagnosis:
     """Looks at one Asterisk, within one action of the agent."""
 
-    def __init__(self, agent: AsteriskHealth, process: Process) -> None:
+    def __init__(self, agent: AsteriskAgent, process: Process) -> None:
         self.agent = agent
         self.process = process
         self.deadline = agent.deadline

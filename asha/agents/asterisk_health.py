@@ -1,17 +1,17 @@
 """asterisk-health: Asterisk runs once, and answers, or Pacemaker is told why not.
 
 One agent starts, stops and watches it, so that a failed question restarts Asterisk
-and not a bystander. Here are its actions and what it tells the cluster; what it makes of
-an Asterisk that runs is asterisk_judge's, and how Asterisk is looked at and asked is in
-asha/asterisk.
+and not a bystander. Here are its actions and what it tells the cluster. Which Asterisk
+that is says asterisk_base, what it makes of one that runs asterisk_diagnosis; how
+Asterisk is looked at and asked is in asha/asterisk.
 """
 
 from __future__ import annotations
 
 import os
 
-from asha.agents.asterisk_diagnosis import SERVING, Diagnosis
-from asha.agents.asterisk_parameters import AsteriskParameters
+from asha.agents.asterisk_base import FENCING_SECONDS, KNOWN, LOOK_EVERY, SERVING, AsteriskAgent
+from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_sip import NotBound
 from asha.asterisk.probes import (
     PROBES,
@@ -22,12 +22,11 @@ from asha.asterisk.probes import (
     ManagerInterface,
     SipOptions,
 )
-from asha.asterisk.process.proc import ENDED, STOPPED, TRACED, Proc
+from asha.asterisk.process.proc import STOPPED, TRACED
 from asha.asterisk.talk.ami import Credentials
 from asha.asterisk.talk.connections import Silent, hold, is_address
 from asha.asterisk.talk.control import Console
 from asha.ocf import (
-    Agent,
     AgentError,
     BadConfig,
     BadHere,
@@ -35,28 +34,16 @@ from asha.ocf import (
     Exit,
     Failed,
     NotInstalled,
-    NotRunning,
     action,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from asha.agents.asterisk_diagnosis import Remark
-    from asha.asterisk.process.ours import Ours
     from asha.asterisk.process.proc import Process
     from asha.asterisk.process.unit import Launcher
     from asha.ocf import Deadline
     from asha.ocf.attributes import NodeAttribute
-
-# Seconds between two looks at an Asterisk that starts or ends: short beside the
-# 0.25 s that it takes to end and the 0.7 s to start.
-LOOK_EVERY = 0.02
-
-# The state file that names the Asterisk that was found or started here, once it was
-# known for ours: that is asked of one Asterisk, and not by each monitor.
-KNOWN = "known"
 
 # The state file of what the cluster was told.
 DEGRADED = "degraded"
@@ -77,22 +64,14 @@ HUNG_GRACE = 0.5
 # Seconds that Pacemaker's attribute manager may take to be told.
 ATTRIBUTE_SECONDS = 1.5
 
-# Seconds that a process may take to be gone when it has given back its memory.
-ENDING_SECONDS = 1.0
-
-# Seconds that Pacemaker may take to say whether there is fencing, and who is there.
-FENCING_SECONDS = 5.0
-
 # Seconds of a stop that are kept for systemd, after the last kill.
 SETTLE_SECONDS = 2.0
-
-PID_FILE = "asterisk.pid"
 
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
 
 
-class AsteriskHealth(AsteriskParameters, Agent):
+class AsteriskHealth(AsteriskAgent):
     """Runs one Asterisk, and sees when it hangs.
 
     Starts Asterisk through its systemd unit where there is one, or else directly,
@@ -134,8 +113,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
     """
 
     name = "asterisk-health"
-
-    proc = Proc()
 
     def validate(self, level: int) -> None:
         if "/" in self.unit or not (self.unit == "none" or self.unit.endswith(".service")):
@@ -181,7 +158,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
         try:
-            process, odd = self._find()
+            process, odd = self.find()
         except AgentError:
             if not self.is_probe:
                 # This is how Pacemaker learns of it: one death is one failure.
@@ -237,50 +214,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _cdr_modules(self) -> list[str]:
         return [] if self.cdr_modules == "none" else self.cdr_modules.split()
-
-    def _find(self) -> tuple[Process, list[str]]:
-        """The running Asterisk, and what is odd about it. Raises NotRunning, Failed."""
-        process = self._known() or self._search()
-        if process.state in ENDED:
-            raise self._does_not_end([process])
-        if self.proc.pid_in(self.pid_file) == process.pid:
-            return process, []
-        return process, [f"{self.pid_file} does not name the Asterisk that runs, {process}"]
-
-    def _known(self) -> Process | None:
-        """The one that was known for ours, while it runs."""
-        identity = self.read_state(KNOWN)
-        number, _, _ = identity.partition(" ")
-        process = self.proc.process(int(number)) if number.isdecimal() else None
-        if process is None or process.identity != identity:
-            return None
-        return process if self.proc.runs(process, self.binary) and not process.gone else None
-
-    def _search(self) -> Process:
-        """Among all processes. Raises NotRunning, Failed."""
-        daemons = self.ours(self.launcher()).running()
-        running = [one for one in daemons if self.proc.has_program(one)]
-        if running:
-            if not self.is_probe:
-                self.write_state(KNOWN, running[0].identity)
-            return running[0]
-        # On its way out, be it Asterisk or only somebody's console (asterisk -rx).
-        if not self.deadline.within(ENDING_SECONDS).poll(
-            lambda: all(one.gone for one in daemons), LOOK_EVERY
-        ):
-            raise self._does_not_end(daemons)
-        if os.path.lexists(self.pid_file):
-            # Asterisk removes it when it ends in the ordinary way.
-            raise NotRunning(
-                f"Asterisk is dead: it crashed or was killed and left {self.pid_file}"
-            )
-        raise NotRunning("Asterisk is not running")
-
-    @staticmethod
-    def _does_not_end(processes: Sequence[Process]) -> Failed:
-        from asha.asterisk.process.termination import survivors
-
-        return Failed(f"Asterisk has died but does not end: {survivors(processes)}")
 
     # Starting
 
@@ -343,7 +276,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
         """Until all modules are loaded. Raises Failed with the reason of an early death."""
         while True:
-            process = self._present()
+            process = self.present()
             if process is None:
                 death = self._early_death(launcher)
                 if death is not None:
@@ -371,12 +304,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
     def _early_death(launcher: Launcher) -> Failed | None:
         reason = launcher.verdict_on_death()
         return None if reason is None else Failed(f"Asterisk ended while it started: {reason}")
-
-    def _present(self) -> Process | None:
-        try:
-            return self._find()[0]
-        except AgentError:
-            return None
 
     def _look_once(self, process: Process) -> None:
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
@@ -411,7 +338,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         ending = Terminator(
             self.proc,
             self.ours(launcher),
-            self._known(),
+            self.known(),
             launcher,
             self.deadline,
             self._is_fenced,
@@ -444,15 +371,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
         on = done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
         return on and self.peer_available()
 
-    def peer_available(self) -> bool:
-        """Whether another node is there to go on. Not known is no."""
-        from asha.ocf.peers import peer_available
-
-        return peer_available(self.run, self.node, FENCING_SECONDS)
-
     def _grace(self) -> float:
         """Seconds that Asterisk is given to end by itself."""
-        process = self._present()
+        process = self.present()
         if process is None:
             return 0.0
         if process.tasks_in(STOPPED, TRACED) or process.frozen_by():
@@ -467,55 +388,3 @@ class AsteriskHealth(AsteriskParameters, Agent):
         except OSError:
             pass  # the socket is gone; Asterisk itself may be well
         return self.stop_grace
-
-    # What else it needs
-
-    @property
-    def pid_file(self) -> str:
-        return f"{self.run_directory}/{PID_FILE}"
-
-    def ours(self, launcher: Launcher) -> Ours:
-        """Who counts as our Asterisk."""
-        from asha.asterisk.process.ours import Ours
-
-        return Ours(
-            self.proc,
-            self.binary,
-            self.pid_file,
-            launcher.control_group,
-            self._account,
-            launcher.main,
-        )
-
-    def _account(self) -> int:
-        from asha.asterisk.process.ours import NO_ACCOUNT
-        from asha.asterisk.process.unit import account_number
-
-        try:
-            return account_number(self.user, self.deadline)
-        except AgentError as problem:
-            self.warn(problem.reason)
-            return NO_ACCOUNT
-
-    def launcher(self) -> Launcher:
-        from asha.asterisk.process.unit import Direct, SystemdUnit, has_unit
-
-        if self.unit != "none" and has_unit(self.unit):
-            return SystemdUnit(self, self.proc, self.unit)
-        return Direct(self, self.proc, self.binary, self.user, self.group)
-
-    def read_state(self, kind: str) -> str:
-        return self.state_file(kind).read()
-
-    def write_state(self, kind: str, text: str) -> None:
-        file = self.state_file(kind)
-        try:
-            file.write(text)
-        except OSError as problem:
-            self.warn(f"cannot write {file.path}: {problem.strerror}")
-
-    def forget(self, kind: str) -> None:
-        try:
-            self.state_file(kind).remove()
-        except OSError:
-            pass

@@ -118,8 +118,10 @@ class Agent:
     parameters: ClassVar[dict[str, Parameter]]
     actions: ClassVar[tuple[ActionSpec, ...]]
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, is_base: bool = False) -> None:
         super().__init_subclass__()
+        if is_base:
+            return  # no agent itself: what its subclasses share
         cls.parameters = {}
         specs: dict[str, tuple[ActionSpec, ...]] = {}
         for klass in reversed(cls.__mro__):

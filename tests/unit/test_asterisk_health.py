@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from asha.agents import asterisk_diagnosis, asterisk_health, asterisk_sip
+from asha.agents import asterisk_base, asterisk_diagnosis, asterisk_health, asterisk_sip
 from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.agents.asterisk_sip import SipSockets
@@ -1724,7 +1724,7 @@ def test_one_on_its_way_out_does_not_run(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
     """A console that ends just then is none; what never ends is not over."""
-    monkeypatch.setattr(asterisk_health, "ENDING_SECONDS", 0.3)
+    monkeypatch.setattr(asterisk_base, "ENDING_SECONDS", 0.3)
     (scene.run / "asterisk.pid").unlink()
     gone = scene.proc.root / "50"
     (gone / "exe").unlink()

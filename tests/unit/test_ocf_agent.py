@@ -734,6 +734,28 @@ def test_an_agent_declares_what_the_standard_wants() -> None:
     assert declare(word=String("Word"), **THREE).parameters.keys() == {"word"}
 
 
+def test_what_agents_share_need_be_no_agent() -> None:
+    class Shared(Agent, is_base=True):
+        word = String("Word")
+
+    class Whole(Shared):
+        @action(timeout=20)
+        def start(self) -> None: ...
+
+        @action(timeout=20)
+        def stop(self) -> None: ...
+
+        @action(timeout=20)
+        def monitor(self) -> Exit:
+            return Exit.SUCCESS
+
+    assert list(Whole.parameters) == ["word"]
+    with pytest.raises(TypeError, match="notify is not an action"):
+        class Notified(Whole):
+            @action(timeout=20)
+            def notify(self) -> None: ...
+
+
 @pytest.mark.parametrize("missing", ["start", "stop", "monitor"])
 def test_an_agent_lacks_nothing(missing: str) -> None:
     rest = {name: what for name, what in THREE.items() if name != missing}
