@@ -39,11 +39,10 @@ from asha.ocf import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.agents.asterisk_diagnosis import Remark
     from asha.asterisk.process.proc import Process
     from asha.asterisk.process.unit import Launcher
     from asha.ocf import Deadline
-    from asha.ocf.attributes import NodeAttribute
+    from asha.ocf.attributes import NodeAttribute, Remark
 
 # The state file of what the cluster was told.
 DEGRADED = "degraded"
@@ -307,11 +306,11 @@ class AsteriskHealth(AsteriskAgent):
 
     def _look_once(self, process: Process) -> None:
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
-        judge = Diagnosis(self, process)
+        diagnosis = Diagnosis(self, process)
         if self.sip_port is None:
-            judge.sip.learn(self.deadline)
-        probes, remarks = judge.deep_probes()
-        remarks += [reason for _, reason in judge.ask_all(probes, {})]
+            diagnosis.sip.learn(self.deadline)
+        probes, remarks = diagnosis.deep_probes()
+        remarks += [reason for _, reason in diagnosis.examine(probes, {})]
         self.forget("hung")
         if self._cdr_modules():
             # Even where the database answers now: it may have come a moment too late.

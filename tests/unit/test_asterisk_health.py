@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from asha.agents import asterisk_base, asterisk_diagnosis, asterisk_health, asterisk_sip
+from asha.agents import (
+    asterisk_base,
+    asterisk_diagnosis,
+    asterisk_explanations,
+    asterisk_health,
+    asterisk_sip,
+)
 from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.agents.asterisk_sip import SipSockets
@@ -380,7 +386,7 @@ def test_stopped_in_the_middle_of_a_look(scene: Scene) -> None:
 
 
 def test_stopped_for_a_moment(pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asterisk_diagnosis, "STOPPED_CONFIRM", 10.0)
+    monkeypatch.setattr(asterisk_explanations, "STOPPED_CONFIRM", 10.0)
     process = pbx.start()
     halt(process)
     seen = before_call(
@@ -688,7 +694,7 @@ def test_a_slow_disk_is_waited_for(
     with_secret(pbx)
     pbx.silence("astdb")
     late = threading.Timer(1.0, (pbx.run / "silent-astdb").unlink)
-    before_call(monkeypatch, asterisk_diagnosis, "ask", 2, late.start)
+    before_call(monkeypatch, asterisk_explanations, "ask", 1, late.start)
     outcome = pbx.act("monitor", DEEP, {"disk_patience": "15s"}, timeout=30)
     late.join()
     assert outcome.code == Exit.DEGRADED
@@ -702,7 +708,7 @@ def test_a_disk_that_is_full_in_the_end_is_no_hang(
     pbx.silence("astdb")
     pbx.silence(ASTDB_LOCKED)  # which is what comes when the silence ends
     late = threading.Timer(1.0, (pbx.run / "silent-astdb").unlink)
-    before_call(monkeypatch, asterisk_diagnosis, "ask", 2, late.start)
+    before_call(monkeypatch, asterisk_explanations, "ask", 1, late.start)
     outcome = pbx.act("monitor", DEEP, {"disk_patience": "15s"}, timeout=30)
     late.join()
     assert outcome.code == Exit.DEGRADED
@@ -881,7 +887,7 @@ def test_a_disk_that_is_back_leaves_a_backlog(
     with_secret(pbx)
     for one in ("astdb", part, why):
         pbx.silence(one)
-    before_call(monkeypatch, asterisk_diagnosis, "ask", 2, (pbx.run / "silent-astdb").unlink)
+    before_call(monkeypatch, asterisk_explanations, "ask", 1, (pbx.run / "silent-astdb").unlink)
     outcome = pbx.act("monitor", DEEPEST, {"disk_patience": "1s"})
     assert outcome.code == Exit.DEGRADED, outcome.reason
     assert "AstDB" not in outcome.reason
@@ -894,7 +900,7 @@ def test_a_sip_that_hangs_is_no_disk(
     with_secret(pbx)
     pbx.silence("astdb")
     pbx.silence(SIP)
-    before_call(monkeypatch, asterisk_diagnosis, "ask", 2, (pbx.run / "silent-astdb").unlink)
+    before_call(monkeypatch, asterisk_explanations, "ask", 1, (pbx.run / "silent-astdb").unlink)
     outcome = pbx.act("monitor", DEEP, {"disk_patience": "1s"}, runner=CallQueue())
     assert outcome.code == Exit.ERR_GENERIC
     assert "SIP at" in outcome.reason
@@ -932,10 +938,10 @@ def test_a_reload_may_hold_the_locks_for_a_while(
     pbx.launcher.reloading = True
     pbx.silence("dialplan")
     asked = before_call(
-        monkeypatch, asterisk_diagnosis, "ask", 3, (pbx.run / "silent-dialplan").unlink
+        monkeypatch, asterisk_explanations, "ask", 2, (pbx.run / "silent-dialplan").unlink
     )
     outcome = pbx.act("monitor", DEEP)
-    assert len(asked) == 3
+    assert len(asked) == 2
     assert outcome.code == Exit.DEGRADED
     assert "reload" in outcome.reason
 
