@@ -1,17 +1,17 @@
 """asterisk-health: Asterisk runs once, and answers, or Pacemaker is told why not.
 
 One agent starts, stops and watches it, so that a failed question restarts Asterisk
-and not a bystander. Here are its actions and what it tells the cluster; what it makes of
-an Asterisk that runs is asterisk_judge's, and how Asterisk is looked at and asked is in
-asha/asterisk.
+and not a bystander. Here are its actions and what it tells the cluster. Which Asterisk
+that is says asterisk_base, what it makes of one that runs asterisk_diagnosis; how
+Asterisk is looked at and asked is in asha/asterisk.
 """
 
 from __future__ import annotations
 
 import os
 
-from asha.agents.asterisk_diagnosis import SERVING, Diagnosis
-from asha.agents.asterisk_parameters import AsteriskParameters
+from asha.agents.asterisk_base import FENCING_SECONDS, KNOWN, LOOK_EVERY, SERVING, AsteriskAgent
+from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_sip import NotBound
 from asha.asterisk.probes import (
     PROBES,
@@ -22,12 +22,11 @@ from asha.asterisk.probes import (
     ManagerInterface,
     SipOptions,
 )
-from asha.asterisk.process.proc import ENDED, STOPPED, TRACED, Proc
+from asha.asterisk.process.proc import STOPPED, TRACED
 from asha.asterisk.talk.ami import Credentials
 from asha.asterisk.talk.connections import Silent, hold, is_address
 from asha.asterisk.talk.control import Console
 from asha.ocf import (
-    Agent,
     AgentError,
     BadConfig,
     BadHere,
@@ -36,27 +35,18 @@ from asha.ocf import (
     Expired,
     Failed,
     NotInstalled,
-    NotRunning,
     action,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from asha.agents.asterisk_diagnosis import Remark
-    from asha.asterisk.process.ours import Ours
     from asha.asterisk.process.proc import Process
     from asha.asterisk.process.unit import Launcher
     from asha.ocf import Deadline
+    from asha.ocf.attributes import NodeAttribute, Remark
 
-# Seconds between two looks at an Asterisk that starts or ends: short beside the
-# 0.25 s that it takes to end and the 0.7 s to start.
-LOOK_EVERY = 0.02
-
-# The state file that names the Asterisk that was found or started here, once it was
-# known for ours: that is asked of one Asterisk, and not by each monitor.
-KNOWN = "known"
+# The state file of what the cluster was told.
+DEGRADED = "degraded"
 
 # Seconds before a new Asterisk that does not answer as it should is asked again.
 ASK_AGAIN = 0.2
@@ -80,22 +70,14 @@ HUNG_GRACE = 0.5
 # Seconds that Pacemaker's attribute manager may take to be told.
 ATTRIBUTE_SECONDS = 1.5
 
-# Seconds that a process may take to be gone when it has given back its memory.
-ENDING_SECONDS = 1.0
-
-# Seconds that Pacemaker may take to say whether there is fencing, and who is there.
-FENCING_SECONDS = 5.0
-
 # Seconds of a stop that are kept for systemd, after the last kill.
 SETTLE_SECONDS = 2.0
-
-PID_FILE = "asterisk.pid"
 
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
 
 
-class AsteriskHealth(AsteriskParameters, Agent):
+class AsteriskHealth(AsteriskAgent):
     """Runs one Asterisk, and sees when it hangs.
 
     Starts Asterisk through its systemd unit where there is one, or else directly,
@@ -137,8 +119,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
     """
 
     name = "asterisk-health"
-
-    proc = Proc()
 
     def validate(self, level: int) -> None:
         if "/" in self.unit or not (self.unit == "none" or self.unit.endswith(".service")):
@@ -184,7 +164,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
         try:
-            process, odd = self._find()
+            process, odd = self.find()
         except AgentError:
             if not self.is_probe:
                 # This is how Pacemaker learns of it: one death is one failure.
@@ -207,32 +187,15 @@ class AsteriskHealth(AsteriskParameters, Agent):
         return Exit.SUCCESS
 
     def _tell(self, found: list[Remark], looked: int) -> None:
-        """Let the node's attribute say it; ``looked``: the deepest that was looked at.
+        """Let the node's attribute say it; ``looked``: the deepest that was looked at."""
+        if found or self.read_state(DEGRADED):
+            self._attribute().tell_degraded(found, looked)
 
-        What is degraded is told once and not again: an attribute manager that is not
-        there costs one monitor a moment, and not each. That all is well is told until
-        it is heard.
-        """
-        kept = self.read_state("degraded")
-        if not found and not kept:
-            return
-        from asha.asterisk import told
+    def _attribute(self) -> NodeAttribute:
+        from asha.asterisk import ATTRIBUTE
+        from asha.ocf.attributes import NodeAttribute
 
-        text = told.merged(kept, found, looked)
-        if not told.is_news(text, kept) and self.state_age("degraded") < told.TOLD_FOR:
-            return
-        if text:
-            self.write_state("degraded", text)
-            self.set_node_attribute(told.ATTRIBUTE, told.value(text), ATTRIBUTE_SECONDS)
-        else:
-            self._tell_all_is_well()
-
-    def _tell_all_is_well(self) -> None:
-        from asha.asterisk.told import ATTRIBUTE
-
-        # Kept until it is told: nobody else would ever take the attribute back.
-        if self.clear_node_attribute(ATTRIBUTE, ATTRIBUTE_SECONDS):
-            self.forget("degraded")
+        return NodeAttribute(self, ATTRIBUTE, memory=DEGRADED, cap=ATTRIBUTE_SECONDS)
 
     def _connect_records(self, process: Process) -> None:
         """Let the back ends of call records see a database that came after them."""
@@ -257,58 +220,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _cdr_modules(self) -> list[str]:
         return [] if self.cdr_modules == "none" else self.cdr_modules.split()
-
-    def _find(self) -> tuple[Process, list[str]]:
-        """The running Asterisk, and what is odd about it. Raises NotRunning, Failed."""
-        process = self._known() or self._search()
-        if process.state in ENDED:
-            raise self._does_not_end([process])
-        if self.proc.pid_in(self.pid_file) == process.pid:
-            return process, []
-        try:
-            os.lstat(self.pid_file)
-        except FileNotFoundError:
-            return process, [f"there is no {self.pid_file}: is it astrundir of asterisk.conf?"]
-        except OSError as problem:
-            # Root may not look: a user's file system lies on it.
-            return process, [f"{self.pid_file} cannot be looked at ({problem.strerror}): is"
-                             f" something mounted on {self.run_directory}?"]
-        return process, [f"{self.pid_file} does not name the Asterisk that runs, {process}"]
-
-    def _known(self) -> Process | None:
-        """The one that was known for ours, while it runs."""
-        identity = self.read_state(KNOWN)
-        number, _, _ = identity.partition(" ")
-        process = self.proc.process(int(number)) if number.isdecimal() else None
-        if process is None or process.identity != identity:
-            return None
-        return process if self.proc.runs(process, self.binary) and not process.gone else None
-
-    def _search(self) -> Process:
-        """Among all processes. Raises NotRunning, Failed."""
-        daemons = self.ours(self.launcher()).running()
-        running = [one for one in daemons if self.proc.has_program(one)]
-        if running:
-            if not self.is_probe:
-                self.write_state(KNOWN, running[0].identity)
-            return running[0]
-        # On its way out, be it Asterisk or only somebody's console (asterisk -rx).
-        if not self.deadline.within(ENDING_SECONDS).poll(
-            lambda: all(one.gone for one in daemons), LOOK_EVERY
-        ):
-            raise self._does_not_end(daemons)
-        if os.path.lexists(self.pid_file):
-            # Asterisk removes it when it ends in the ordinary way.
-            raise NotRunning(
-                f"Asterisk is dead: it crashed or was killed and left {self.pid_file}"
-            )
-        raise NotRunning("Asterisk is not running")
-
-    @staticmethod
-    def _does_not_end(processes: Sequence[Process]) -> Failed:
-        from asha.asterisk.process.termination import survivors
-
-        return Failed(f"Asterisk has died but does not end: {survivors(processes)}")
 
     # Starting
 
@@ -373,7 +284,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         deadline = deadline.within(deadline.remaining() - REASON_SECONDS)
         patience = deadline.within(UNHEARD_SECONDS)
         while True:
-            process = self._present()
+            process = self.present()
             if process is None:
                 death = self._early_death(launcher)
                 if death is not None:
@@ -431,19 +342,13 @@ class AsteriskHealth(AsteriskParameters, Agent):
         why = "; ".join(filter(None, (self._what_holds(None), reason)))
         return Failed(f"Asterisk ended while it started: {why}")
 
-    def _present(self) -> Process | None:
-        try:
-            return self._find()[0]
-        except AgentError:
-            return None
-
     def _look_once(self, process: Process) -> None:
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
-        judge = Diagnosis(self, process)
+        diagnosis = Diagnosis(self, process)
         if self.sip_port is None:
-            judge.sip.learn(self.deadline)
-        probes, remarks = judge.deep_probes()
-        remarks += [reason for _, reason in judge.ask_all(probes, {})]
+            diagnosis.sip.learn(self.deadline)
+        probes, remarks = diagnosis.deep_probes()
+        remarks += [reason for _, reason in diagnosis.examine(probes, {})]
         self.forget("hung")
         if self._cdr_modules():
             # Even where the database answers now: it may have come a moment too late.
@@ -460,8 +365,8 @@ class AsteriskHealth(AsteriskParameters, Agent):
         self._end(launcher)
         for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip"):
             self.forget(kind)
-        if self.read_state("degraded"):
-            self._tell_all_is_well()
+        if self.read_state(DEGRADED):
+            self._attribute().tell_all_is_well()
 
     def _end(self, launcher: Launcher) -> None:
         """Until nothing of Asterisk lives, nor anything that would start it again."""
@@ -470,7 +375,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         ending = Terminator(
             self.proc,
             self.ours(launcher),
-            self._known(),
+            self.known(),
             launcher,
             self.deadline,
             self._is_fenced,
@@ -503,15 +408,9 @@ class AsteriskHealth(AsteriskParameters, Agent):
         on = done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
         return on and self.peer_available()
 
-    def peer_available(self) -> bool:
-        """Whether another node is there to go on. Not known is no."""
-        from asha.ocf.peers import peer_available
-
-        return peer_available(self.run, self.node, FENCING_SECONDS)
-
     def _grace(self) -> float:
         """Seconds that Asterisk is given to end by itself."""
-        process = self._present()
+        process = self.present()
         if process is None:
             return 0.0
         if process.tasks_in(STOPPED, TRACED) or process.frozen_by():
@@ -526,59 +425,3 @@ class AsteriskHealth(AsteriskParameters, Agent):
         except OSError:
             pass  # the socket is gone; Asterisk itself may be well
         return self.stop_grace
-
-    # What else it needs
-
-    @property
-    def pid_file(self) -> str:
-        return f"{self.run_directory}/{PID_FILE}"
-
-    def ours(self, launcher: Launcher) -> Ours:
-        """Who counts as our Asterisk."""
-        from asha.asterisk.process.ours import Ours
-
-        return Ours(
-            self.proc,
-            self.binary,
-            self.pid_file,
-            launcher.control_group,
-            self._account,
-            launcher.main,
-        )
-
-    def _account(self) -> int:
-        from asha.asterisk.process.ours import NO_ACCOUNT
-        from asha.asterisk.process.unit import account_number
-
-        try:
-            return account_number(self.user, self.deadline)
-        except AgentError as problem:
-            self.warn(problem.reason)
-            return NO_ACCOUNT
-
-    def launcher(self) -> Launcher:
-        from asha.asterisk.process.unit import Direct, SystemdUnit, has_unit
-
-        if self.unit != "none" and has_unit(self.unit):
-            return SystemdUnit(self, self.proc, self.unit)
-        return Direct(self, self.proc, self.binary, self.user, self.group)
-
-    def read_state(self, kind: str) -> str:
-        try:
-            with open(self.state_path(kind), encoding="ascii") as file:
-                return file.read()
-        except (OSError, UnicodeDecodeError):
-            return ""
-
-    def write_state(self, kind: str, text: str) -> None:
-        try:
-            with open(self.state_path(kind), "w", encoding="ascii") as file:
-                file.write(text)
-        except OSError as problem:
-            self.warn(f"cannot write {self.state_path(kind)}: {problem.strerror}")
-
-    def forget(self, kind: str) -> None:
-        try:
-            os.unlink(self.state_path(kind))
-        except OSError:
-            pass

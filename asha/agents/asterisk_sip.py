@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asha.agents.asterisk_health import AsteriskHealth
+    from asha.agents.asterisk_base import AsteriskAgent
     from asha.asterisk.process.proc import Process
     from asha.run.deadline import Deadline
 
@@ -36,7 +36,7 @@ class NotBound(Failed):
 class SipSockets:
     """Those of one Asterisk, within one action of the agent."""
 
-    def __init__(self, agent: AsteriskHealth, process: Process) -> None:
+    def __init__(self, agent: AsteriskAgent, process: Process) -> None:
         self.agent = agent
         self.process = process
         self.deadline = agent.deadline

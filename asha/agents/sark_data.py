@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from asha.data.mountinfo import Mount
     from asha.data.plan import Plan
     from asha.data.space import Space
+    from asha.ocf.attributes import NodeAttribute
+    from asha.ocf.state import StateFile
 
 # Node attributes, shown by crm_mon -A. The first says "ok", or begins with "low"
 # or "full"; the second is there only while somebody has to fix something: a corrupt
@@ -157,16 +159,14 @@ class SarkData(Agent):
 
     @action(timeout=60)
     def start(self) -> None:
-        from asha.data import news
-
         plan = self._plan
         for note in plan.notes:
             self.info(note)
         for warning in (*plan.lasting, *plan.warnings):
             self.warn(warning)
         # The cluster on this node may have been restarted since they were sent.
-        news.forget(self, SPACE_ATTRIBUTE)
-        news.forget(self, WARNING_ATTRIBUTE)
+        self._attribute(SPACE_ATTRIBUTE).forget()
+        self._attribute(WARNING_ATTRIBUTE).forget()
         self._unmount_all_but(plan.binds)
         self._remember(plan.binds)
         before = self._mounts()
@@ -177,7 +177,7 @@ class SarkData(Agent):
         except BaseException:
             self._undo([bind for bind in wanted if not bind.is_made(before)])
             raise
-        news.keep(self, WARNING_ATTRIBUTE, "; ".join([*corrupt, *plan.lasting]))
+        self._attribute(WARNING_ATTRIBUTE).keep("; ".join([*corrupt, *plan.lasting]))
         self.info(f"bound {len(plan.binds)} directories of {self.data_root}")
 
     def adopt(self) -> bool:
@@ -192,7 +192,6 @@ class SarkData(Agent):
 
     @action(timeout=60)
     def stop(self) -> None:
-        from asha.data import news
         from asha.data.release import unmount
 
         self._uncover()
@@ -209,8 +208,8 @@ class SarkData(Agent):
         unmount.end_copies(self, self.kernel, sorted(devices), self.data_root, self._users,
                            force=self.force_unmount)
         self._forget_binds()
-        news.withdraw(self, WARNING_ATTRIBUTE)
-        news.withdraw(self, SPACE_ATTRIBUTE)
+        self._attribute(WARNING_ATTRIBUTE).withdraw()
+        self._attribute(SPACE_ATTRIBUTE).withdraw()
 
     @action(timeout=30, interval=10, depth=0)
     def monitor(self) -> Exit:
@@ -359,13 +358,11 @@ class SarkData(Agent):
         return self._plan.binds
 
     def _probe_disk(self, store: Mount) -> None:
-        from asha.data import news
-
         limit = self.deadline.within(self.write_timeout)
         room = space.probe(store.point, self.node, self.state_path("stuck"), limit)
         state, text = self._judge(room)
-        news.tell(self, SPACE_ATTRIBUTE, state, text)
-        news.repeat(self, WARNING_ATTRIBUTE)
+        self._attribute(SPACE_ATTRIBUTE).tell(state, text)
+        self._attribute(WARNING_ATTRIBUTE).repeat()
         if room.is_full:
             raise space.full(store.point, room)
 
@@ -376,6 +373,11 @@ class SarkData(Agent):
         if room.percent < self.low_space:
             return f"low {room.percent}", f"low: {room}"
         return "ok", "ok"
+
+    def _attribute(self, name: str) -> NodeAttribute:
+        from asha.ocf.attributes import NodeAttribute
+
+        return NodeAttribute(self, name)
 
     # The mount table and the memory of it.
 
@@ -462,19 +464,22 @@ class SarkData(Agent):
         users = self._users if not wanted else frozenset
         unmount.remove(self, self.kernel, find, force=self.force_unmount, users=users)
 
+    @property
+    def _memory(self) -> StateFile:
+        return self.state_file("mounts")
+
     def _remembered(self) -> list[Bind]:
-        return binds.load(self.state_path("mounts"))
+        return binds.load(self._memory)
 
     def _remember(self, wanted: Sequence[Bind]) -> None:
         try:
-            binds.save(self.state_path("mounts"), wanted)
+            binds.save(self._memory, wanted)
         except OSError as problem:
             # A full /run must not keep the phones down. The parameters say it too.
             self.warn(f"goes without its state file: {problem.strerror}")
 
     def _forget_binds(self) -> None:
-        from contextlib import suppress
-
-        # Absent, or on a broken /run: what counts is that nothing is mounted.
-        with suppress(OSError):
-            os.unlink(self.state_path("mounts"))  # by name: /run/resource-agents is root's
+        try:
+            self._memory.remove()
+        except OSError:
+            pass  # a broken /run: what counts is that nothing is mounted

@@ -98,12 +98,6 @@ class NotInstalled(AgentError):
     code = Exit.ERR_INSTALLED
 
 
-class NoPermission(AgentError):
-    """This node forbids it: other nodes may run it."""
-
-    code = Exit.ERR_PERM
-
-
 class BadHere(AgentError):
     """A parameter that is right in itself and wrong on this node."""
 

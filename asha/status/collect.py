@@ -12,7 +12,7 @@ import re
 import time
 from datetime import datetime, timedelta
 
-from asha.asterisk import told
+from asha.asterisk import ATTRIBUTE as ASTERISK_ATTRIBUTE
 from asha.bootstrap.join import rotation
 from asha.cluster import generation, pacemaker
 from asha.cluster import site as conf
@@ -21,6 +21,7 @@ from asha.cluster.site import Site, SiteError
 from asha.data import space
 from asha.errors import UserError
 from asha.machine import DeadlineMachine, Machine
+from asha.ocf.attributes import DEGRADED
 from asha.run.child import in_child
 from asha.run.deadline import Deadline
 from asha.run.results import AgentError
@@ -239,7 +240,7 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
         space=state.attribute(active, SPACE_ATTRIBUTE) if state else "",
         damage=state.attribute(active, DAMAGE_ATTRIBUTE) if state else "",
         secret=_secret(machine) if status.installed else ("", ""),
-        asterisk=state.attribute(active, told.ATTRIBUTE).removeprefix(told.PREFIX) if state else "",
+        asterisk=_degraded(state, active),
         kept=tuple(kept),
         bans=state.bans if state else (),
         maintenance=state.maintenance if state else False,
@@ -256,6 +257,10 @@ def _secret(machine: Machine) -> tuple[str, str]:
     except OSError:
         pass  # it is root's
     return "", ""
+
+
+def _degraded(state: State | None, active: str) -> str:
+    return state.attribute(active, ASTERISK_ATTRIBUTE).removeprefix(DEGRADED) if state else ""
 
 
 def _stamp(moment: datetime) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from asha.asterisk.told import ATTRIBUTE
+from asha.asterisk import ATTRIBUTE
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster, Data

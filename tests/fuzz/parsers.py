@@ -23,6 +23,7 @@ from asha.conf import values_of
 from asha.data import binds, mountinfo, paths
 from asha.data.binds import Bind
 from asha.errors import UserError
+from asha.ocf.state import StateFile
 from asha.relay.contract import Position
 from asha.relay.numato import Numato
 from asha.relay.rhino import Rhino
@@ -99,8 +100,9 @@ def _mountinfo(data: bytes, scratch: Path) -> None:
         mountinfo.holding(mounts, mount.point)
     mountinfo.below(mounts, mounts)
     bind = [Bind(mount.device, mount.root, mount.point) for mount in mounts]
-    binds.save(str(scratch / "binds"), bind)
-    again = [one.to_line() for one in binds.load(str(scratch / "binds"))]
+    memory = StateFile(str(scratch / "binds"))
+    binds.save(memory, bind)
+    again = [one.to_line() for one in binds.load(memory)]
     if again != [one.to_line() for one in bind]:
         raise Wrong("the binds' state file does not come back")
 
@@ -109,7 +111,7 @@ def _mountinfo(data: bytes, scratch: Path) -> None:
 def _binds(data: bytes, scratch: Path) -> None:
     """The state file of the binds: nothing, where it is damaged."""
     (scratch / "binds").write_bytes(data)
-    binds.load(str(scratch / "binds"))
+    binds.load(StateFile(str(scratch / "binds")))
 
 
 @target("paths", "/etc/asterisk:asterisk /var/lib/mysql:mysql? /opt/sark/www/origrecs?")

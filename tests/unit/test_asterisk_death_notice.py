@@ -143,7 +143,7 @@ def test_a_spoilt_file_is_said(
 
 
 def test_the_unit_looks_for_the_file_that_the_agent_writes() -> None:
-    from asha.agents.asterisk_diagnosis import SERVING
+    from asha.agents.asterisk_base import SERVING
     from asha.agents.asterisk_health import AsteriskHealth
     from asha.ocf import Context
 

@@ -44,7 +44,6 @@ def test_every_declared_code_exists() -> None:
         (results.Failed, 1),
         (results.Expired, 1),
         (results.BadHere, 2),
-        (results.NoPermission, 4),
         (results.NotInstalled, 5),
         (results.BadConfig, 6),
         (results.NotRunning, 7),

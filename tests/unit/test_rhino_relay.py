@@ -422,6 +422,14 @@ def test_a_memory_that_cannot_be_read_may_mean_on(bench: Bench, text: str) -> No
     bench.ok("stop")
 
 
+def test_a_node_without_the_card_stays_so_until_its_stop(other: Bench) -> None:
+    """Whatever the configuration says by then: there is no card to command."""
+    other.ok("start")
+    other.parameters["card_node"] = other.node
+    other.ok("stop")
+    assert other.card.calls == []
+
+
 def test_a_full_run_directory_does_not_hold_the_line(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
