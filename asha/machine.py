@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from asha import rootwork
+from asha import command_log, rootwork
 from asha.errors import UserError
 from asha.rootwork import Untrusted
 from asha.run.deadline import Deadline
@@ -135,14 +135,24 @@ class Machine:
         Raises UserError when it is not there, does not end, or (``check``) says
         something other than 0.
         """
-        env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
+        begun = time.monotonic()
         try:
-            done = Runner(keep_open).run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
-        except AgentError as problem:
-            raise UserError(problem.reason) from None
+            done = self._run(argv, timeout, stdin, environ, keep_open)
+        except BaseException as problem:
+            command_log.record(argv, time.monotonic() - begun, problem)
+            if isinstance(problem, AgentError):
+                raise UserError(problem.reason) from None
+            raise
+        command_log.record(argv, time.monotonic() - begun, done)
         if check and not done.ok:
             raise UserError(f"{' '.join(argv)}: exit {done.code}: {last_words(done)}")
         return done
+
+    def _run(self, argv: Sequence[str], timeout: float, stdin: str | None,
+             environ: Mapping[str, str] | None, keep_open: Sequence[int]) -> Completed:
+        """Raises AgentError when it is not there, or does not end."""
+        env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
+        return Runner(keep_open).run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
 
     def output(self, *argv: str, timeout: float = 20.0) -> str:
         """What a program prints; "" when it fails or is not there. For looking only."""
@@ -185,8 +195,9 @@ class DeadlineMachine(Machine):
 
 def last_words(done: Completed) -> str:
     """What a program said at its end: drbdadm and crm need several lines for a reason."""
-    said = [line.strip() for line in (done.err or done.out).splitlines() if line.strip()]
-    return "; ".join(said[-LAST_LINES:]) or done.complaint
+    said = [line.strip() for line in command_log.masked(done.err or done.out).splitlines()
+            if line.strip()]
+    return "; ".join(said[-LAST_LINES:]) or command_log.masked(done.complaint)
 
 
 def sync_directory(place: Path) -> None:
