@@ -228,7 +228,7 @@ def _entry(argv: Sequence[str], seconds: float, result: Completed | BaseExceptio
         count = GOOD_LINES if result.ok else FAILED_LINES
     else:
         end = result.reason if isinstance(result, AgentError) else type(result).__name__
-        end = masked(end.replace(" ".join(argv), "").strip())
+        end = masked(end.removeprefix(" ".join(argv)).strip())
         output = _last(getattr(result, "out", ""))
         count = FAILED_LINES
     lines = [line.strip()[:LINE_MOST] for line in output.splitlines() if line.strip()]
