@@ -12,8 +12,9 @@ import pwd
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from asha import command_log, rootwork
 from asha.errors import UserError
@@ -26,6 +27,12 @@ from asha.run.runner import Completed, Runner
 LAST_LINES = 4
 # Debian's own; an administrator's PATH may lack sbin.
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+T = TypeVar("T")
+
+# For a line that tells how far something is.
+Say = Callable[[str], None]
 
 
 class Machine:
@@ -112,6 +119,20 @@ class Machine:
 
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def wait_while(self, problem: Callable[[], T], seconds: float, every: float = 0.5,
+                   meanwhile: Callable[[T, float], object] = lambda problem, passed: None) -> T:
+        """Ask for the ``problem`` until there is none, for ``seconds`` at most.
+
+        Returns the last answer: false ("", [], False) when it has gone. It is asked once
+        at least, and once more at the end. ``meanwhile`` is told it, and the seconds that
+        have passed, before each pause.
+        """
+        begun = self.now()
+        while (found := problem()) and (passed := self.now() - begun) < seconds:
+            meanwhile(found, passed)
+            self.pause(every)
+        return found
 
     # Programs.
 

@@ -133,14 +133,11 @@ def _join(site: Site, secret: Secret, machine: Machine, say: Say) -> None:
 
 def _meet(site: Site, machine: Machine) -> None:
     """Wait until the running Corosync of this node hears the other's."""
-    end = machine.now() + MEET_SECONDS
-    while not nodelist.quorate(machine):
-        if machine.now() >= end:
-            raise UserError(
-                f"{site.there.name} has let this node in, but Corosync here does not hear it",
-                "is 5405/udp open for the other on both nodes? journalctl -u corosync tells more",
-            )
-        machine.pause(0.5)
+    if machine.wait_while(lambda: not nodelist.quorate(machine), MEET_SECONDS):
+        raise UserError(
+            f"{site.there.name} has let this node in, but Corosync here does not hear it",
+            "is 5405/udp open for the other on both nodes? journalctl -u corosync tells more",
+        )
 
 
 # Asking.
