@@ -52,10 +52,13 @@ _ASSIGNED = re.compile(
     re.VERBOSE,
 )
 # What our own keys look like, also without a name before them: the secret as it is typed,
-# DRBD's (48 hex digits, of which drbdadm's parser quotes 20), AMI's (40), Corosync's (256
-# letters, digits, - and _).
+# with dashes and without; DRBD's (48 hex digits, of which drbdadm's parser quotes 20) and
+# AMI's (40); Corosync's (256 letters, digits, - and _). The names of disks and units are
+# shorter, or have signs in between.
 _KEYS = re.compile(
-    r"\b(?:[0-9A-Za-z]{4}[- ]){5,}[0-9A-Za-z]{1,4}\b|[0-9A-Fa-f]{20,}|[0-9A-Za-z][0-9A-Za-z_-]{39,}"
+    # The longest first: it has parts that look like the others.
+    r"[0-9A-Za-z][0-9A-Za-z_-]{99,}|[0-9A-Za-z]{50,}|[0-9A-Fa-f]{20,}"
+    r"|(?<![0-9A-Za-z])(?:[0-9A-Za-z]{4}[- ]){5,}[0-9A-Za-z]{1,4}(?![0-9A-Za-z])"
 )
 # Of a command line: --password=X, passwd=X; and --password X.
 _ASSIGNMENT = re.compile(rf"(?i)([\w.-]*{_NAME}=).*", re.DOTALL)

@@ -19,6 +19,7 @@ import pytest
 from asha import cli, command_log, terminal
 from asha.bootstrap import plan
 from asha.bootstrap.action import Run, Step
+from asha.bootstrap.console import Console
 from asha.bootstrap.steps import asterisk
 from asha.bootstrap.takeover import takeover
 from asha.cluster import drbd
@@ -194,6 +195,7 @@ def test_what_is_called_a_secret_is_masked(text: str) -> None:
     "the secret of crm2 is needed", "token: 1000", "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
     "current-uuid: A1B2C3D4E5F60718", "52:54:00:12:34:56", "asha-secret@drbd:AB12.service",
     "/usr/lib/systemd/system/multi-user.target.wants", "-" * 70,
+    "wipefs /dev/disk/by-id/ata-Samsung_SSD_860_EVO_1TB_S3Z8NB0K123456X-part5",
 ])
 def test_what_helps_a_reader_stays(text: str) -> None:
     assert command_log.masked(text) == text
@@ -266,6 +268,14 @@ def test_an_error_shows_no_secret_either(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         machine.run("drbdadm", "dump")
     assert leaks(secret, str(caught.value)) == []
+
+
+def test_the_installers_own_log_has_none(tmp_path: Path) -> None:
+    secret = Secret.generate()
+    log = tmp_path / "asha" / "install.log"
+    Console(str(log)).note(f"stopped in: x: got '{secret.drbd()[:20]}', password={secret.ami()}")
+    assert leaks(secret, log.read_text()) == []
+    assert "stopped in: x: got 'HIDDEN', password=HIDDEN" in log.read_text()
 
 
 # How an installation fails.
