@@ -31,13 +31,14 @@ from asha.run.text import printable
 DIRECTORY = "/var/log/asha"
 NAME = "commands.log"
 
-# Bytes; a larger file becomes commands.log.1. An installation needs about 0.1 MB.
+# Bytes; a larger file becomes commands.log.1. An installation needs about 0.2 MB.
 FILE_MOST = 2 << 20
 
-# Lines of output that are kept of a program that failed, and of one that did not.
-FAILED_LINES, GOOD_LINES = 20, 3
-# Characters of output that are looked at, and that one line may have in the log.
-OUTPUT_MOST, LINE_MOST = 16 << 10, 1000
+# Lines of output that are kept, and characters of each: of a program that failed, and of
+# one that did not.
+FAILED, GOOD = (20, 1000), (3, 200)
+# Characters of a command line that are kept, and of output that are looked at.
+LINE_MOST, OUTPUT_MOST = 1000, 16 << 10
 # Command lines that are remembered, to see that one is repeated.
 REMEMBERED_MOST = 1000
 
@@ -228,13 +229,13 @@ def _entry(argv: Sequence[str], seconds: float, result: Completed | BaseExceptio
     if isinstance(result, Completed):
         end = f"exit {result.code}"
         output = f"{_last(result.out)}\n{_last(result.err)}"
-        count = GOOD_LINES if result.ok else FAILED_LINES
+        count, width = GOOD if result.ok else FAILED
     else:
         end = result.reason if isinstance(result, AgentError) else type(result).__name__
         end = masked(end.removeprefix(" ".join(argv)).strip())
         output = _last(getattr(result, "out", ""))
-        count = FAILED_LINES
-    lines = [line.strip()[:LINE_MOST] for line in output.splitlines() if line.strip()]
+        count, width = FAILED
+    lines = [line.strip()[:width] for line in output.splitlines() if line.strip()]
     return _Entry(time.time(), command_line(argv)[:LINE_MOST], end[:LINE_MOST], seconds,
                   tuple(lines[-count:]))
 
