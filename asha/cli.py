@@ -14,7 +14,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from asha import __version__, terminal
+from asha import __version__, command_log, terminal
 from asha.errors import UserError
 
 # name: what --help says of it
@@ -37,12 +37,17 @@ COMMANDS = {
     "recover": "(a service) roll back a take-over that was interrupted",
 }
 HIDDEN = ("step", "join-listen", "recover")
+# They change nothing, and are run all the time: in the log they would be all there is.
+UNLOGGED = ("status", "sync")
 
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 not done (said why), 2 wrong usage, 130 interrupted."""
+    """The exit code: 0 done, 1 not done (said why), 2 wrong usage, 130 interrupted.
+
+    Only a process of its own (``argv`` is None) writes to the command log.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
         terminal.settle()
@@ -52,6 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     options = parser.parse_args(words)
+    command_log.begin(words, file=argv is None and chosen not in UNLOGGED, live=options.debug)
+    how = "ended by an error in asha"
+    try:
+        code = _run(options)
+        how = f"exit {code}"
+        return code
+    finally:
+        command_log.finish(how)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         code = int(options.run(options))
         terminal.finish()
@@ -62,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return lost.code
     except UserError as trouble:
         terminal.report(trouble)
+        if log := command_log.written():
+            terminal.warn(f"{terminal.HINT_INDENT}what ran: {log}")
         return trouble.code
     except KeyboardInterrupt:
         terminal.warn("asha: interrupted")
@@ -75,6 +93,8 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         epilog="asha COMMAND --help tells more. See asha(8).",
     )
     parser.add_argument("--version", action="version", version=f"asha {__version__}")
+    debug = "show each program that is run, with its exit code, on standard error"
+    parser.add_argument("--debug", action="store_true", help=debug)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, about in COMMANDS.items():
         if name in HIDDEN and name != chosen:
@@ -91,5 +111,7 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.arguments(sub)
+        # Also after the command; there it has no default, which would undo the one before.
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
         sub.set_defaults(run=module.run)
     return parser

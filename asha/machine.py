@@ -12,10 +12,11 @@ import pwd
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from asha import rootwork
+from asha import command_log, rootwork
 from asha.errors import UserError
 from asha.rootwork import Untrusted
 from asha.run.deadline import Deadline
@@ -26,6 +27,12 @@ from asha.run.runner import Completed, Runner
 LAST_LINES = 4
 # Debian's own; an administrator's PATH may lack sbin.
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+T = TypeVar("T")
+
+# For a line that tells how far something is.
+Say = Callable[[str], None]
 
 
 class Machine:
@@ -113,6 +120,20 @@ class Machine:
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def wait_while(self, problem: Callable[[], T], seconds: float, every: float = 0.5,
+                   meanwhile: Callable[[T, float], object] = lambda problem, passed: None) -> T:
+        """Ask for the ``problem`` until there is none, for ``seconds`` at most.
+
+        Returns the last answer: false ("", [], False) when it has gone. It is asked once
+        at least, and once more at the end. ``meanwhile`` is told it, and the seconds that
+        have passed, before each pause.
+        """
+        begun = self.now()
+        while (found := problem()) and (passed := self.now() - begun) < seconds:
+            meanwhile(found, passed)
+            self.pause(every)
+        return found
+
     # Programs.
 
     def has(self, program: str) -> bool:
@@ -135,14 +156,24 @@ class Machine:
         Raises UserError when it is not there, does not end, or (``check``) says
         something other than 0.
         """
-        env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
+        begun = time.monotonic()
         try:
-            done = Runner(keep_open).run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
-        except AgentError as problem:
-            raise UserError(problem.reason) from None
+            done = self._run(argv, timeout, stdin, environ, keep_open)
+        except BaseException as problem:
+            command_log.record(argv, time.monotonic() - begun, problem)
+            if isinstance(problem, AgentError):
+                raise UserError(problem.reason) from None
+            raise
+        command_log.record(argv, time.monotonic() - begun, done)
         if check and not done.ok:
             raise UserError(f"{' '.join(argv)}: exit {done.code}: {last_words(done)}")
         return done
+
+    def _run(self, argv: Sequence[str], timeout: float, stdin: str | None,
+             environ: Mapping[str, str] | None, keep_open: Sequence[int]) -> Completed:
+        """Raises AgentError when it is not there, or does not end."""
+        env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
+        return Runner(keep_open).run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
 
     def output(self, *argv: str, timeout: float = 20.0) -> str:
         """What a program prints; "" when it fails or is not there. For looking only."""
@@ -185,8 +216,9 @@ class DeadlineMachine(Machine):
 
 def last_words(done: Completed) -> str:
     """What a program said at its end: drbdadm and crm need several lines for a reason."""
-    said = [line.strip() for line in (done.err or done.out).splitlines() if line.strip()]
-    return "; ".join(said[-LAST_LINES:]) or done.complaint
+    said = [line.strip() for line in command_log.masked(done.err or done.out).splitlines()
+            if line.strip()]
+    return "; ".join(said[-LAST_LINES:]) or command_log.masked(done.complaint)
 
 
 def sync_directory(place: Path) -> None:

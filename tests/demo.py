@@ -80,6 +80,7 @@ def demonstrate(options: argparse.Namespace) -> int:
         with Prober(lab) as prober:
             reports = [show(cluster, prober, fault) for fault in chosen]
     except BaseException:
+        say(f"what ran on the nodes: {lab.log.path}")
         lab.down()
         raise
     print_table(reports)

@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from asha.bootstrap.host import services
 from asha.errors import UserError
 from asha.machine import Machine
-
-Say = Callable[[str], None]
+from asha.machine import Say as Say
 
 
 class Action(ABC):
@@ -146,9 +146,7 @@ def enable(title: str, *units: str) -> Run:
     return Run(
         title=title,
         argv=["systemctl", "enable", *units],
-        done=lambda machine: all(
-            machine.output("systemctl", "is-enabled", unit).strip() == "enabled" for unit in units
-        ),
+        done=lambda machine: all(services.is_enabled(machine, unit) for unit in units),
     )
 
 

@@ -93,7 +93,7 @@ def script(step: Step) -> str:
         "#!/bin/sh",
         f"# {step.number} {step.title}. Written by: asha plan --scripts",
         "# Run the scripts in the order of their numbers, as root. asha install does the",
-        "# same, skips what is done already, and puts all back when it is cut off. So do",
+        "# same, skips what is done already, and rolls back when it is interrupted. So do",
         "# these: when the shell that you run them from ends before the last has.",
         "set -e",
         f"export {OWNER_VARIABLE}=\"${{{OWNER_VARIABLE}:-$PPID}}\"",

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.errors import UserError
-from asha.machine import Machine
-
-EVERY = 0.5
-
-Say = Callable[[str], None]
+from asha.machine import Machine, Say
 
 
 def wait_for_state(machine: Machine, left: Callable[[State], list[str]], seconds: float,
@@ -21,14 +16,13 @@ def wait_for_state(machine: Machine, left: Callable[[State], list[str]], seconds
 
     A node that does not answer for a moment is asked again.
     """
-    end = time.monotonic() + seconds
-    missing = ["the cluster does not answer"]
-    while True:
+
+    def missing() -> list[str]:
         try:
-            missing = left(pacemaker.look(machine))
+            return left(pacemaker.look(machine))
         except UserError as problem:
-            missing = [str(problem)]
-        if not missing or time.monotonic() >= end:
-            return missing
-        say(f"waiting for: {', '.join(missing)}")
-        time.sleep(EVERY)
+            return [str(problem)]
+
+    return machine.wait_while(
+        missing, seconds, meanwhile=lambda names, _: say(f"waiting for: {', '.join(names)}")
+    )

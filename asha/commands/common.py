@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from asha.bootstrap.host.facts import MARKER
 from asha.cluster import cib
@@ -18,8 +17,8 @@ from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site, SiteError
 from asha.errors import UserError
+from asha.file_lock import file_lock
 from asha.machine import Machine
-from asha.run.deadline import Deadline
 from asha.terminal import answer, show
 
 SECRET = "/etc/asha/secret"
@@ -106,21 +105,10 @@ def only_one(patience: float = PATIENCE) -> Iterator[None]:
     One that is short (asha-network.service after a join) is waited for; UserError when
     it is still at it after ``patience`` seconds.
     """
-    # Root's alone: who may read a file may lock it (flock(2)), and keep us out.
-    descriptor = os.open(LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as lock:
-        if not Deadline(patience).poll(lambda: _is_locked(lock), every=0.2):
-            raise UserError("another asha install is running on this machine",
-                          "wait for it, or stop it; it rolls back what it has not finished")
+    busy = UserError("another asha install is running on this machine",
+                     "wait for it, or stop it; it rolls back what it has not finished")
+    with file_lock(Machine(), LOCK, patience, busy):
         yield
-
-
-def _is_locked(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def end_orderly() -> None:

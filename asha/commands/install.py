@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from types import FrameType
-from typing import NoReturn
 
 from asha.bootstrap import plan
 from asha.bootstrap.action import Step
@@ -24,6 +21,7 @@ from asha.commands import check, configure
 from asha.commands.common import (
     SECRET,
     cluster_secret,
+    end_orderly,
     keep,
     load_site,
     need_root,
@@ -61,8 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if not machine.exists(conf.CONF) and sys.stdin.isatty():
         configure.interview(machine)
     site = load_site(strict=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    end_orderly()
     with only_one():
         if machine.exists(RECORD):
             say("Resuming: the previous run was interrupted.")
@@ -97,10 +94,6 @@ def tell_difference(site: Site, machine: Machine) -> None:
     if any(line[0] in "+-" and not line[1:].lstrip().startswith("#") for line in changes if line):
         show("The cluster's live configuration differs from asha.conf: asha cib --diff\n"
               "shows how, asha cib --load makes it so.")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _check(site: Site, machine: Machine, secret: Secret) -> None:

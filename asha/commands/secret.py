@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from types import FrameType
-from typing import NoReturn
 
 from asha.bootstrap.console import Console, ask
 from asha.bootstrap.host import ports
@@ -18,6 +15,7 @@ from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import (
     SECRET,
+    end_orderly,
     given_secret,
     load_site,
     need_installed,
@@ -68,8 +66,7 @@ def run(options: argparse.Namespace) -> int:
     if options.what == "apply":
         return _apply(machine, site, options.step or "")
     need_installed(machine)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    end_orderly()
     console = Console()
     given = given_secret(options.secret_file) if options.secret_file else None
     try:
@@ -82,10 +79,6 @@ def run(options: argparse.Namespace) -> int:
             say("\ninterrupted: asha secret rotate goes on, on either node")
         raise
     return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 # One node.
@@ -186,17 +179,19 @@ def _offer(machine: Machine, site: Site, options: argparse.Namespace, new: Secre
         rotation.begin(machine, site, new)
     waits = f"Until both nodes have it, it is in {SECRET}.new"
     say(f"{shown(new, waits)}\n\nNow on {there}: asha secret rotate asks for it.")
-    begun = machine.now()
-    while generation.pending(machine) is not None or generation.current(machine) != new:
-        passed = machine.now() - begun
-        if passed >= WAIT_SECONDS:
-            raise UserError(f"{there} has not got the new secret yet",
-                          "the old one is in use until then; asha secret rotate goes on")
+
+    def is_awaited() -> bool:
+        return generation.pending(machine) is not None or generation.current(machine) != new
+
+    def tell(_: bool, passed: float) -> None:
         if rotation.is_applied(machine, new):
             console.say(f"{there} has it; the last keys are being changed")
         else:
             console.say(f"waiting for {there} ({passed:.0f} s); Ctrl-C does no harm")
-        machine.pause(LOOK_EVERY)
+
+    if machine.wait_while(is_awaited, WAIT_SECONDS, LOOK_EVERY, tell):
+        raise UserError(f"{there} has not got the new secret yet",
+                        "the old one is in use until then; asha secret rotate resumes")
     console.note(f"{site.here.name} and {there} have the new secret: asha status")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +69,16 @@ def install_node(
 def secret_of(node: Node) -> str:
     """The cluster secret, in the form that can be typed."""
     return node.path(SECRET).read_text().strip()
+
+
+def secrets_of(node: Node) -> list[str]:
+    """The cluster secret, and what is made of it: DRBD's, Corosync's, the AMI user's."""
+    typed = secret_of(node)
+    drbd = re.findall(r'shared-secret "(.*)"', node.path("/etc/drbd.d/asha.res").read_text())
+    ami = re.findall(r"[0-9a-f]{40}", node.path("/etc/asha/ami.secret").read_text())
+    key = node.path("/etc/corosync/authkey").read_text()
+    assert len(drbd) == len(ami) == 1
+    return [typed, typed.replace("-", ""), *drbd, *ami, key]
 
 
 def wait_in_sync(node: Node, timeout: float = 120.0) -> float:

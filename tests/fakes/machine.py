@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asha.errors import UserError
 from asha.machine import Machine
+from asha.run.results import NotInstalled
 from asha.run.runner import Completed
 
 
@@ -130,23 +130,13 @@ class FakeMachine(Machine):
             return False
         return program in self._installed or any(words[0] == program for words in self._table)
 
-    def run(
-        self,
-        *argv: str,
-        timeout: float = 60.0,
-        check: bool = True,
-        stdin: str | None = None,
-        environ: Mapping[str, str] | None = None,
-        keep_open: Sequence[int] = (),
-    ) -> Completed:
+    def _run(self, argv: Sequence[str], timeout: float, stdin: str | None,
+             environ: Mapping[str, str] | None, keep_open: Sequence[int]) -> Completed:
         if argv[0] in self._absent:
-            raise UserError(f"program {argv[0]} is not installed")
-        self.calls.append(Call(argv, stdin))
-        outcome = self._answer(argv, stdin)
-        done = Completed(argv, outcome.code, outcome.out, outcome.err)
-        if check and not done.ok:
-            raise UserError(f"{' '.join(argv)}: exit {done.code}: {done.complaint}")
-        return done
+            raise NotInstalled(f"program {argv[0]} is not installed")
+        self.calls.append(Call(tuple(argv), stdin))
+        outcome = self._answer(tuple(argv), stdin)
+        return Completed(argv, outcome.code, outcome.out, outcome.err)
 
     def _answer(self, argv: tuple[str, ...], stdin: str | None) -> Outcome:
         fitting = [words for words in self._table if argv[: len(words)] == words]

@@ -108,15 +108,6 @@ def test_the_loaded_drbd_counts_before_the_one_on_disk(tmp_path: Path) -> None:
     assert facts.versions(machine) == {"drbd": "9.2.8"}
 
 
-def test_units_that_are_there(tmp_path: Path) -> None:
-    said = ("Id=asterisk.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\n"
-            "Id=slapd.service\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\n")
-    units = facts.units(FakeMachine(tmp_path, {"systemctl show": said}))
-    assert units == {
-        "asterisk.service": facts.Unit("asterisk.service", "enabled", "active"),
-    }
-
-
 def test_numbers_of_accounts(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path).put("/etc/passwd", "root:x:0:0::/:/bin/sh\n+::::::\nbroken\n"
                                                        "mysql:x:105:110::/:/bin/false\n")

@@ -24,14 +24,14 @@ BELOW = {
     "asterisk": ("ocf", "run"),
     "agents": ("asterisk", "data", "relay", "ocf", "run"),
     "cluster": ("relay", "run"),
-    "status": ("asterisk", "cluster", "data", "run", "bootstrap"),
+    "status": ("asterisk", "cluster", "data", "ocf", "run", "bootstrap"),
     "bootstrap": ("asterisk", "cluster", "data", "relay", "ocf", "run"),
     "commands": ("bootstrap", "status", "agents", "asterisk", "cluster", "data", "run"),
 }
 BOOTSTRAP = {
-    "action": (),
     "console": (),
-    "host": ("action",),
+    "host": (),
+    "action": ("host",),
     "firewall": ("host", "action"),
     "takeover": ("host", "action"),
     "steps": ("takeover", "host", "action"),

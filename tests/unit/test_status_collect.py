@@ -488,7 +488,7 @@ AFTER = dataclasses.replace(STATE, resources=tuple(
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asha.cluster.wait.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("asha.machine.time.sleep", lambda seconds: None)
 
 
 ORDER = "crm_resource --move --resource cl_drbd --promoted --node crm2 --lifetime PT90S"

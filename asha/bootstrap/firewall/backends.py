@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from asha.bootstrap.action import Action, Call, Say
 from asha.bootstrap.firewall import fail2ban, nftables, shorewall
+from asha.bootstrap.host import services
 from asha.bootstrap.host.ports import Opening, allowed, openings
 from asha.cluster.site import Site
 from asha.machine import Machine
@@ -41,7 +42,7 @@ def _rulers(site: Site, machine: Machine) -> list[Action]:
 
 
 def _firewalld_rules(machine: Machine) -> bool:
-    return machine.output("systemctl", "is-active", "firewalld.service").strip() == "active"
+    return services.is_active(machine, "firewalld.service")
 
 
 @dataclass(frozen=True)

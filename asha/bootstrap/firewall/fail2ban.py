@@ -10,9 +10,12 @@ import configparser
 import posixpath
 
 from asha.bootstrap.action import Action, Say, Write
+from asha.bootstrap.host import services
 from asha.cluster.site import Site
 from asha.errors import UserError
 from asha.machine import Machine
+
+SERVICE = "fail2ban.service"
 
 # In the order of jail.conf(5): *.conf, then *.local, each by name.
 OURS = "/etc/fail2ban/jail.d/zz-asha.local"
@@ -119,7 +122,7 @@ class _Ignore(Write):
 
     def is_done(self, machine: Machine) -> bool:
         return super().is_done(machine) and (
-            not self._is_active(machine) or self._is_in_force(machine)
+            not services.is_active(machine, SERVICE) or self._is_in_force(machine)
         )
 
     def do(self, machine: Machine, say: Say) -> None:
@@ -132,15 +135,11 @@ class _Ignore(Write):
                 f"fail2ban refuses its configuration: {trouble}",
                 "fix it, then check: fail2ban-client -t",
             ) from None
-        if self._is_active(machine):
+        if services.is_active(machine, SERVICE):
             machine.run("fail2ban-client", "reload")
 
     def script(self) -> str:
         return f"{super().script()}\nfail2ban-client -t && fail2ban-client reload"
-
-    @staticmethod
-    def _is_active(machine: Machine) -> bool:
-        return machine.output("systemctl", "is-active", "fail2ban.service").strip() == "active"
 
     def _is_in_force(self, machine: Machine) -> bool:
         """As its first jail says: all were loaded together."""

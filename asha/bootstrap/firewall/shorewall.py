@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from asha.bootstrap.action import Action, Call
+from asha.bootstrap.host import services
 from asha.bootstrap.host.ports import Opening, allowed, openings
 from asha.cluster.site import Site
 from asha.errors import UserError
@@ -36,7 +37,7 @@ def rules(machine: Machine) -> bool:
     return (
         machine.has("shorewall")
         and machine.exists(f"{DIRECTORY}/interfaces")
-        and machine.output("systemctl", "is-enabled", "shorewall.service").strip() == "enabled"
+        and services.is_enabled(machine, "shorewall.service")
     )
 
 

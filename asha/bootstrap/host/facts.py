@@ -21,21 +21,9 @@ MARKER = cib.MARKER
 # Whose files are in the store, under their numbers.
 OWNERS = ("asterisk", "mysql", "www-data", "openldap")
 PACKAGES = ("mariadb-server", "apache2", "pacemaker", "corosync", "drbd-utils", "crmsh", "slapd")
-UNITS = ("asterisk.service", "mariadb.service", "mariadb.socket", "mariadb-extra.socket",
-         "apache2.service", "slapd.service")
 
 # Without epoch and Debian's revision: "1:22.10.1~dfsg-2" is 22.10.1.
 UPSTREAM = re.compile(r"(?:\d+:)?(\d+(?:\.\d+)*)")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """systemd's words: ``enabled`` is "enabled", "disabled", "masked" …, ``active``
-    "active", "inactive", "failed" …"""
-
-    name: str
-    enabled: str
-    active: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +37,6 @@ class Facts:
     users: dict[str, int] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    units: dict[str, Unit] = field(default_factory=dict)
     synchronised: bool | None = None
     systemd: bool = True
     root: bool = True
@@ -72,7 +59,6 @@ def gather(machine: Machine) -> Facts:
         users=numbers(machine, "/etc/passwd"),
         groups=numbers(machine, "/etc/group"),
         versions=versions(machine),
-        units=units(machine),
         synchronised=_synchronised(machine),
         # sd_booted(3)
         systemd=machine.path("/run/systemd/system").is_dir(),
@@ -130,19 +116,6 @@ def _query(machine: Machine, *argv: str) -> str:
 def _upstream(version: str) -> str:
     match = UPSTREAM.match(version)
     return match.group(1) if match else ""
-
-
-def units(machine: Machine) -> dict[str, Unit]:
-    """The services of a telephone system that this machine has."""
-    found = {}
-    said = machine.output("systemctl", "show", "--property=Id,LoadState,UnitFileState,ActiveState",
-                        *UNITS)
-    for block in said.split("\n\n"):
-        about = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if about.get("LoadState", "not-found") != "not-found":
-            name = about.get("Id", "")
-            found[name] = Unit(name, about.get("UnitFileState", ""), about.get("ActiveState", ""))
-    return found
 
 
 def _synchronised(machine: Machine) -> bool | None:

@@ -1,14 +1,13 @@
-"""The services that the cluster takes over, and what must be quiet meanwhile."""
+"""systemd's services: those that the cluster takes over, and what must be quiet meanwhile."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from asha.bootstrap.action import Say
 from asha.bootstrap.host import processes
 from asha.errors import UserError
-from asha.machine import Machine
+from asha.machine import Machine, Say
 
 # In the order in which they are stopped. The databases go last, as others write to
 # them; before them systemd's sockets, which would start them again.
@@ -53,6 +52,21 @@ class Unit:
     active: bool
 
 
+def is_active(machine: Machine, unit: str) -> bool:
+    """Whether it runs."""
+    return machine.output("systemctl", "is-active", unit).strip() == "active"
+
+
+def is_enabled(machine: Machine, unit: str) -> bool:
+    """Whether it starts at each boot."""
+    return _enablement(machine, unit) == "enabled"
+
+
+def _enablement(machine: Machine, unit: str) -> str:
+    # Not UnitFileState, which is "generated" for a script of SysV's.
+    return machine.output("systemctl", "is-enabled", unit).strip()
+
+
 def states(machine: Machine, names: tuple[str, ...]) -> list[Unit]:
     """Those of them that this machine has."""
     found = []
@@ -60,10 +74,9 @@ def states(machine: Machine, names: tuple[str, ...]) -> list[Unit]:
         said = machine.output("systemctl", "show", "--property=LoadState,ActiveState", name)
         about = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         if about.get("LoadState") in ("loaded", "masked"):
-            # Not UnitFileState, which is "generated" for a script of SysV's.
-            enabled = machine.run("systemctl", "is-enabled", name, check=False).out.strip()
             active = about.get("ActiveState") in ("active", "activating", "reloading")
-            found.append(Unit(name, enabled in ("enabled", "enabled-runtime"), active))
+            enabled = _enablement(machine, name) in ("enabled", "enabled-runtime")
+            found.append(Unit(name, enabled, active))
     return found
 
 
@@ -173,14 +186,10 @@ def require_quiet(machine: Machine, places: list[str], seconds: float = QUIET_SE
 
     What does is given some time to end. Raises UserError with who.
     """
-    end = machine.now() + seconds
-    while True:
-        busy = [*processes.daemons(), *processes.find([str(machine.path(one)) for one in places])]
-        if not busy:
-            return
-        if machine.now() >= end:
-            raise UserError(
-                "the live data is still in use: " + ", ".join(str(one) for one in busy),
-                "end that (kill PID), then run asha install again",
-            )
-        machine.pause(0.5)
+    paths = [str(machine.path(one)) for one in places]
+    busy = machine.wait_while(lambda: [*processes.daemons(), *processes.find(paths)], seconds)
+    if busy:
+        raise UserError(
+            "the live data is still in use: " + ", ".join(str(one) for one in busy),
+            "end that (kill PID), then run asha install again",
+        )

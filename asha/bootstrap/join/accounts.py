@@ -97,13 +97,10 @@ def _reload(machine: Machine) -> None:
 
 
 def _require_login(machine: Machine, who: Credentials) -> None:
-    end = machine.now() + LOGIN_SECONDS
-    while problem := login_problem(who):
-        if machine.now() >= end:
-            raise UserError(f"Asterisk rejects the new account {who.user}: {problem}",
-                          "asterisk -rx 'manager show settings' and manager.conf tell why; then: "
-                          "asha secret rotate, which goes on")
-        machine.pause(EVERY)
+    if problem := machine.wait_while(lambda: login_problem(who), LOGIN_SECONDS, EVERY):
+        raise UserError(f"Asterisk rejects the new account {who.user}: {problem}",
+                        "asterisk -rx 'manager show settings' and manager.conf tell why; then: "
+                        "asha secret rotate, which resumes")
 
 
 def login_problem(who: Credentials) -> str:

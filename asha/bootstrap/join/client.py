@@ -135,15 +135,12 @@ def _join(site: Site, secret: Secret, machine: Machine, say: Say) -> None:
 
 def _meet(site: Site, machine: Machine) -> None:
     """Wait until the running Corosync of this node hears the other's."""
-    end = machine.now() + MEET_SECONDS
-    while not nodelist.quorate(machine):
-        if machine.now() >= end:
-            raise UserError(
-                f"{site.there.name} has accepted this node, but Corosync here does not reach it",
-                "check that 5405/udp is open to the peer on both nodes; "
-                "journalctl -u corosync tells more",
-            )
-        machine.pause(0.5)
+    if machine.wait_while(lambda: not nodelist.quorate(machine), MEET_SECONDS):
+        raise UserError(
+            f"{site.there.name} has accepted this node, but Corosync here does not reach it",
+            "check that 5405/udp is open to the peer on both nodes; "
+            "journalctl -u corosync tells more",
+        )
 
 
 # Asking.

@@ -183,25 +183,19 @@ def _note(machine: Machine, lines: Mapping[str, str]) -> None:
 
 def _is_gone(machine: Machine, there: NodeConfig) -> bool:
     """Whether it is not in the cluster after all: it takes a moment to be missed."""
-    end = machine.now() + MISSED_SECONDS
-    while there.nodeid in members(machine):
-        if machine.now() >= end:
-            return False
-        machine.pause(EVERY)
-    return True
+    return not machine.wait_while(lambda: there.nodeid in members(machine), MISSED_SECONDS, EVERY)
 
 
 def _purge(machine: Machine, there: NodeConfig) -> None:
     """Have Pacemaker forget the node: its failures, its standby, all. None is no error."""
-    end = machine.now() + PACEMAKER_SECONDS
-    while True:
+
+    def refusal() -> str:
         done = machine.run("crm_node", "-R", there.name, "--force", timeout=30, check=False)
-        if done.ok:
-            return
-        if machine.now() >= end:
-            raise UserError(f"Pacemaker does not forget {there.name}: {done.complaint}",
-                          "systemctl status pacemaker tells more; then run this again")
-        machine.pause(EVERY)
+        return "" if done.ok else done.complaint
+
+    if why := machine.wait_while(refusal, PACEMAKER_SECONDS, EVERY):
+        raise UserError(f"Pacemaker does not forget {there.name}: {why}",
+                        "systemctl status pacemaker tells more; then run this again")
 
 
 def _with_lan(machine: Machine, site: Site, lan: str) -> Site:
@@ -252,14 +246,12 @@ def _change(machine: Machine, text: str) -> None:
 
 
 def _verify(machine: Machine, wanted: set[str], needs_quorum: bool) -> None:
-    end = machine.now() + VERIFY_SECONDS
-    while True:
-        names = running_names(machine)
-        if names == wanted and (not needs_quorum or quorate(machine)):
-            return
-        if machine.now() >= end:
-            break
-        machine.pause(EVERY)
-    what = "would have cost the quorum" if names == wanted else "was not taken by Corosync"
-    raise UserError(f"the change of {corosync.CONF} {what} and was rolled back",
-                  "journalctl -u corosync tells more")
+
+    def problem() -> str:
+        if running_names(machine) != wanted:
+            return "was not taken by Corosync"
+        return "would have cost the quorum" if needs_quorum and not quorate(machine) else ""
+
+    if what := machine.wait_while(problem, VERIFY_SECONDS, EVERY):
+        raise UserError(f"the change of {corosync.CONF} {what} and was rolled back",
+                        "journalctl -u corosync tells more")

@@ -16,7 +16,6 @@ for the shared secret when it connects and not later (drbd_receiver.c).
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,14 +128,13 @@ def _corosync_reload(machine: Machine, site: Site, secret: Secret) -> None:
         return
     before = set(nodelist.members(machine))
     machine.run("corosync-cfgtool", "-R", timeout=30)
-    end = machine.now() + SETTLED_SECONDS
-    while machine.now() < end:
-        if before - set(nodelist.members(machine)):
-            raise UserError(
-                f"{site.there.name} is lost since Corosync has a new key",
-                "journalctl -u corosync on both nodes tells why; then: asha secret rotate",
-            )
-        machine.pause(EVERY)
+    if not machine.wait_while(
+        lambda: before <= set(nodelist.members(machine)), SETTLED_SECONDS, EVERY
+    ):
+        raise UserError(
+            f"{site.there.name} is lost since Corosync has a new key",
+            "journalctl -u corosync on both nodes tells why; then: asha secret rotate",
+        )
 
 
 def _ami_add(machine: Machine, site: Site, secret: Secret) -> None:
@@ -181,7 +179,7 @@ def apply(step: str, machine: Machine, site: Site, secret: Secret) -> None:
         STEPS[step](machine, site, secret)
     except Untrusted as problem:
         raise UserError(str(problem), f"{problem.hint or 'fix that'}; then: asha secret rotate, "
-                                    "which goes on") from None
+                                    "which resumes") from None
     except OSError as problem:
         raise UserError(f"{problem.filename or step}: {problem.strerror}",
                       "fix that, then: asha secret rotate, which resumes") from None
@@ -259,15 +257,18 @@ class Walk:
 
     def _active(self) -> str:
         """Where Asterisk runs, waited for; "" where the cluster has none. Raises UserError."""
-        end = self.machine.now() + TELEPHONES_SECONDS
-        while True:
-            with contextlib.suppress(UserError):
+        active = ""
+
+        def is_awaited() -> bool:
+            nonlocal active
+            try:
                 state = pacemaker.look(self.machine)
-                if not state.of(TELEPHONES):
-                    return ""
-                if state.active_node:
-                    return state.active_node
-            if self.machine.now() >= end:
-                raise UserError("the telephones do not run: Asterisk's account for the monitor is "
-                              "still the old one", f"asha status tells why; when they run, {GO_ON}")
-            self.machine.pause(1.0)
+            except UserError:
+                return True
+            active = state.active_node
+            return bool(state.of(TELEPHONES)) and not active
+
+        if self.machine.wait_while(is_awaited, TELEPHONES_SECONDS, 1.0):
+            raise UserError("the telephones do not run: Asterisk's account for the monitor is "
+                            "still the old one", f"asha status tells why; when they run, {GO_ON}")
+        return active

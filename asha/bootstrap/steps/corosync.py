@@ -12,7 +12,7 @@ import stat
 from contextlib import suppress
 
 from asha.bootstrap.action import Action, Call, Run, Say, Write, enable
-from asha.bootstrap.host import data_directories
+from asha.bootstrap.host import data_directories, services
 from asha.bootstrap.takeover import takeover
 from asha.cluster import cib, corosync, generation
 from asha.cluster.secret import Secret
@@ -112,7 +112,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
         Run(
             title="start asha-join",
             argv=["systemctl", "start", "asha-join.service"],
-            done=lambda machine: _says(machine, "is-active", "asha-join.service") == "active",
+            done=lambda machine: services.is_active(machine, "asha-join.service"),
         ),
     ]
     if site.relay and site.relay.node == site.here.name:
@@ -133,10 +133,6 @@ class _Alone(Write):
         return self.other in {node.name for node in nodes} or super().is_done(machine)
 
 
-def _says(machine: Machine, *argv: str) -> str:
-    return machine.output("systemctl", *argv).strip()
-
-
 def _is_running(site: Site, machine: Machine) -> bool:
     return not _missing(site, machine)
 
@@ -144,7 +140,7 @@ def _is_running(site: Site, machine: Machine) -> bool:
 def _missing(site: Site, machine: Machine) -> str:
     """What is not there yet, "" when all is."""
     for name in DAEMONS:
-        if _says(machine, "is-active", name) != "active":
+        if not services.is_active(machine, name):
             return name
     if site.here.name not in machine.output("crm_node", "-p").split():
         return f"{site.here.name} in the cluster"
@@ -162,13 +158,12 @@ def _start(site: Site, machine: Machine, say: Say) -> None:
         machine.run("systemctl", "start", *DAEMONS, timeout=START_SECONDS)
     except UserError as trouble:
         raise UserError(str(trouble), LOST) from None
-    begun = machine.now()
-    while missing := _missing(site, machine):
-        passed = machine.now() - begun
-        if passed >= DC_SECONDS:
-            raise UserError(f"still waiting for {missing} {DC_SECONDS:.0f} s after the start", LOST)
-        say(f"waiting for {missing} ({passed:.0f} s)")
-        machine.pause(1.0)
+    missing = machine.wait_while(
+        lambda: _missing(site, machine), DC_SECONDS, 1.0,
+        lambda what, passed: say(f"waiting for {what} ({passed:.0f} s)"),
+    )
+    if missing:
+        raise UserError(f"still waiting for {missing} {DC_SECONDS:.0f} s after the start", LOST)
 
 
 def _seed(machine: Machine) -> None:

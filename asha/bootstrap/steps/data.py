@@ -268,24 +268,20 @@ def _json(machine: Machine, path: str) -> dict[str, Any]:
 
 def _wait_for_leftovers(machine: Machine) -> None:
     """A program of a killed installer may still be ending. Raises UserError."""
-    end = machine.now() + LEFTOVER_SECONDS
     store = str(machine.path(STORE))
-    while True:
+
+    def users() -> str:
         try:
-            found = in_child(
+            return in_child(
                 lambda: "\n".join(str(one) for one in holders.find([store])),
                 Deadline(LEFTOVER_SECONDS),
                 f"looking for programs that use {STORE}",
             )
         except AgentError as problem:
             raise UserError(problem.reason) from None
-        if not found:
-            return
-        if machine.now() >= end:
-            raise UserError(
-                found.replace("\n", "; "), f"leave {STORE}, or end it (kill PID)"
-            )
-        machine.pause(0.5)
+
+    if found := machine.wait_while(users, LEFTOVER_SECONDS):
+        raise UserError(found.replace("\n", "; "), f"leave {STORE}, or end it (kill PID)")
 
 
 # Room, and what is left out.

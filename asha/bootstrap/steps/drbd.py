@@ -8,6 +8,7 @@ nothing here is left to do: up, down and Primary are its decisions then.
 from __future__ import annotations
 
 from asha.bootstrap.action import Action, Call, Run, Say, Write, enable
+from asha.bootstrap.host import services
 from asha.bootstrap.host.data_directories import STORE
 from asha.cluster import cib, drbd
 from asha.cluster.drbd import Replication
@@ -48,9 +49,7 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
         Run(
             title="disable drbd.service: Pacemaker starts DRBD",
             argv=["systemctl", "disable", "drbd.service"],
-            done=lambda machine: machine.output(
-                "systemctl", "is-enabled", "drbd.service"
-            ).strip() != "enabled",
+            done=lambda machine: not services.is_enabled(machine, "drbd.service"),
         ),
         Call(
             name="drbd-metadata",

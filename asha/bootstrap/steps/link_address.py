@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 
 from asha.bootstrap.action import Action, Call, Run, Say, Write
-from asha.bootstrap.host import nics
+from asha.bootstrap.host import nics, services
 from asha.cluster.site import Site
 from asha.errors import UserError
 from asha.machine import Machine
@@ -92,17 +92,13 @@ def _texts(machine: Machine, *patterns: str) -> Iterator[tuple[str, str]]:
 
 def _ruler(site: Site, machine: Machine) -> list[Action] | None:
     """What tells it the address; None where nothing rules."""
-    if _is_active(machine, "NetworkManager.service") and _nm_manages(site, machine):
+    if services.is_active(machine, "NetworkManager.service") and _nm_manages(site, machine):
         return _network_manager(site)
-    if _is_active(machine, "systemd-networkd.service"):
+    if services.is_active(machine, "systemd-networkd.service"):
         return _networkd(site)
     if machine.has("ifup") and machine.exists(INTERFACES):
         return _ifupdown(site, machine)
     return None
-
-
-def _is_active(machine: Machine, unit: str) -> bool:
-    return machine.output("systemctl", "is-active", unit).strip() == "active"
 
 
 def _nm_manages(site: Site, machine: Machine) -> bool:
@@ -245,17 +241,16 @@ def _apply(site: Site, title: str, *argv: str) -> Run:
 
 def _wait(site: Site) -> Action:
     def work(machine: Machine, say: Say) -> None:
-        end = machine.now() + ADDRESS_SECONDS
-        while not has_address(site, machine):
-            if machine.now() >= end:
-                raise UserError(
-                    f"{site.link_nic} has no address {site.here.address}/{site.link_prefix} "
-                    f"{ADDRESS_SECONDS:.0f} s after it was told",
-                    f"look at: ip addr show dev {site.link_nic}; does another configuration "
-                    "claim the NIC?",
-                )
-            say(f"waiting for {site.link_nic}'s address")
-            machine.pause(0.5)
+        if machine.wait_while(
+            lambda: not has_address(site, machine), ADDRESS_SECONDS,
+            meanwhile=lambda *_: say(f"waiting for {site.link_nic}'s address"),
+        ):
+            raise UserError(
+                f"{site.link_nic} has no address {site.here.address}/{site.link_prefix} "
+                f"{ADDRESS_SECONDS:.0f} s after it was told",
+                f"look at: ip addr show dev {site.link_nic}; does another configuration "
+                "claim the NIC?",
+            )
 
     return Call(
         name="link-address",

@@ -133,7 +133,7 @@ def _own_host(machine: Machine) -> str:
 
 
 def _apache_runs(machine: Machine) -> bool:
-    return machine.output("systemctl", "is-active", "apache2.service").strip() == "active"
+    return services.is_active(machine, "apache2.service")
 
 
 def _answers(machine: Machine) -> bool:
@@ -148,11 +148,8 @@ def _apache_status(machine: Machine, say: Say) -> None:
     machine.run("apache2ctl", "configtest")
     # Not a reload, which opens no new port.
     machine.run("systemctl", "restart", "apache2.service", timeout=RELOAD_SECONDS)
-    end = machine.now() + ANSWER_SECONDS
-    while not _answers(machine):
-        if machine.now() >= end:
-            raise UserError(
-                f"Apache does not answer at {STATUS_URL}, by which the cluster watches it",
-                f"find out why: curl -v {STATUS_URL}",
-            )
-        machine.pause(0.5)
+    if machine.wait_while(lambda: not _answers(machine), ANSWER_SECONDS):
+        raise UserError(
+            f"Apache does not answer at {STATUS_URL}, by which the cluster watches it",
+            f"find out why: curl -v {STATUS_URL}",
+        )

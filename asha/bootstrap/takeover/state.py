@@ -7,7 +7,6 @@ found by. Who holds the lock may change it; the installer that wrote it is its o
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 from asha.bootstrap.action import Say
 from asha.bootstrap.host.services import Unit
 from asha.errors import UserError
+from asha.file_lock import file_lock
 from asha.machine import Machine
 from asha.run.child import is_alive, start_time
 
@@ -137,28 +137,10 @@ def _text(value: object) -> str:
 @contextmanager
 def locked(machine: Machine, say: Say) -> Iterator[None]:
     """One at a time: an installer, the guard, the service at boot. Raises UserError."""
-    place = machine.path(LOCK)
     # by name: in root's /var/lib/asha
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # by name: in root's /var/lib/asha
-    lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        end = machine.now() + LOCK_SECONDS
-        told = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if machine.now() > end:
-                    raise UserError(
-                        "another asha is still rolling back",
-                        "systemctl status asha-guard asha-recover; ps -ef | grep asha",
-                    ) from None
-            if not told:
-                say("waiting for another asha that rolls back")
-                told = True
-            machine.pause(0.5)
+    machine.path(LOCK).parent.mkdir(parents=True, exist_ok=True)
+    busy = UserError("another asha is still rolling back",
+                     "systemctl status asha-guard asha-recover; ps -ef | grep asha")
+    with file_lock(machine, LOCK, LOCK_SECONDS, busy,
+                   lambda: say("waiting for another asha that rolls back")):
         yield
-    finally:
-        os.close(lock)

@@ -347,22 +347,18 @@ def _unmount_all(machine: Machine, say: Say) -> None:
     a directory of theirs, and that is seen then.
     """
     device = os.path.realpath(DEVICE)
-    end = machine.now() + UNMOUNT_SECONDS
-    while True:
-        busy = [
+
+    def unmount() -> list[tuple[str, str]]:
+        return [
             (mount.point, done.complaint)
             for mount in reversed(data_directories.mounts(machine))
             if os.path.realpath(mount.source) == device
             and not (done := machine.run("umount", mount.point, check=False)).ok
         ]
-        if not busy:
-            return
-        # What the installer had started ends a moment after it.
-        if machine.now() >= end:
-            for point, complaint in busy:
-                say(f"warning: {point} stays mounted: {complaint}")
-            return
-        machine.pause(0.2)
+
+    # What the installer had started ends a moment after it.
+    for point, complaint in machine.wait_while(unmount, UNMOUNT_SECONDS, 0.2):
+        say(f"warning: {point} stays mounted: {complaint}")
 
 
 def _move_back(machine: Machine, moved: Moved, say: Say) -> str:
@@ -415,14 +411,14 @@ def _is_empty(about: os.stat_result) -> bool:
 
 def _start_guard(machine: Machine, record: Record, is_new: bool) -> None:
     """Have systemd run ``asha recover --watch`` apart from this session and its end."""
-    if machine.output("systemctl", "is-active", GUARD).strip() == "active":
+    if services.is_active(machine, GUARD):
         # Of an installer before: this one has settled what that one left.
         machine.run("systemctl", "stop", GUARD)
     library = Path(asha.__file__).resolve().parent.parent
     try:
         machine.run(
             "systemd-run", "--quiet", "--collect", f"--unit={GUARD}",
-            "--description=ASHA: puts the services back if the installation is cut off",
+            "--description=ASHA: rolls back if the installation is interrupted",
             *(f"--property={one}" for one in GUARD_PROPERTIES),
             f"--setenv=PYTHONPATH={library}",
             sys.executable, "-m", "asha", "recover", "--watch", str(record.owner[0]),
