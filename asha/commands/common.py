@@ -18,6 +18,7 @@ from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site, SiteError
 from asha.errors import UserError
+from asha.finding import in_words
 from asha.machine import Machine
 from asha.run.deadline import Deadline
 from asha.terminal import answer, show
@@ -38,8 +39,8 @@ def load_site(path: str = conf.CONF, strict: bool = False) -> Site:
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror}") from None
     except SiteError as wrong:
-        raise UserError(f"{path} is not right:", "mend it, or run: asha configure",
-                      points=wrong.problems) from None
+        raise UserError(f"{path} is not right:", "correct it, or run: asha configure",
+                        points=in_words(wrong.findings)) from None
 
 
 def need_root(what: str) -> None:

@@ -14,6 +14,7 @@ from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.conf import values_of
 from asha.errors import UserError
+from asha.finding import in_words
 from asha.machine import Machine
 from asha.terminal import say, show
 
@@ -67,9 +68,10 @@ def _answered(machine: Machine, path: str) -> dict[str, str]:
                 text = file.read()
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror}") from None
-    values, problems = asking.complete(machine, facts.gather(machine), values_of(text))
-    if problems:
-        raise UserError("these answers will not do:", "nothing was written", points=problems)
+    values, findings = asking.complete(machine, facts.gather(machine), values_of(text))
+    if findings:
+        raise UserError("these answers will not do:", "nothing was written",
+                        points=in_words(findings))
     return values
 
 

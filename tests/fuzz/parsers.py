@@ -130,8 +130,8 @@ def _conf(data: bytes, scratch: Path) -> None:
     place = scratch / "asha.conf"
     place.write_bytes(data)
     machine = FakeMachine(scratch)
-    values, problems = interview.complete(machine, facts.Facts("crm1"), values_of(said))
-    if not problems:
+    values, findings = interview.complete(machine, facts.Facts("crm1"), values_of(said))
+    if not findings:
         conf.parse(interview.render(values, said))
     conf.read(str(place), strict=True)
 

@@ -6,20 +6,12 @@ from dataclasses import dataclass
 
 from asha.bootstrap.host.facts import Facts
 from asha.bootstrap.host.nics import Nic
+from asha.cluster import rules
 from asha.machine import Machine
 
 Values = dict[str, str]
 # What can be typed, and what it means.
 Choices = tuple[tuple[str, str], ...]
-
-
-def is_first(values: Values) -> bool:
-    return values.get("PRIMARY") == "true"
-
-
-def own_key(values: Values, what: str) -> str:
-    """The key of this node's "NAME", "IP" or "LAN": the first node is A, the second B."""
-    return f"{'A' if is_first(values) else 'B'}NODE{what}"
 
 
 @dataclass(frozen=True)
@@ -32,14 +24,14 @@ class Asking:
 
     @property
     def is_first(self) -> bool:
-        return is_first(self.values)
+        return rules.is_yes(self.values.get("PRIMARY", ""))
 
     @property
     def one_nic(self) -> bool:
         return self.values.get("USENIC1") == "false"
 
     def own(self, what: str) -> str:
-        return own_key(self.values, what)
+        return rules.own_key(self.values, what)
 
     def other(self, what: str) -> str:
         return f"{'B' if self.is_first else 'A'}NODE{what}"

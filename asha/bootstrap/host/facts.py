@@ -55,6 +55,7 @@ class Facts:
     root: bool = True
     owned: bool = False
     free_disks: tuple[Disk, ...] = ()
+    serial_devices: tuple[str, ...] = ()
 
     def nic(self, name: str) -> Nic | None:
         return next((nic for nic in self.nics if nic.name == name), None)
@@ -79,11 +80,22 @@ def gather(machine: Machine) -> Facts:
         root=os.geteuid() == 0,
         owned=machine.exists(MARKER),
         free_disks=disks.candidates(machine),
+        serial_devices=serial_devices(machine),
     )
 
 
 def node_name(machine: Machine) -> str:
     return machine.output("uname", "-n").strip()
+
+
+def serial_devices(machine: Machine) -> tuple[str, ...]:
+    """What a line relay may be; first the names that stay when other devices come and go."""
+    return tuple(
+        f"/dev/{place.relative_to(machine.path('/dev'))}"
+        for pattern in ("serial/by-id/*", "ttyUSB*", "ttyACM*")
+        # by name: the kernel's and udev's own
+        for place in sorted(machine.path("/dev").glob(pattern))
+    )
 
 
 def numbers(machine: Machine, path: str) -> dict[str, int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from asha.bootstrap.host.facts import OWNERS
-from asha.bootstrap.preflight.report import Finding, error, warning
 from asha.data.space import size
+from asha.finding import Finding, error, warning
 
 # Two clocks further apart than this make call records and logs hard to follow.
 CLOCK_SECONDS = 2.0
