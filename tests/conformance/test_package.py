@@ -142,8 +142,23 @@ def test_preseeded_answers_are_written_and_an_upgrade_keeps_the_file(node: Node)
     node.write("/etc/asha/asha.conf", text.replace("192.168.1.90", "192.168.1.91"))
     install(node)
     assert "CLUSTERIP=192.168.1.91\n" in node.path("/etc/asha/asha.conf").read_text()
+    assert "asha/clusterip: 192.168.1.91\n" in node.run("debconf-show", "asha").out
     node.run("dpkg-reconfigure", "-fnoninteractive", "asha", env=DEBCONF)
     assert "CLUSTERIP=192.168.1.91\n" in node.path("/etc/asha/asha.conf").read_text()
+
+
+def test_debconf_asks_again_with_the_reason_and_writes_what_was_answered(node: Node) -> None:
+    install(node, ANSWERS)
+    # First node, the other's name, two NICs, a wrong address and a right one, the rest.
+    typed = ("yes", "", "yes", "192.168.7.90", "192.168.1.93", "", "", "", "", "", "none")
+    said = node.run("script", "-qec", "dpkg-reconfigure -freadline -phigh asha", "/dev/null",
+                    env={"TERM": "dumb", "PERL_RL": "stub"},
+                    stdin="".join(f"{line}\n" for line in typed)).out
+    assert "CLUSTERIP=192.168.7.90: is not in eth0's network 192.168.1.0/24" in said
+    assert "choose a free address of the LAN" in said
+    text = node.path("/etc/asha/asha.conf").read_text()
+    assert "CLUSTERIP=192.168.1.93\n" in text
+    assert "CLUSTERALERT=admin@example.com\n" in text
 
 
 def test_answers_that_will_not_do_are_said_and_not_written(node: Node) -> None:

@@ -133,6 +133,12 @@ def convention(asking: Asking) -> str:
     return str(network[FIRST_HOST if asking.is_first else SECOND_HOST]) if network else ""
 
 
+def free_subnet(asking: Asking) -> str:
+    link = asking.values.get("LINKNIC")
+    return str(spare_network(one.network for nic in asking.facts.nics if nic.name != link
+                             for one in nic.addresses) or "192.168.0.0/24")
+
+
 def link_prefix(asking: Asking) -> str:
     link = asking.link()
     present = link.holds(asking.values.get(asking.own("IP"), "")) if link else None

@@ -65,6 +65,8 @@ class Turn:
     interview: Interview
     question: Question
     answered: Values
+    # For the way back, which passes by what nobody saw.
+    was_shown: bool = True
 
     def __post_init__(self) -> None:
         talk = self.interview
@@ -132,7 +134,8 @@ class Interview:
                         return None
                     number, values = trail.pop()
                     continue
-                trail.append((number, values))
+                if turn.was_shown:
+                    trail.append((number, values))
                 values = values | turn.taken(answer)
             elif turn.default:
                 values = values | turn.taken(turn.default)

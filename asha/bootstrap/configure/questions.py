@@ -123,7 +123,7 @@ QUESTIONS = (
     Question(
         "ip", lambda asking: asking.own("IP"), "This node's address on the cluster link",
         "In a subnet that nothing else uses. With one NIC: this node's static LAN address.",
-        defaults.own_address,
+        defaults.own_address, here=defaults.free_subnet,
     ),
     Question(
         "linkprefix", _key("LINKPREFIX"), "The cluster link's prefix length",
