@@ -12,7 +12,7 @@ from asha.bootstrap.configure import interview
 from asha.bootstrap.firewall import fail2ban, nftables, shorewall
 from asha.bootstrap.firewall.fail2ban import OURS
 from asha.bootstrap.host import disks, facts, nics
-from asha.bootstrap.host.ports import openings
+from asha.bootstrap.host.ports import allowed, openings
 from asha.bootstrap.preflight import peer
 from asha.bootstrap.steps import link_address
 from asha.bootstrap.takeover import state as records
@@ -31,7 +31,7 @@ from asha.run.runner import Completed
 from asha.run.text import lines, plain, printable
 from tests.fakes.machine import FakeMachine, Outcome
 from tests.fuzz import mutate, samples
-from tests.fuzz.target import Wrong, given, target, text
+from tests.fuzz.target import Wrong, target, text
 
 SITE = conf.parse(samples.SITE)
 
@@ -241,7 +241,7 @@ def _ifupdown(data: bytes, scratch: Path) -> None:
     said = text(data)
     machine = Babbler(scratch, "").put("/etc/network/interfaces", said)
     machine.put("/etc/network/interfaces.d/x", said).put("/etc/systemd/network/x.network", said)
-    for action in link_address.actions(SITE, machine):
+    for action in link_address.actions(SITE, link_address.look(machine)):
         action.is_done(machine)
         action.preview(machine)
         action.script()
@@ -257,7 +257,7 @@ def _shorewall(data: bytes, scratch: Path) -> None:
     for name in ("zones", "interfaces", "policy", "rules", "params"):
         machine.put(f"{shorewall.DIRECTORY}/{name}", said)
     before = machine.read(f"{shorewall.DIRECTORY}/rules") or ""
-    [action] = given(shorewall.actions, site=SITE, machine=machine)
+    [action] = shorewall.actions(SITE, allowed(SITE, machine))
     action.preview(machine)
     action.do(machine, lambda text: None)
     after = machine.read(f"{shorewall.DIRECTORY}/rules") or ""
@@ -286,7 +286,7 @@ def _fail2ban(data: bytes, scratch: Path) -> None:
     machine = Babbler(scratch, "")
     for place in ("jail.conf", "jail.local", "jail.d/x.conf", "x.conf"):
         machine.put(f"/etc/fail2ban/{place}", said)
-    [action] = fail2ban.actions(SITE, machine)
+    [action] = fail2ban.actions(SITE, fail2ban.look(machine))
     action.is_done(machine)
     action.do(machine, lambda text: None)
     if SITE.there.address not in (machine.read(OURS) or ""):

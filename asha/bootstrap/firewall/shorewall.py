@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from asha.bootstrap.action import Action, Call
-from asha.bootstrap.host.ports import Opening, allowed, openings
+from asha.bootstrap.host.ports import Opening, openings
 from asha.cluster.site import Site
 from asha.errors import UserError
 from asha.machine import Machine
@@ -40,8 +40,7 @@ def rules(machine: Machine) -> bool:
     )
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
-    opened = allowed(site, machine)
+def actions(site: Site, opened: list[Opening]) -> list[Action]:
     closed = [opening for opening in openings(site) if opening not in opened]
     return [_Shorewall(
         name="firewall",

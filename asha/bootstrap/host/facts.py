@@ -172,7 +172,8 @@ def shared_facts(machine: Machine, site: Site) -> dict[str, object]:
         "name": site.here.name,
         "first": site.is_first,
         "nodes": {peer.name: peer.address for peer in (site.first, site.second)},
-        "lan": static_lan_address(nics.read(machine), site),
+        # As asha.conf has it, which is what a join tells as well.
+        "lan": site.here.lan,
         "virtual_address": site.virtual_address,
         "lan_prefix": site.lan_prefix,
         "link_prefix": site.link_prefix,

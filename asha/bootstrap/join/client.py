@@ -67,7 +67,7 @@ def have_rotated(site: Site, secret: Secret, step: str) -> None:
     _ask(site, secret, {"do": "rotate", "step": step}, STEP_SECONDS)
 
 
-def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
+def actions(site: Site, secret: Secret) -> list[Action]:
     """What makes this machine a node in the other's eyes. Its own daemons come after."""
     return [Call(
         name="join",
