@@ -129,6 +129,18 @@ class Site:
         return self.two_nics and bool(self.first.lan and self.second.lan)
 
 
+def agreement(site: Site) -> dict[str, str]:
+    """The values of asha.conf that both nodes must have, by their keys. Names and addresses
+    are compared by node; one of the two may have a line relay, and the other not know."""
+    return {
+        "CLUSTERIP": site.virtual_address,
+        "LANPREFIX": str(site.lan_prefix),
+        "LINKPREFIX": str(site.link_prefix),
+        "USENIC1": str(site.two_nics).lower(),
+        "LDAP": "YES" if site.ldap else "NO",
+    }
+
+
 def read(path: str = CONF, strict: bool = False) -> Site:
     """Raises OSError without the file, SiteError where it is wrong.
 

@@ -313,7 +313,7 @@ THEIRS: Mapping[str, object] = {
     "name": "crm2", "device": "/dev/sda5", "size": 1 << 30, "clock": 1e9, "received": 1e9,
     "nodes": {"crm1": "10.0.3.251", "crm2": "10.0.3.252"}, "users": {"asterisk": 117},
     "groups": {"asterisk": 121}, "versions": {"asterisk": "22.1"},
-    "agree": {"CLUSTERIP": "192.168.1.90"},
+    "agree": conf.agreement(SITE), "relay": "crm1", "first": False,
 }
 
 

@@ -632,7 +632,7 @@ def request() -> dict[str, Any]:
     return {"do": "join", "name": "crm2", "address": "10.0.3.252", "lan": "",
             "ids": {peer.name: peer.nodeid for peer in peers},
             "addresses": {peer.name: peer.address for peer in peers},
-            "agree": server_join.agreement(site2())}
+            "agree": conf.agreement(site2())}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from asha.bootstrap.host import disks, nics
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Nic
 from asha.cluster import drbd
-from asha.cluster.site import Site
+from asha.cluster.site import Site, agreement
 from asha.errors import UserError
 from asha.machine import Machine
 
@@ -174,10 +174,8 @@ def shared_facts(machine: Machine, site: Site) -> dict[str, object]:
         "nodes": {peer.name: peer.address for peer in (site.first, site.second)},
         # As asha.conf has it, which is what a join tells as well.
         "lan": site.here.lan,
-        "virtual_address": site.virtual_address,
-        "lan_prefix": site.lan_prefix,
-        "link_prefix": site.link_prefix,
-        "two_nics": site.two_nics,
+        "agree": agreement(site),
+        "relay": site.relay.node if site.relay else "",
         "macs": [nic.mac for nic in nics.read(machine)],
         "device": site.device,
         "size": _size(machine, site.device),

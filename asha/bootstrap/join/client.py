@@ -16,10 +16,9 @@ from asha.bootstrap.host import nics
 from asha.bootstrap.host.ports import JOIN_PORT
 from asha.bootstrap.join import nodelist, server
 from asha.bootstrap.join.protocol import Body, Session, WireError, WrongSecret
-from asha.bootstrap.join.server import agreement
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
-from asha.cluster.site import Site
+from asha.cluster.site import Site, agreement
 from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.deadline import Deadline
