@@ -90,7 +90,7 @@ def _through_debconf(machine: Machine) -> int:
     again = bool(os.environ.get("DEBCONF_RECONFIGURE"))
     known = values_of(machine.read(conf.CONF) or machine.read(CONF_2014) or "")
     talk = open_debconf()
-    debconf.seed(talk, machine, facts.Facts(facts.node_name(machine)), known)
+    debconf.seed(talk, facts.Facts(facts.node_name(machine)), known)
     if machine.exists(conf.CONF) and not again:
         return 0
     values = debconf.ask(talk, machine, facts.gather(machine), known, again)

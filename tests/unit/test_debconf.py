@@ -154,7 +154,7 @@ class Package:
         self.debconf.answers = None if answers is None else list(answers)
         self.debconf.threshold = threshold
         talk = Debconf(self.debconf, self.debconf)  # type: ignore[arg-type]
-        debconf.seed(talk, self.machine, self.facts, self.known)
+        debconf.seed(talk, self.facts, self.known)
         values = debconf.ask(talk, self.machine, self.facts, self.known, again)
         assert not self.debconf.answers
         return values or {}
@@ -559,7 +559,7 @@ def test_every_question_has_a_template_and_every_template_its_question() -> None
 
 
 def test_the_templates_are_of_the_questions_kind() -> None:
-    asking = Asking(FakeMachine("/nowhere"), HERE, {})
+    asking = Asking(HERE, {})
     for question in QUESTIONS:
         about = TEMPLATES.partition(f"Template: asha/{question.name}\n")[2].split("\n\n")[0]
         assert ("Type: boolean" in about) == debconf.is_boolean(question)

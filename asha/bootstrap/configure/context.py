@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from asha.bootstrap.host.facts import Facts
 from asha.bootstrap.host.nics import Nic
 from asha.cluster import rules
-from asha.machine import Machine
 
 Values = dict[str, str]
 # What can be typed, and what it means.
@@ -18,7 +17,6 @@ Choices = tuple[tuple[str, str], ...]
 class Asking:
     """``values`` are in asha.conf's keys, as far as they are known."""
 
-    machine: Machine
     facts: Facts
     values: Values
 

@@ -165,9 +165,9 @@ def _spelt(question: Question, asking: Asking, typed: str) -> str:
     return typed
 
 
-def seed(debconf: Debconf, machine: Machine, facts: Facts, known: Values) -> None:
+def seed(debconf: Debconf, facts: Facts, known: Values) -> None:
     """Have debconf know what an asha.conf says."""
-    asking = Asking(machine, facts, normal(known))
+    asking = Asking(facts, normal(known))
     for question in _asked():
         said = asking.values.get(question.key(asking), "")
         if said:

@@ -70,8 +70,8 @@ class Turn:
 
     def __post_init__(self) -> None:
         talk = self.interview
-        self.asking = Asking(talk.machine, talk.facts, self.answered)
-        self.suggesting = Asking(talk.machine, talk.facts,
+        self.asking = Asking(talk.facts, self.answered)
+        self.suggesting = Asking(talk.facts,
                                  _of_this_role(talk.known, self.answered) | self.answered)
         self.default = self.question.default(self.suggesting)
 
@@ -220,7 +220,7 @@ def complete(machine: Machine, facts: Facts, given: Values) -> tuple[Values, lis
         return values, [error("PRIMARY is missing: true on the first node, false on the second",
                               "write PRIMARY=true or PRIMARY=false", "PRIMARY")]
     for question in QUESTIONS:
-        asking = Asking(machine, facts, values)
+        asking = Asking(facts, values)
         if question.answers is None and question.key(asking) not in values:
             key = question.key(asking)
             default = question.default(asking) or STANDARD.get(key)
