@@ -184,6 +184,27 @@ class Machine:
         return done.out if done.ok else ""
 
 
+class UnknownMachine(Machine):
+    """Another machine, of which nothing is known: no file is there and no program."""
+
+    def __init__(self) -> None:
+        super().__init__("/nonexistent")  # Debian policy, 9.2.3
+
+    def has(self, program: str) -> bool:
+        return False
+
+    def run(
+        self,
+        *argv: str,
+        timeout: float = 60.0,
+        check: bool = True,
+        stdin: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        keep_open: Sequence[int] = (),
+    ) -> Completed:
+        raise UserError(f"{argv[0]} cannot be run on another machine")
+
+
 class DeadlineMachine(Machine):
     """A machine all of whose programs end by the deadline, whatever time they are given.
 

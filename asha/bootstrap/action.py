@@ -43,7 +43,8 @@ class Action(ABC):
 
 @dataclass
 class Write(Action):
-    """A file with this text. ``secret``: its text is never shown."""
+    """A file with this text. ``secret``: it is never shown, but with ``masked``, which
+    gives a text without what is secret in it."""
 
     path: str
     text: str
@@ -52,6 +53,7 @@ class Write(Action):
     group: str = "root"
     secret: bool = False
     why: str = ""
+    masked: Callable[[str], str] | None = None
 
     @property
     def title(self) -> str:  # type: ignore[override]
@@ -66,11 +68,12 @@ class Write(Action):
     def preview(self, machine: Machine) -> str:
         old = machine.read(self.path)
         about = f"write {self.path} (mode {self.mode:o}, {self.owner}:{self.group})"
-        if self.secret:
+        if self.secret and self.masked is None:
             return f"{about}: secret, not shown"
+        shown = self.masked or str
         diff = difflib.unified_diff(
-            (old or "").splitlines(),
-            self.text.splitlines(),
+            shown(old or "").splitlines(),
+            shown(self.text).splitlines(),
             self.path if old is not None else "/dev/null",
             self.path,
             lineterm="",

@@ -98,6 +98,11 @@ def is_old(version: str) -> bool:
 HANDLER = "--role Promoted --timeout 1 --dc-timeout 15"
 
 
+def masked(text: str) -> str:
+    """A DRBD resource without its shared secret, for a reader."""
+    return re.sub(r'(shared-secret\s+)("[^"\n]*"|[^\s;]+)', r'\1"(not shown)"', text)
+
+
 def render(site: Site, secret: Secret, version: str) -> str:
     """The file /etc/drbd.d/asha.res; it has the shared secret in it: mode 600.
 

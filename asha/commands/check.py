@@ -6,16 +6,16 @@ import argparse
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from asha.bootstrap.host import facts
 from asha.bootstrap.join import rotation
 from asha.bootstrap.preflight import checks
-from asha.bootstrap.preflight.report import Finding, error
 from asha.cluster import generation
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.errors import UserError
+from asha.finding import Finding, error
 from asha.machine import Machine
 from asha.run import text
 from asha.terminal import show
@@ -42,8 +42,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         site = conf.read(options.config, strict=True)
     except SiteError as wrong:
-        findings = [error(f"{options.config}: {problem}", "fix it, or run: asha configure")
-                    for problem in wrong.problems]
+        findings = [replace(one, what=f"{options.config}: {one.what}") for one in wrong.findings]
     except FileNotFoundError:
         raise UserError(f"there is no {options.config}",
                       "asha configure asks the questions and writes it") from None

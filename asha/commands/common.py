@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
+from asha.bootstrap.file_lock import file_lock
 from asha.bootstrap.host.facts import MARKER
 from asha.cluster import cib
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site, SiteError
 from asha.errors import UserError
-from asha.file_lock import file_lock
+from asha.finding import in_words
 from asha.machine import Machine
 from asha.terminal import answer, show
 
@@ -38,7 +39,7 @@ def load_site(path: str = conf.CONF, strict: bool = False) -> Site:
         raise UserError(f"cannot read {path}: {problem.strerror}") from None
     except SiteError as wrong:
         raise UserError(f"{path} is invalid:", "fix it, or run: asha configure",
-                      points=wrong.problems) from None
+                        points=in_words(wrong.findings)) from None
 
 
 def need_root(what: str) -> None:

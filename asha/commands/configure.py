@@ -8,14 +8,21 @@ import os
 import sys
 
 from asha.bootstrap import console
+from asha.bootstrap.configure import debconf
 from asha.bootstrap.configure import interview as asking
 from asha.bootstrap.host import facts
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.conf import values_of
 from asha.errors import UserError
+from asha.finding import in_words
 from asha.machine import Machine
 from asha.terminal import say, show
+
+# Where the installer of 2014 kept it.
+CONF_2014 = "/opt/asha/asha.conf"
+# A confmodule writes its commands there, and reads the answers from its input.
+DEBCONF_COMMANDS = 3
 
 EPILOG = """\
 Without --answers, asks in the terminal: Return accepts the value in brackets,
@@ -30,10 +37,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", default=conf.CONF,
                         help=f"write this file ({conf.CONF})")
     parser.add_argument("--yes", action="store_true", help="do not ask before it is replaced")
+    # For the package's postinst.
+    parser.add_argument("--debconf", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
     machine = Machine()
+    if options.debconf:
+        return _through_debconf(machine)
     output = os.path.abspath(options.output)
     values = _answered(machine, options.answers) if options.answers else _asked(machine, output)
     _store(machine, output, values, options.yes)
@@ -66,10 +77,41 @@ def _answered(machine: Machine, path: str) -> dict[str, str]:
                 text = file.read()
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror}") from None
-    values, problems = asking.complete(machine, facts.gather(machine), values_of(text))
-    if problems:
-        raise UserError("these answers will not do:", "nothing was written", points=problems)
+    values, findings = asking.complete(machine, facts.gather(machine), values_of(text))
+    if findings:
+        raise UserError("these answers will not do:", "nothing was written",
+                        points=in_words(findings))
     return values
+
+
+def _through_debconf(machine: Machine) -> int:
+    """An upgrade asks nothing, and the file rules; dpkg-reconfigure asks all again."""
+    again = bool(os.environ.get("DEBCONF_RECONFIGURE"))
+    known = values_of(machine.read(conf.CONF) or machine.read(CONF_2014) or "")
+    talk = open_debconf()
+    debconf.seed(talk, facts.Facts(facts.node_name(machine)), known)
+    if machine.exists(conf.CONF) and not again:
+        return 0
+    values = debconf.ask(talk, machine, facts.gather(machine), known, again)
+    if values is None:
+        raise UserError("no answers: nothing was written", "asha configure asks the questions")
+    _store(machine, conf.CONF, values, yes=True)
+    if not machine.exists(facts.MARKER):
+        say("next: asha check looks at this machine, asha install makes it a node")
+    return 0
+
+
+def open_debconf() -> debconf.Debconf:
+    """The one that runs postinst. Raises UserError where there is none."""
+    try:
+        os.fstat(DEBCONF_COMMANDS)
+    except OSError:
+        raise UserError("there is no debconf to talk to",
+                        "this is for the package: dpkg-reconfigure asha") from None
+    return debconf.Debconf(
+        os.fdopen(0, encoding="utf-8", errors="surrogateescape", closefd=False),
+        os.fdopen(DEBCONF_COMMANDS, "w", encoding="utf-8", errors="surrogateescape",
+                  closefd=False))
 
 
 def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> None:

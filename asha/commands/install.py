@@ -9,7 +9,7 @@ from asha.bootstrap import plan
 from asha.bootstrap.action import Step
 from asha.bootstrap.console import Console, ask
 from asha.bootstrap.host import facts
-from asha.bootstrap.join import client, rotation
+from asha.bootstrap.join import client, nodelist, rotation
 from asha.bootstrap.preflight import checks
 from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import RECORD
@@ -66,22 +66,18 @@ def run(options: argparse.Namespace) -> int:
             takeover.recover(machine, Console().note)
         secret = cluster_secret(site, machine, options.secret_file)
         rotation.require_in_use(machine, secret)
-        steps = plan.steps(site, machine, secret)
-        left = plan.pending(steps, machine)
-        if not left:
+        found = plan.look(machine)
+        if not plan.pending(plan.steps(site, found, secret), machine):
             show(f"{site.here.name} is installed: nothing to do")
             tell_difference(site, machine)
             return 0
-        _check(site, machine, secret)
+        site = _check(site, machine, secret)
+        steps = plan.steps(site, found, secret)
         if not options.yes:
-            _confirm(site, left)
+            _confirm(site, plan.pending(steps, machine))
         keep(secret, machine)
         console = Console(LOG)
         _walk(machine, steps, console)
-        if not site.is_first:
-            # The join has told the first node's LAN address: the second ring's way.
-            site = load_site(strict=True)
-            _walk(machine, plan.steps(site, machine, secret), console)
         console.note("done")
     _print_next_steps(site, machine, secret)
     return 0
@@ -96,8 +92,9 @@ def tell_difference(site: Site, machine: Machine) -> None:
               "shows how, asha cib --load makes it so.")
 
 
-def _check(site: Site, machine: Machine, secret: Secret) -> None:
-    """Raises UserError where a finding is an error; the findings are printed."""
+def _check(site: Site, machine: Machine, secret: Secret) -> Site:
+    """The site with what the other node says of itself: its LAN address, the second ring's
+    way. Raises UserError where a finding is an error; the findings are printed."""
     here = facts.gather(machine)
     other = None
     if not site.is_first:
@@ -115,6 +112,7 @@ def _check(site: Site, machine: Machine, secret: Secret) -> None:
         show(check.as_text(findings))
     if any(finding.severity == "error" for finding in findings):
         raise UserError("nothing was changed", "fix the errors above, then run asha install again")
+    return site if other is None else nodelist.with_lan(machine, site, str(other.get("lan") or ""))
 
 
 def _confirm(site: Site, steps: list[Step]) -> None:

@@ -7,20 +7,23 @@ import os
 
 from asha.bootstrap import plan
 from asha.bootstrap.action import Step
+from asha.bootstrap.host import facts
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
+from asha.cluster.site import Site
 from asha.commands.common import SECRET, load_site
 from asha.commands.install import tell_difference
 from asha.errors import UserError
-from asha.machine import Machine
+from asha.machine import Machine, UnknownMachine
 from asha.rootwork import Directory, Untrusted, is_roots_alone
 from asha.run.text import printable
 from asha.terminal import show
 
 EPILOG = """\
 Shows what is left to do; --all also shows what is done. Secrets are never
-shown. --scripts writes one shell script per step. Read them, change them, and
-run them as root in the order of their numbers.
+shown. With --config FILE for another machine, the plan is that of a Debian that
+was not looked at. --scripts writes one shell script per step. Read them, change
+them, and run them as root in the order of their numbers.
 """
 
 
@@ -33,12 +36,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     site = load_site(options.config, strict=True)
     machine = Machine()
+    name = facts.node_name(machine)
+    if options.config != conf.CONF and name not in (site.first.name, site.second.name):
+        return _elsewhere(site, options.scripts)
     try:
         secret = Secret.read(str(machine.path(SECRET)))
     except (OSError, ValueError):
         secret = None  # not made or not ours to read; the plan does not show it anyway
     try:
-        steps = plan.steps(site, machine, secret or Secret.generate())
+        steps = plan.steps(site, plan.look(machine), secret or Secret.generate())
         if not options.all:
             steps = plan.pending(steps, machine)
     except (UserError, PermissionError) as problem:
@@ -52,6 +58,18 @@ def run(options: argparse.Namespace) -> int:
         tell_difference(site, machine)
         return 0
     show(plan.describe(steps, machine))
+    return 0
+
+
+def _elsewhere(site: Site, scripts: str | None) -> int:
+    """The plan for another machine, which cannot be looked at."""
+    steps = plan.steps(site, plan.Found(), Secret.generate())
+    if scripts:
+        return _write(steps, scripts)
+    show(f"This machine is neither {site.first.name} nor {site.second.name}. What depends on the\n"
+         "machine is shown as for a Debian with ifupdown, nftables and Apache's own\n"
+         f"configuration; asha plan on {site.here.name} looks at it.\n")
+    show(plan.describe(steps, UnknownMachine()))
     return 0
 
 

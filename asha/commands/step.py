@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     site = load_site(options.config)
     machine = Machine()
     if not options.name and not options.file:
-        for step in plan.steps(site, machine, Secret.generate()):
+        for step in plan.steps(site, plan.look(machine), Secret.generate()):
             for action in step.actions:
                 if isinstance(action, Call):
                     show(f"{step.number}  {action.name:20}  {action.title}")
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         secret = cluster_secret(site, machine)
         meant = [
             action
-            for step in plan.steps(site, machine, secret)
+            for step in plan.steps(site, plan.look(machine), secret)
             for action in step.actions
             if str(step.number) == options.name or _is_meant(action, options)
         ]

@@ -98,7 +98,7 @@ def _site(machine: Machine) -> tuple[Site | None, list[str]]:
     except OSError as problem:
         return None, [f"cannot read {conf.CONF}: {problem.strerror}"]
     except SiteError as wrong:
-        return None, [f"{conf.CONF} is invalid: {problem}" for problem in wrong.problems]
+        return None, [f"{conf.CONF} is invalid: {one.what}" for one in wrong.findings]
 
 
 def _other(site: Site | None, state: State | None, name: str) -> str:

@@ -28,12 +28,12 @@ SITE = {
     "siteid": "the lab",
 }
 FIRST = {**SITE, "primary": "true", "ip": "10.0.3.251", "otherip": "10.0.3.252",
-         "othername": "crm2", "relay": "true", "relaydriver": "rhino",
+         "othername": "crm2", "relay": "here", "relaydriver": "rhino",
          "rhinousb": "/dev/ttyUSB0"}
 SECOND = {**SITE, "primary": "false", "ip": "10.0.3.252", "otherip": "10.0.3.251",
-          "othername": "crm1", "relay": "false"}
+          "othername": "crm1", "relay": "none"}
 # debconf's types, where they are not string; see debian/asha.templates.
-KINDS = {"primary": "boolean", "usenic1": "boolean", "relay": "boolean", "relaydriver": "select"}
+KINDS = {"primary": "boolean", "usenic1": "boolean", "relay": "select", "relaydriver": "select"}
 
 
 def preseed(node: Node, answers: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from asha.bootstrap.configure import interview
 from asha.bootstrap.firewall import fail2ban, nftables, shorewall
 from asha.bootstrap.firewall.fail2ban import OURS
 from asha.bootstrap.host import disks, facts, nics
-from asha.bootstrap.host.ports import openings
+from asha.bootstrap.host.ports import allowed, openings
 from asha.bootstrap.preflight import peer
 from asha.bootstrap.steps import link_address
 from asha.bootstrap.takeover import state as records
@@ -32,7 +32,7 @@ from asha.run.runner import Completed
 from asha.run.text import lines, plain, printable
 from tests.fakes.machine import FakeMachine, Outcome
 from tests.fuzz import mutate, samples
-from tests.fuzz.target import Wrong, given, target, text
+from tests.fuzz.target import Wrong, target, text
 
 SITE = conf.parse(samples.SITE)
 
@@ -132,8 +132,8 @@ def _conf(data: bytes, scratch: Path) -> None:
     place = scratch / "asha.conf"
     place.write_bytes(data)
     machine = FakeMachine(scratch)
-    values, problems = interview.complete(machine, facts.Facts("crm1"), values_of(said))
-    if not problems:
+    values, findings = interview.complete(machine, facts.Facts("crm1"), values_of(said))
+    if not findings:
         conf.parse(interview.render(values, said))
     conf.read(str(place), strict=True)
 
@@ -243,7 +243,7 @@ def _ifupdown(data: bytes, scratch: Path) -> None:
     said = text(data)
     machine = Babbler(scratch, "").put("/etc/network/interfaces", said)
     machine.put("/etc/network/interfaces.d/x", said).put("/etc/systemd/network/x.network", said)
-    for action in link_address.actions(SITE, machine):
+    for action in link_address.actions(SITE, link_address.look(machine)):
         action.is_done(machine)
         action.preview(machine)
         action.script()
@@ -259,7 +259,7 @@ def _shorewall(data: bytes, scratch: Path) -> None:
     for name in ("zones", "interfaces", "policy", "rules", "params"):
         machine.put(f"{shorewall.DIRECTORY}/{name}", said)
     before = machine.read(f"{shorewall.DIRECTORY}/rules") or ""
-    [action] = given(shorewall.actions, site=SITE, machine=machine)
+    [action] = shorewall.actions(SITE, allowed(SITE, machine))
     action.preview(machine)
     action.do(machine, lambda text: None)
     after = machine.read(f"{shorewall.DIRECTORY}/rules") or ""
@@ -288,7 +288,7 @@ def _fail2ban(data: bytes, scratch: Path) -> None:
     machine = Babbler(scratch, "")
     for place in ("jail.conf", "jail.local", "jail.d/x.conf", "x.conf"):
         machine.put(f"/etc/fail2ban/{place}", said)
-    [action] = fail2ban.actions(SITE, machine)
+    [action] = fail2ban.actions(SITE, fail2ban.look(machine))
     action.is_done(machine)
     action.do(machine, lambda text: None)
     if SITE.there.address not in (machine.read(OURS) or ""):
@@ -315,7 +315,7 @@ THEIRS: Mapping[str, object] = {
     "name": "crm2", "device": "/dev/sda5", "size": 1 << 30, "clock": 1e9, "received": 1e9,
     "nodes": {"crm1": "10.0.3.251", "crm2": "10.0.3.252"}, "users": {"asterisk": 117},
     "groups": {"asterisk": 121}, "versions": {"asterisk": "22.1"},
-    "agree": {"CLUSTERIP": "192.168.1.90"},
+    "agree": conf.agreement(SITE), "relay": "crm1", "first": False,
 }
 
 

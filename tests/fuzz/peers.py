@@ -21,7 +21,7 @@ from asha.bootstrap.join import server as server_join
 from asha.bootstrap.join.protocol import Session, WireError
 from asha.bootstrap.join.server import Listener
 from asha.cluster.secret import Secret
-from asha.cluster.site import Site
+from asha.cluster.site import Site, agreement
 from asha.run.deadline import Deadline
 from asha.run.text import printable
 from asha.status import calls
@@ -310,7 +310,7 @@ def _pair(peer: Peer, play: Callable[[Peer, socket.socket], None]) -> Iterator[s
 WISH = json.dumps({
     "do": "join", "name": "crm2", "address": "10.0.3.252", "lan": "192.168.1.12", "runs": False,
     "ids": {"crm1": 1, "crm2": 2}, "addresses": {"crm1": "10.0.3.251", "crm2": "10.0.3.252"},
-    "agree": server_join.agreement(SITE)}).encode()
+    "agree": agreement(SITE)}).encode()
 
 
 def _request(rng: random.Random) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_a_difference_is_shown_and_a_secret_is_not(machine: Machine) -> None:
     hidden = write(text="hunter2\n", secret=True)
     assert "hunter2" not in hidden.preview(machine)
     assert "hunter2" not in hidden.script()
+    machine.path("/etc/a.conf").write_text("user a\npassword old1\n")
+    half = write(text="user b\npassword hunter2\n", secret=True)
+    half.masked = lambda text: re.sub("(password) .*", r"\1 ***", text)
+    shown = half.preview(machine)
+    assert "+user b" in shown
+    assert "password ***" in shown
+    assert "hunter2" not in shown + half.script()
+    assert "old1" not in shown
 
 
 def test_a_write_that_fails_leaves_the_old_file(

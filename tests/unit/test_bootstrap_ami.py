@@ -23,9 +23,9 @@ TRANSPORT = "[transport-udp]\ntype = transport\nbind = 0.0.0.0\n"
 
 
 def in_copy(machine: Customer) -> list[Action]:
-    for one in data.actions(site(), machine):
+    for one in data.actions(site(), data.look(machine)):
         one.do(machine, machine.say)
-    return asterisk.actions(site(), machine, SECRET)
+    return asterisk.actions(site(), SECRET)
 
 
 def read(directory: Path, name: str, said: list[str] | None = None) -> list[Section]:
@@ -44,7 +44,7 @@ def manager(directory: Path, text: str, **more: str) -> str:
 
 def test_the_agent_reads_what_is_written(tmp_path: Path) -> None:
     machine = Machine(str(tmp_path))
-    (action,) = asterisk.actions(site(first=False), machine, SECRET)
+    (action,) = asterisk.actions(site(first=False), SECRET)
     action.do(machine, print)
     who = Credentials.read(str(tmp_path / "etc/asha/ami.secret"))
     assert who is not None
@@ -88,7 +88,7 @@ def test_a_file_without_a_last_newline(customer: Customer) -> None:
 
 def test_no_asterisk_nothing_to_do(customer: Customer) -> None:
     customer.path("/etc/asterisk").rename(customer.path("/etc/other"))
-    _own, account = asterisk.actions(site(), customer, SECRET)
+    _own, account = asterisk.actions(site(), SECRET)
     assert account.is_done(customer)
 
 

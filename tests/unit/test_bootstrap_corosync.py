@@ -108,7 +108,7 @@ class Cluster:
         self.fake.put(PATH, SECRET.text, 0o600)
         for action in [
             *corosync_step.reset_actions(site),
-            *corosync_step.actions(site, self.fake, SECRET),
+            *corosync_step.actions(site, SECRET),
         ]:
             if not action.is_done(self.fake):
                 action.do(self.fake, silent)
@@ -144,7 +144,7 @@ def test_the_first_node_is_a_cluster_of_its_own(cluster: Cluster) -> None:
 
 def test_the_key_is_never_shown(cluster: Cluster) -> None:
     shown = "".join(action.preview(cluster.fake) + action.script()
-                    for action in corosync_step.actions(SITE, cluster.fake, SECRET))
+                    for action in corosync_step.actions(SITE, SECRET))
     assert SECRET.corosync_authkey() not in shown
 
 
@@ -246,7 +246,7 @@ def test_a_cluster_that_runs_is_never_what_a_purge_left(cluster: Cluster) -> Non
 def test_no_dc_is_told_with_the_logs(cluster: Cluster) -> None:
     cluster.dc_after = 10000.0
     said: list[str] = []
-    start = next(action for action in corosync_step.actions(SITE, cluster.fake, SECRET)
+    start = next(action for action in corosync_step.actions(SITE, SECRET)
                  if action.title == "start Corosync and Pacemaker")
     cluster.fake.put(corosync.CONF, corosync.render(SITE, joined=False))
     with pytest.raises(UserError, match="still waiting for a coordinator") as trouble:

@@ -24,7 +24,7 @@ __all__ = ["customer"]
 
 
 def copy_all(machine: Customer) -> None:
-    for action in data.actions(site(), machine):
+    for action in data.actions(site(), data.look(machine)):
         action.do(machine, machine.say)
 
 
@@ -48,7 +48,7 @@ def test_a_directory_that_is_not_there_is_left_out(customer: Customer) -> None:
 def test_done_is_said_only_by_the_one_who_did_it(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actions = data.actions(site(), customer)
+    actions = data.actions(site(), data.look(customer))
     assert not any(action.is_done(customer) for action in actions)
     copy_all(customer)
     assert all(action.is_done(customer) for action in actions)
@@ -68,7 +68,7 @@ def test_the_services_run_during_the_first_pass_and_not_during_the_last(
 
 
 def test_what_is_written_after_the_first_pass_is_in_the_store(customer: Customer) -> None:
-    first, begin, last = data.actions(site(), customer)
+    first, begin, last = data.actions(site(), data.look(customer))
     first.do(customer, customer.say)
     customer.put("/var/lib/mysql/ibdata1", "more " * 400)
     customer.path("/etc/asterisk/extensions.conf").unlink()
@@ -79,7 +79,7 @@ def test_what_is_written_after_the_first_pass_is_in_the_store(customer: Customer
 
 
 def test_a_change_in_the_same_tick_of_the_clock_is_found_by_contents(customer: Customer) -> None:
-    first, begin, last = data.actions(site(), customer)
+    first, begin, last = data.actions(site(), data.look(customer))
     first.do(customer, customer.say)
     place = customer.path("/etc/asterisk/extensions.conf")
     about = place.stat()
@@ -95,7 +95,7 @@ def test_a_change_in_the_same_tick_of_the_clock_is_found_by_contents(customer: C
 def test_a_hard_link_that_was_one_in_an_earlier_copy_is_none_in_this(
     customer: Customer, text: str
 ) -> None:
-    first, begin, last = data.actions(site(), customer)
+    first, begin, last = data.actions(site(), data.look(customer))
     one, two = (customer.path(f"/etc/asterisk/{name}.conf") for name in ("one", "two"))
     one.write_text("one")
     two.write_text(text)
@@ -112,7 +112,7 @@ def test_a_hard_link_that_was_one_in_an_earlier_copy_is_none_in_this(
 
 
 def test_who_writes_during_the_last_pass_is_refused_by_name(customer: Customer) -> None:
-    first, begin, last = data.actions(site(), customer)
+    first, begin, last = data.actions(site(), data.look(customer))
     first.do(customer, customer.say)
     begin.do(customer, customer.say)
     late = customer.path("/var/lib/asterisk/late")
@@ -123,7 +123,7 @@ def test_who_writes_during_the_last_pass_is_refused_by_name(customer: Customer) 
 
 
 def test_a_disk_that_stores_something_else_is_refused(customer: Customer) -> None:
-    first, begin, last = data.actions(site(), customer)
+    first, begin, last = data.actions(site(), data.look(customer))
     first.do(customer, customer.say)
     begin.do(customer, customer.say)
 
@@ -139,7 +139,7 @@ def test_a_disk_that_stores_something_else_is_refused(customer: Customer) -> Non
 
 
 def test_an_rsync_that_fails_in_the_last_pass_is_refused(customer: Customer) -> None:
-    first, begin, last = data.actions(site(), customer)
+    first, begin, last = data.actions(site(), data.look(customer))
     first.do(customer, customer.say)
     begin.do(customer, customer.say)
     customer.on("setpriv --pdeathsig KILL rsync", Outcome(code=24, err="file has vanished"))
@@ -193,7 +193,7 @@ def test_a_copy_is_nobodys_once_the_cluster_has_it(customer: Customer) -> None:
     customer.load_cib()
     takeover.finish(customer, customer.say)
     assert not customer.exists(takeover.COPY_ID)
-    assert all(action.is_done(customer) for action in data.actions(site(), customer))
+    assert all(action.is_done(customer) for action in data.actions(site(), data.look(customer)))
 
 
 def test_what_is_mounted_inside_is_refused_before_anything(customer: Customer) -> None:

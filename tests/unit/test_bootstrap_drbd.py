@@ -127,7 +127,7 @@ class Disk:
     def install(self, site: Site = SITE, stop_before: str = "") -> list[str]:
         """Do what is not done; the titles of that. ``stop_before`` is killed there."""
         done = []
-        for action in drbd_step.actions(site, self.fake, SECRET):
+        for action in drbd_step.actions(site, drbd.version(self.fake), SECRET):
             if not action.is_done(self.fake):
                 if stop_before and action.title.startswith(stop_before):
                     break
@@ -159,7 +159,7 @@ def test_the_second_node_gets_it_and_forces_nothing(disk: Disk) -> None:
 
 
 def test_the_resource_file_is_root_s_and_never_shown(disk: Disk) -> None:
-    [conf] = [action for action in drbd_step.actions(SITE, disk.fake, SECRET)
+    [conf] = [action for action in drbd_step.actions(SITE, drbd.version(disk.fake), SECRET)
               if isinstance(action, Write)]
     assert (conf.path, conf.mode, conf.secret) == (drbd.CONF, 0o600, True)
     assert SECRET.drbd() in conf.text

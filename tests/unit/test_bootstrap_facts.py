@@ -214,12 +214,15 @@ def test_candidates_are_empty_large_and_known_once(
 # What two nodes tell each other.
 
 
+AGREED = {"CLUSTERIP": "192.168.1.90", "LANPREFIX": "24", "LINKPREFIX": "24", "USENIC1": "true",
+          "LDAP": "NO"}
+
+
 def shared(**changes: Any) -> dict[str, object]:
     return {
         "name": "crm1", "first": True,
         "nodes": {"crm1": "10.0.3.251", "crm2": "10.0.3.252"},
-        "lan": "192.168.1.11", "virtual_address": "192.168.1.90", "lan_prefix": 24,
-        "link_prefix": 24, "two_nics": True, "macs": [], "device": "/dev/sda5",
+        "lan": "192.168.1.11", "agree": AGREED, "relay": "", "macs": [], "device": "/dev/sda5",
         "size": 10 << 30,
         "users": {"asterisk": 108, "mysql": 105, "www-data": 33, "sshd": 112},
         "groups": {"asterisk": 115, "mysql": 110, "www-data": 33},
@@ -237,8 +240,8 @@ def test_what_is_shared_is_json_and_agrees_with_itself(tmp_path: Path) -> None:
                         {"local": "192.168.1.11", "prefixlen": 24})]
     machine = FakeMachine(tmp_path, {"ip": json.dumps(listed), "dpkg-query": "", "modinfo": ""})
     device(machine.absent("asterisk"), "/dev/sda5")
-    own = facts.shared_facts(machine, conf.parse(SITE))
-    assert own["lan"] == "192.168.1.11"  # not the virtual address
+    own = facts.shared_facts(machine, conf.parse(f"{SITE}ANODELAN=192.168.1.11\n"))
+    assert own["lan"] == "192.168.1.11"
     assert own["size"] == 200 << 20
     other = json.loads(json.dumps(own)) | {"first": False, "received": own["clock"]}
     assert peer.compare(own, other) == []
@@ -250,9 +253,12 @@ def test_two_that_fit() -> None:
 
 @pytest.mark.parametrize(("other", "what", "hint"), [
     ({"size": 11 << 30}, "the partitions for the store differ", f"{(11 << 30) // 512} sectors"),
-    ({"virtual_address": "192.168.1.91"}, "CLUSTERIP is 192.168.1.90 here and 192.168.1.91", ""),
-    ({"lan_prefix": 23}, "LANPREFIX is 24 here and 23 on crm1", "both must say the same"),
-    ({"two_nics": False}, "USENIC1 is true here and false on crm1", ""),
+    ({"agree": AGREED | {"CLUSTERIP": "192.168.1.91"}},
+     "CLUSTERIP is 192.168.1.90 here and 192.168.1.91", ""),
+    ({"agree": AGREED | {"LANPREFIX": "23"}},
+     "LANPREFIX is 24 here and 23 on crm1", "both must say the same"),
+    ({"agree": AGREED | {"LDAP": "YES"}}, "LDAP is NO here and YES on crm1", ""),
+    ({"agree": AGREED | {"USENIC1": "false"}}, "USENIC1 is true here and false on crm1", ""),
     ({"nodes": {"crm1": "10.0.3.251", "crm3": "10.0.3.252"}},
      "crm1 10.0.3.251 and crm3 10.0.3.252 in crm1's", ""),
     ({"received": 1004.5}, "are 4 s apart", "chrony"),
@@ -268,6 +274,13 @@ def test_what_does_not_fit(other: dict[str, Any], what: str, hint: str) -> None:
     assert finding.severity == "error"
     assert what in finding.what
     assert hint in finding.hint
+
+
+def test_one_node_alone_powers_the_relay() -> None:
+    assert peer.compare(second(), shared(relay="crm1")) == []
+    assert peer.compare(second(relay="crm1"), shared(relay="crm1")) == []
+    (finding,) = peer.compare(second(relay="crm2"), shared(relay="crm1"))
+    assert "the line relay is powered by crm2 in crm2's asha.conf and by crm1" in finding.what
 
 
 def test_a_size_that_cannot_be_read_is_told() -> None:

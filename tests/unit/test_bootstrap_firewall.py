@@ -85,7 +85,7 @@ def test_who_is_no_member_may_only_ask_to_be_let_in(tmp_path: Path) -> None:
 # Which one rules.
 
 def names(fake: FakeMachine) -> list[str]:
-    return [action.title for action in backends.actions(SITE, fake)]
+    return [action.title for action in backends.actions(SITE, backends.look(fake))]
 
 
 def test_shorewall_rules_where_it_is_enabled(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ class Firewalld:
 def test_firewalld_gets_rules_for_now_and_for_good_in_each_nics_zone(tmp_path: Path) -> None:
     fake = units(FakeMachine(tmp_path), active=("firewalld.service",))
     daemon = Firewalld(fake)
-    [action] = backends.actions(SITE, fake)
+    [action] = backends.actions(SITE, backends.look(fake))
     assert not action.is_done(fake)
     action.do(fake, silent)
     assert action.is_done(fake)
@@ -154,7 +154,7 @@ def test_firewalld_gets_rules_for_now_and_for_good_in_each_nics_zone(tmp_path: P
 def test_firewalld_is_closed_to_a_removed_node(tmp_path: Path) -> None:
     fake = units(FakeMachine(tmp_path), active=("firewalld.service",))
     daemon = Firewalld(fake)
-    backends.actions(SITE, fake)[0].do(fake, silent)
+    backends.actions(SITE, backends.look(fake))[0].do(fake, silent)
     backends.close(SITE, alone(fake), silent)
     assert len(daemon.rules) == 2
     assert all('port="5409"' in key[-1] for key in daemon.rules)
@@ -307,7 +307,7 @@ def test_nft_is_closed_to_a_removed_node(tmp_path: Path) -> None:
 
 def test_nft_is_loaded_by_its_unit(tmp_path: Path) -> None:
     fake = units(with_ruleset(tmp_path))
-    made = nftables.actions(SITE, fake)
+    made = nftables.actions(SITE, allowed(SITE, fake))
     made[0].do(fake, silent)
     assert fake.read(nftables.TABLE_FILE) == nftables.render(openings(SITE), openings(SITE))
     fake.on("systemctl enable asha-firewall.service")
@@ -348,7 +348,7 @@ def blocks(fake: FakeMachine, name: str) -> list[str]:
 
 def test_shorewall_gets_a_zone_for_a_nic_that_has_none(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     assert not action.is_done(fake)
     assert "+ACCEPT asha:eth1:10.0.3.252 $FW udp 5405" in action.preview(fake)
     action.do(fake, silent)
@@ -376,7 +376,7 @@ def test_shorewall_keeps_the_zone_that_the_nic_has(tmp_path: Path) -> None:
     fake = with_shorewall(
         tmp_path, "?FORMAT 2\nnet NET_IF dhcp,physical=$NET\nclst eth1\n"
     ).put("/etc/shorewall/params", "NET=eth0\n")
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     action.do(fake, silent)
     assert [blocks(fake, name) for name in ("zones", "interfaces", "policy")] == [[], [], []]
     assert "ACCEPT clst:eth1:10.0.3.252 $FW tcp 7788" in blocks(fake, "rules")
@@ -387,7 +387,7 @@ def test_shorewalls_rules_go_into_the_section_of_new_connections(tmp_path: Path)
     fake = with_shorewall(
         tmp_path, rules="?SECTION ALL\n?SECTION ESTABLISHED\n?SECTION NEW\nDROP net $FW\n"
     )
-    shorewall.actions(SITE, fake)[0].do(fake, silent)
+    shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
     text = fake.read("/etc/shorewall/rules") or ""
     assert "?SECTION NEW\n# asha begin\n" in text
 
@@ -397,7 +397,7 @@ def test_rules_that_shorewall_refuses_change_nothing(tmp_path: Path) -> None:
     before = {name: fake.read(f"/etc/shorewall/{name}")
               for name in ("zones", "interfaces", "policy", "rules")}
     with pytest.raises(UserError, match=r"nothing was changed.*ERROR: no"):
-        shorewall.actions(SITE, fake)[0].do(fake, silent)
+        shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
     assert before == {name: fake.read(f"/etc/shorewall/{name}") for name in before}
     assert not fake.ran("shorewall reload")
     # What was to be checked had all of it.
@@ -406,7 +406,7 @@ def test_rules_that_shorewall_refuses_change_nothing(tmp_path: Path) -> None:
 
 def test_a_shorewall_that_was_not_reloaded_is_not_done(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     action.do(fake, silent)
     fake.put(shorewall.COMPILED, " -s 10.0.3.252 ")
     assert not action.is_done(fake)
@@ -414,13 +414,13 @@ def test_a_shorewall_that_was_not_reloaded_is_not_done(tmp_path: Path) -> None:
 
 def test_shorewall_is_closed_to_a_removed_node(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
-    shorewall.actions(SITE, fake)[0].do(fake, silent)
+    shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
     backends.close(SITE, alone(fake), silent)
     assert blocks(fake, "rules") == ["ACCEPT asha:eth1:10.0.3.252 $FW tcp 5409",
                                      "ACCEPT $FW asha:eth1:10.0.3.252 tcp 5409"]
     assert len(fake.ran("shorewall reload")) == 2
     # Cut off before the reload: what is in force is looked at.
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     rule = " -A net-fw -s 10.0.3.252 -p tcp --dport {} -j ACCEPT\n"
     fake.put(shorewall.COMPILED, rule.format(5409) + rule.format(7788))
     assert not action.is_done(fake)
@@ -430,14 +430,14 @@ def test_shorewall_is_closed_to_a_removed_node(tmp_path: Path) -> None:
 
 def test_a_stopped_shorewall_is_not_started(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path).on("shorewall status", Outcome(code=3))
-    shorewall.actions(SITE, fake)[0].do(fake, silent)
+    shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
     assert not fake.ran("shorewall reload")
-    assert shorewall.actions(SITE, fake)[0].is_done(fake)
+    assert shorewall.actions(SITE, allowed(SITE, fake))[0].is_done(fake)
 
 
 def test_a_nic_in_several_zones_is_the_administrators(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path, "- eth0\n")
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     assert "CANNOT" in action.preview(fake)
     assert not action.is_done(fake)
     with pytest.raises(UserError, match="no zone of its own"):
@@ -453,7 +453,7 @@ def test_a_block_without_an_end_costs_no_line_of_the_administrators(
     tmp_path: Path, rules: str
 ) -> None:
     fake = with_shorewall(tmp_path, rules=rules)
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     assert "CANNOT" in action.preview(fake)
     assert not action.is_done(fake)
     with pytest.raises(UserError, match='rules has a line "# asha begin" without') as trouble:
@@ -465,7 +465,7 @@ def test_a_block_without_an_end_costs_no_line_of_the_administrators(
 def test_shorewalls_files_keep_their_owner(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
     fake.owners["/etc/shorewall/rules"] = ("root", "adm")
-    shorewall.actions(SITE, fake)[0].do(fake, silent)
+    shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
     assert fake.owners["/etc/shorewall/rules"] == ("root", "adm")
 
 
@@ -481,7 +481,7 @@ def with_fail2ban(tmp_path: Path) -> FakeMachine:
 
 
 def ignored(fake: FakeMachine, site: Site = SITE) -> str:
-    [action] = fail2ban.actions(site, fake)
+    [action] = fail2ban.actions(site, fail2ban.look(fake))
     action.do(fake, silent)
     assert action.is_done(fake)
     return fake.read(fail2ban.OURS) or ""
@@ -492,7 +492,7 @@ def test_fail2ban_ignores_the_other_nodes_addresses(tmp_path: Path) -> None:
     assert ignored(fake).endswith("[DEFAULT]\nignoreip = 10.0.3.252 192.168.1.12\n")
     assert fake.ran("fail2ban-client reload")
     # Its own file is not what it repeats.
-    assert all(action.is_done(fake) for action in fail2ban.actions(SITE, fake))
+    assert all(action.is_done(fake) for action in fail2ban.actions(SITE, fail2ban.look(fake)))
 
 
 def test_fail2ban_keeps_what_was_in_force_in_each_section(tmp_path: Path) -> None:
@@ -511,7 +511,7 @@ def test_fail2ban_keeps_what_was_in_force_in_each_section(tmp_path: Path) -> Non
 def test_fail2ban_that_does_not_take_it_is_left_as_it_was(tmp_path: Path) -> None:
     fake = with_fail2ban(tmp_path).on("fail2ban-client -t", Outcome(code=255, err="broken"))
     with pytest.raises(UserError, match="broken"):
-        fail2ban.actions(SITE, fake)[0].do(fake, silent)
+        fail2ban.actions(SITE, fail2ban.look(fake))[0].do(fake, silent)
     assert not fake.exists(fail2ban.OURS)
     assert not fake.ran("fail2ban-client reload")
 
@@ -520,7 +520,7 @@ def test_fail2ban_that_has_not_read_it_is_not_done(tmp_path: Path) -> None:
     fake = with_fail2ban(tmp_path)
     ignored(fake)
     fake.on("fail2ban-client get sshd ignoreip", "|- 10.0.3.2521\n`- 192.168.1.12\n")
-    assert not fail2ban.actions(SITE, fake)[0].is_done(fake)
+    assert not fail2ban.actions(SITE, fail2ban.look(fake))[0].is_done(fake)
 
 
 def test_a_stopped_fail2ban_is_not_talked_to(tmp_path: Path) -> None:
@@ -531,4 +531,4 @@ def test_a_stopped_fail2ban_is_not_talked_to(tmp_path: Path) -> None:
 
 
 def test_no_fail2ban_nothing_to_do(tmp_path: Path) -> None:
-    assert fail2ban.actions(SITE, FakeMachine(tmp_path)) == []
+    assert fail2ban.actions(SITE, fail2ban.look(FakeMachine(tmp_path))) == []

@@ -53,7 +53,7 @@ def test_what_may_be_missing_is_left_out_where_others_choose_what_it_is(
     # The command ends the line, to be copied, and the node's agent tells the same.
     place = customer.path("/opt/sark/www")
     assert text.endswith(on_both(f"chown root:root {place} && chmod go-w {place}"))
-    for action in data.actions(site(), customer):
+    for action in data.actions(site(), data.look(customer)):
         action.do(customer, customer.say)
     assert any("origrecs is left out" in one for one in customer.said)
     assert not customer.exists("/drbd/opt/sark/www")
@@ -164,7 +164,7 @@ def test_contents_that_came_in_under_another_name_are_seen(
         customer.path(folder).parent.chmod(0o777)
     customer.path(kept).chmod(folder_mode)
     customer.path(f"{kept}/x").chmod(mode)
-    first, begin, last = data.actions(site(), customer)
+    first, begin, last = data.actions(site(), data.look(customer))
     first.do(customer, customer.say)
     stolen = customer.path("/drbd/etc/asterisk/mine/x")
     about = stolen.stat()

@@ -215,7 +215,7 @@ def site2() -> Site:
 
 def do_join(second: FakeMachine, secret: Secret = SECRET, text: str = "") -> list[str]:
     said: list[str] = []
-    [action] = client.actions(conf.parse(text or SECOND), second, secret)
+    [action] = client.actions(conf.parse(text or SECOND), secret)
     action.do(second, said.append)
     return said
 
@@ -508,7 +508,7 @@ def test_wrong_secret_is_told_in_one_line_and_changes_nothing(
 # Joining.
 
 def test_joins(serving: Node, second: FakeMachine) -> None:
-    [action] = client.actions(site2(), second, SECRET)
+    [action] = client.actions(site2(), SECRET)
     assert not action.is_done(second)
     said = do_join(second)
     assert said == ["asking crm1"]
@@ -664,7 +664,7 @@ def request() -> dict[str, Any]:
     return {"do": "join", "name": "crm2", "address": "10.0.3.252", "lan": "",
             "ids": {peer.name: peer.nodeid for peer in peers},
             "addresses": {peer.name: peer.address for peer in peers},
-            "agree": server_join.agreement(site2())}
+            "agree": conf.agreement(site2())}
 
 
 @pytest.mark.parametrize(
@@ -742,12 +742,12 @@ def test_the_peers_disk_is_told(serving: Node, second: FakeMachine) -> None:
 def test_joined_is_not_done_without_quorum(serving: Node, second: FakeMachine) -> None:
     """The other has forgotten this node: what the files say is not enough."""
     do_join(second)
-    [action] = client.actions(site2(), second, SECRET)
+    [action] = client.actions(site2(), SECRET)
     second.on("corosync-quorumtool -s", Outcome("Quorate:          No\n", code=2))
     assert not action.is_done(second)
     second.on("corosync-quorumtool -s", "Quorate:          Yes\n")
     assert action.is_done(second)
-    assert not client.actions(site2(), second, OTHER)[0].is_done(second)
+    assert not client.actions(site2(), OTHER)[0].is_done(second)
 
 
 def test_a_running_corosync_is_told_the_new_file(serving: Node, second: FakeMachine) -> None:
@@ -767,7 +767,7 @@ def test_debians_own_cluster_is_left_alone(serving: Node, second: FakeMachine) -
 
 
 def test_the_preview_shows_no_secret(second: FakeMachine) -> None:
-    [action] = client.actions(site2(), second, SECRET)
+    [action] = client.actions(site2(), SECRET)
     assert "5409" in action.preview(second)
     assert action.script().endswith("asha step join")
     assert SECRET.corosync_authkey() not in action.preview(second) + action.script()

@@ -116,11 +116,11 @@ def pacemaker(tmp_path: Path) -> Pacemaker:
 
 
 def first(pacemaker: Pacemaker, site: Site = SITE) -> list[str]:
-    return pacemaker.install(pacemaker_step.actions(site, pacemaker.fake))
+    return pacemaker.install(pacemaker_step.actions(site))
 
 
 def second(pacemaker: Pacemaker, site: Site = SECOND) -> list[str]:
-    return pacemaker.install(pacemaker_step.joined_actions(site, pacemaker.fake))
+    return pacemaker.install(pacemaker_step.joined_actions(site))
 
 
 def test_the_first_node_loads_it_and_waits_for_all_of_it(pacemaker: Pacemaker) -> None:
@@ -147,7 +147,7 @@ def test_what_is_awaited_are_resources_of_the_configuration() -> None:
 
 def test_it_is_said_what_is_waited_for(pacemaker: Pacemaker) -> None:
     said: list[str] = []
-    for action in pacemaker_step.actions(SITE, pacemaker.fake)[:2]:
+    for action in pacemaker_step.actions(SITE)[:2]:
         action.do(pacemaker.fake, said.append)
     assert said[0].startswith("waiting for the replicated disk, the store's file system")
     assert said[-1].startswith("waiting for Apache (")

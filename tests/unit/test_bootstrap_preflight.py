@@ -17,7 +17,6 @@ from asha.bootstrap.host.facts import MARKER, Facts
 from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.preflight import checks as checks_preflight
 from asha.bootstrap.preflight import peer
-from asha.bootstrap.preflight.report import Finding
 from asha.cluster import drbd
 from asha.cluster import site as conf
 from asha.cluster.site import Site
@@ -25,6 +24,7 @@ from asha.commands import check
 from asha.conf import values_of
 from asha.data import PATHS
 from asha.errors import UserError
+from asha.finding import Finding
 from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """PRIMARY=true
@@ -200,9 +200,9 @@ ERRORS = [
     (having(systemd=False), "not started by systemd"),
     (having(name="crm2"), "this machine is crm2, but asha.conf says that it is crm1"),
     (having(name="pbx"), "called pbx: neither crm1 nor crm2"),
-    (with_nics(ETH0), "LINKNIC=eth1: this machine has no such NIC"),
+    (with_nics(ETH0), "USENIC1=true: this machine has only one NIC (eth0)"),
+    (saying(LINKNIC="eth7"), "LINKNIC=eth7: this machine has no such NIC"),
     (saying(LANNIC="ens18"), "LANNIC=ens18: this machine has no such NIC"),
-    (saying(LINKNIC="eth0", ANODELAN=""), "LANNIC and LINKNIC are both eth0"),
     (having(route_nic="eth1"), "LINKNIC=eth1: the way to the router goes through it"),
     (saying(CLUSTERIP="192.168.2.90", ANODELAN=""), "is not in eth0's network 192.168.1.0/24"),
     (saying(LANPREFIX="23"), "LANPREFIX=23: eth0 has 192.168.1.11/24"),

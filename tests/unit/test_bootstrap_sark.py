@@ -120,9 +120,9 @@ def test_what_is_no_database_is_told(tmp_path: Path) -> None:
 
 
 def test_the_copy_is_changed_and_never_the_original(customer: Customer) -> None:
-    (action,) = sark.actions(site(), customer)
+    (action,) = sark.actions(site())
     assert not action.is_done(customer)
-    for one in data.actions(site(), customer):
+    for one in data.actions(site(), data.look(customer)):
         one.do(customer, customer.say)
     make(customer.path("/drbd/opt/sark/db/sark.rdonly.db"), COLUMNS)
     assert not action.is_done(customer)
@@ -135,8 +135,8 @@ def test_the_copy_is_changed_and_never_the_original(customer: Customer) -> None:
 
 def test_flags_of_an_earlier_copy_do_not_count(customer: Customer) -> None:
     """The next copy overwrites them."""
-    (action,) = sark.actions(site(), customer)
-    for one in data.actions(site(), customer):
+    (action,) = sark.actions(site())
+    for one in data.actions(site(), data.look(customer)):
         one.do(customer, customer.say)
     action.do(customer, customer.say)
     customer.remove("/var/lib/asha/handover.json")
@@ -145,5 +145,5 @@ def test_flags_of_an_earlier_copy_do_not_count(customer: Customer) -> None:
 
 def test_no_sark_nothing_to_do(customer: Customer) -> None:
     customer.remove("/opt/sark/db/sark.db")
-    (action,) = sark.actions(site(), customer)
+    (action,) = sark.actions(site())
     assert action.is_done(customer)

@@ -202,7 +202,7 @@ def test_nobody_joins_while_it_is_changed(served: Served) -> None:
         "do": "join", "name": "crm2", "address": "10.0.3.252", "lan": "",
         "ids": {peer.name: peer.nodeid for peer in (site.first, site.second)},
         "addresses": {peer.name: peer.address for peer in (site.first, site.second)},
-        "agree": server.agreement(site),
+        "agree": conf.agreement(site),
     })
     assert "is being changed" in answer["reason"]
     assert "asha secret rotate" in answer["hint"]

@@ -98,7 +98,7 @@ class Debian:
 
     def install(self) -> list[str]:
         done = []
-        for action in systemd.actions(SITE, self.fake):
+        for action in systemd.actions(SITE, systemd.look(self.fake)):
             if not action.is_done(self.fake):
                 action.do(self.fake, silent)
                 assert action.is_done(self.fake)

@@ -39,7 +39,7 @@ class Cut(BaseException):
 
 
 def copied(machine: Customer) -> None:
-    for action in data.actions(site(), machine):
+    for action in data.actions(site(), data.look(machine)):
         action.do(machine, machine.say)
 
 
@@ -155,8 +155,8 @@ def test_the_second_node_copies_nothing(customer: Customer) -> None:
 
 
 def test_everything_is_done_once_the_cluster_has_the_services(customer: Customer) -> None:
-    actions = [takeover.begin_action(site(), customer), takeover.take_over_action(site(), customer),
-               takeover.finish_action(site(), customer)]
+    actions = [takeover.begin_action(), takeover.take_over_action(site()),
+               takeover.finish_action()]
     assert not any(action.is_done(customer) for action in actions)
     copied(customer)
     actions[1].do(customer, customer.say)

@@ -27,7 +27,7 @@ OURS = ["10.0.3.252", "192.168.1.12"]
 
 def written(fake: FakeMachine) -> dict[str, list[str]]:
     """Section -> what we write for it."""
-    [action] = fail2ban.actions(SITE, fake.installed("fail2ban-client"))
+    [action] = fail2ban.actions(SITE, fail2ban.look(fake.installed("fail2ban-client")))
     assert isinstance(action, fail2ban._Ignore)
     found, section = {}, ""
     for line in action.text.splitlines():

@@ -19,12 +19,12 @@ from asha.asterisk.evidence import SUMMARY
 from asha.bootstrap.action import Call, Step
 from asha.bootstrap.console import Console
 from asha.bootstrap.host import processes
-from asha.bootstrap.preflight.report import error
 from asha.bootstrap.takeover import takeover
 from asha.cli import main
 from asha.cluster import site as conf
 from asha.commands import check, install, join_listen, recover
 from asha.errors import UserError
+from asha.finding import error
 from asha.machine import Machine
 from asha.ocf import Agent, Exit, Failed, action
 from asha.ocf.agent import Context

@@ -6,40 +6,30 @@ from dataclasses import dataclass
 
 from asha.bootstrap.host.facts import Facts
 from asha.bootstrap.host.nics import Nic
-from asha.machine import Machine
+from asha.cluster import rules
 
 Values = dict[str, str]
 # What can be typed, and what it means.
 Choices = tuple[tuple[str, str], ...]
 
 
-def is_first(values: Values) -> bool:
-    return values.get("PRIMARY") == "true"
-
-
-def own_key(values: Values, what: str) -> str:
-    """The key of this node's "NAME", "IP" or "LAN": the first node is A, the second B."""
-    return f"{'A' if is_first(values) else 'B'}NODE{what}"
-
-
 @dataclass(frozen=True)
 class Asking:
     """``values`` are in asha.conf's keys, as far as they are known."""
 
-    machine: Machine
     facts: Facts
     values: Values
 
     @property
     def is_first(self) -> bool:
-        return is_first(self.values)
+        return rules.is_yes(self.values.get("PRIMARY", ""))
 
     @property
     def one_nic(self) -> bool:
         return self.values.get("USENIC1") == "false"
 
     def own(self, what: str) -> str:
-        return own_key(self.values, what)
+        return rules.own_key(self.values, what)
 
     def other(self, what: str) -> str:
         return f"{'B' if self.is_first else 'A'}NODE{what}"

@@ -1,7 +1,6 @@
-"""What the machine suggests as an answer, and what it has against one.
+"""What the machine suggests as an answer, "" where it suggests none.
 
-A suggestion is "" where there is none. An objection is worded to follow the answer
-("is taken by another machine"), and "" where there is none.
+What it has against one is asha.bootstrap.preflight's.
 """
 
 from __future__ import annotations
@@ -11,17 +10,15 @@ import re
 from collections.abc import Callable
 
 from asha.bootstrap.configure.context import Asking, Choices, Values
-from asha.bootstrap.host import disks, nics
 from asha.bootstrap.host.nics import Nic
-from asha.bootstrap.preflight import storage
+from asha.cluster.rules import is_address, spare_network
 from asha.cluster.site import KEYS
 from asha.data.space import size
-from asha.errors import UserError
 from asha.relay import NUMBERED
 
 # The manual's: the first node's and the second's, on a link of their own.
-LINK_NETWORKS = ("10.0.3.0/24", "172.31.3.0/24", "192.168.253.0/24")
 FIRST_HOST, SECOND_HOST = 251, 252
+STANDARD = {key.name: key.default or "" for key in KEYS}
 
 
 # Which node, which name.
@@ -32,12 +29,6 @@ def role_default(asking: Asking) -> str:
 
 def role(asking: Asking, answer: str) -> Values:
     return {"PRIMARY": "true" if answer == "first" else "false"}
-
-
-def own_name_problem(asking: Asking, answer: str) -> str:
-    if answer != asking.facts.name:
-        return f"is not this machine's name: uname -n says {asking.facts.name}"
-    return ""
 
 
 def other_name(asking: Asking) -> str:
@@ -61,14 +52,6 @@ def nic_count_default(asking: Asking) -> str:
 
 def nic_count(asking: Asking, answer: str) -> Values:
     return {"USENIC1": "true" if answer == "2" else "false"}
-
-
-def nic_count_problem(asking: Asking, answer: str) -> str:
-    if answer == "2" and len(asking.facts.nics) < 2:
-        names = ", ".join(nic.name for nic in asking.facts.nics) or "none"
-        return (f"this machine has only {names}: put in a second NIC, or say 1 (for learning, "
-                "not for telephones)")
-    return ""
 
 
 def lan_nic(asking: Asking) -> str:
@@ -102,26 +85,6 @@ def link_nic(asking: Asking) -> str:
     return ""
 
 
-def link_nic_is_open(asking: Asking) -> bool:
-    return not asking.one_nic and not link_nic(asking)
-
-
-def nic_problem(asking: Asking, answer: str) -> str:
-    if asking.facts.nic(answer):
-        return ""
-    return f"is no NIC of this machine; it has {names(asking)}"
-
-
-def link_nic_problem(asking: Asking, answer: str) -> str:
-    if not asking.one_nic and answer == asking.values.get("LANNIC"):
-        return "is the LAN's: the cluster link needs a NIC of its own"
-    return nic_problem(asking, answer)
-
-
-def names(asking: Asking) -> str:
-    return ", ".join(nic.name for nic in asking.facts.nics) or "none"
-
-
 def nic_choices(asking: Asking) -> Choices:
     return tuple((nic.name, about(nic)) for nic in asking.facts.nics)
 
@@ -137,39 +100,20 @@ def virtual_default(asking: Asking) -> str:
     return asking.values.get("CLUSTERIP", "")
 
 
-def virtual_problem(asking: Asking, answer: str) -> str:
-    nic = asking.lan()
-    if nic is None or not nic.addresses:
-        return ""
-    home = nic.in_network(answer)
-    if home is None:
-        return (f"is not in the LAN: {nic.name} has "
-                + ", ".join(f"{one.local}/{one.prefix}" for one in nic.addresses))
-    if asking.facts.owned:
-        return ""
-    if asking.facts.nic_with(answer):
-        return "is this machine's own address: choose a free one"
-    # The second node finds it in use, and rightly so: by the first.
-    mac = holder(nic, answer) if asking.is_first else ""
-    return f"is taken by another machine ({mac}): choose a free one" if mac else ""
-
-
-def holder(nic: Nic, address: str) -> str:
-    try:
-        return nics.who_has(nic, address) if nic.up else ""
-    except OSError:
-        return ""
-
-
 def lan_prefix(asking: Asking) -> str:
     nic, virtual = asking.lan(), asking.values.get("CLUSTERIP", "")
     home = nic.in_network(virtual) if nic and is_address(virtual) else None
     return str(home.prefix) if home else asking.values.get("LANPREFIX", "24")
 
 
-def lan_prefix_is_open(asking: Asking) -> bool:
+def lan_is_known(asking: Asking) -> bool:
     nic = asking.lan()
-    return nic is None or not nic.addresses
+    return nic is not None and bool(nic.addresses)
+
+
+def lan_in_words(asking: Asking) -> str:
+    nic = asking.lan()
+    return about(nic) if nic and nic.addresses else "its network was not found"
 
 
 def own_address(asking: Asking) -> str:
@@ -186,30 +130,14 @@ def own_address(asking: Asking) -> str:
 
 def convention(asking: Asking) -> str:
     """The manual's 10.0.3.251 and .252, unless the LAN has that network."""
-    used = [one.network for nic in asking.facts.nics for one in nic.addresses]
-    host = FIRST_HOST if asking.is_first else SECOND_HOST
-    for text in LINK_NETWORKS:
-        network = ipaddress.IPv4Network(text)
-        if not any(network.overlaps(one) for one in used):
-            return str(network[host])
-    return ""
+    network = spare_network(one.network for nic in asking.facts.nics for one in nic.addresses)
+    return str(network[FIRST_HOST if asking.is_first else SECOND_HOST]) if network else ""
 
 
-def own_address_problem(asking: Asking, answer: str) -> str:
-    address = ipaddress.IPv4Address(answer)
-    link = asking.link()
-    if asking.one_nic and link and not link.holds(answer):
-        return f"is not on {link.name}: with one NIC it is this node's static LAN address"
-    for nic in asking.facts.nics:
-        if nic.name != asking.values.get("LINKNIC"):
-            for one in nic.addresses:
-                if one.local == answer:
-                    return f"is on {nic.name}, and the link's NIC is {asking.values['LINKNIC']}"
-                if address in one.network and not asking.one_nic:
-                    return (f"is in {nic.name}'s network {one.network}: "
-                            "the link needs a subnet of its own")
-    mac = holder(link, answer) if link else ""
-    return f"is taken by another machine ({mac})" if mac else ""
+def free_subnet(asking: Asking) -> str:
+    link = asking.values.get("LINKNIC")
+    return str(spare_network(one.network for nic in asking.facts.nics if nic.name != link
+                             for one in nic.addresses) or "192.168.0.0/24")
 
 
 def link_prefix(asking: Asking) -> str:
@@ -230,19 +158,6 @@ def other_address(asking: Asking) -> str:
     return str(other) if other in home and other not in (home[0], home[-1]) else ""
 
 
-def other_address_problem(asking: Asking, answer: str) -> str:
-    holder = asking.facts.nic_with(answer)
-    return f"is this machine's own, on {holder.name}" if holder else ""
-
-
-def is_address(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
-
-
 # The disk.
 
 def device_default(asking: Asking) -> str:
@@ -255,19 +170,16 @@ def device_choices(asking: Asking) -> Choices:
     return tuple((disk.path, f"free, {size(disk.size)}") for disk in asking.facts.free_disks)
 
 
-def device_problem(asking: Asking, answer: str) -> str:
-    if asking.facts.owned or not asking.facts.root:
-        return ""
-    try:
-        disk = disks.look_at(asking.machine, answer)
-    except UserError as trouble:
-        return f"will not do: {trouble}"
-    ours = storage.is_ours(asking.machine, answer)
-    wrong = [finding.what for finding in storage.problems_of(disk, ours)]
-    return f"will not do: {'; '.join(wrong)}" if wrong else ""
-
-
 # Mail, and the line.
+
+def relay_device(asking: Asking) -> str:
+    found = asking.facts.serial_devices if has_relay(asking) else ()
+    return asking.values.get("RHINOUSB") or (found[0] if found else STANDARD["RHINOUSB"])
+
+
+def relay_devices(asking: Asking) -> Choices:
+    return tuple((device, "") for device in asking.facts.serial_devices)
+
 
 def site_id(asking: Asking) -> str:
     return asking.values.get("SITEID") or f"{asking.facts.name} cluster"
@@ -298,5 +210,4 @@ def has_several_relays(asking: Asking) -> bool:
 
 def kept(name: str) -> Callable[[Asking], str]:
     """What asha.conf said before, or its own default."""
-    standard = next(key.default or "" for key in KEYS if key.name == name)
-    return lambda asking: asking.values.get(name) or standard
+    return lambda asking: asking.values.get(name) or STANDARD[name]

@@ -11,13 +11,31 @@ from dataclasses import dataclass
 from asha.bootstrap.action import Action, Call, Say
 from asha.bootstrap.firewall import fail2ban, nftables, shorewall
 from asha.bootstrap.host import services
-from asha.bootstrap.host.ports import Opening, allowed, openings
+from asha.bootstrap.host.facts import MARKER
+from asha.bootstrap.host.ports import Opening, allowed_among, members, openings
 from asha.cluster.site import Site
 from asha.machine import Machine
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
-    return [*_rulers(site, machine), *fail2ban.actions(site, machine)]
+@dataclass(frozen=True)
+class Found:
+    """What rules this machine, who the cluster's members are, and what fail2ban ignores.
+    As it stands here: a Debian that is no node yet."""
+
+    firewall: str = "nftables"
+    members: frozenset[str] = frozenset()
+    owned: bool = False
+    ignored: dict[str, str] | None = None
+
+
+def look(machine: Machine) -> Found:
+    firewall = "shorewall" if shorewall.rules(machine) else (
+        "firewalld" if _firewalld_rules(machine) else "nftables")
+    return Found(firewall, members(machine), machine.exists(MARKER), fail2ban.look(machine))
+
+
+def actions(site: Site, found: Found) -> list[Action]:
+    return [*_firewall(site, found), *fail2ban.actions(site, found.ignored)]
 
 
 def close(site: Site, machine: Machine, say: Say) -> None:
@@ -28,17 +46,18 @@ def close(site: Site, machine: Machine, say: Say) -> None:
     if not (machine.exists(nftables.TABLE_FILE) or shorewall.rules(machine)
             or _firewalld_rules(machine)):
         return
-    for action in _rulers(site, machine):
+    for action in _firewall(site, look(machine)):
         if not action.is_done(machine):
             action.do(machine, say)
 
 
-def _rulers(site: Site, machine: Machine) -> list[Action]:
-    if shorewall.rules(machine):
-        return shorewall.actions(site, machine)
-    if _firewalld_rules(machine):
-        return [_firewalld(site, machine)]
-    return nftables.actions(site, machine)
+def _firewall(site: Site, found: Found) -> list[Action]:
+    opened = allowed_among(site, found.members, found.owned)
+    if found.firewall == "shorewall":
+        return shorewall.actions(site, opened)
+    if found.firewall == "firewalld":
+        return [_firewalld(site, opened)]
+    return nftables.actions(site, opened)
 
 
 def _firewalld_rules(machine: Machine) -> bool:
@@ -72,10 +91,9 @@ def _zone(machine: Machine, nic: str) -> str:
     return own or machine.run("firewall-cmd", "--get-default-zone").out.strip()
 
 
-def _firewalld(site: Site, machine: Machine) -> Action:
+def _firewalld(site: Site, opened: list[Opening]) -> Action:
     # Not a zone of the other node's own, by its address: all else that comes from
     # it, ssh for one, would then find that zone's rules and not the administrator's.
-    opened = allowed(site, machine)
     rules = [_Rule(opening, permanent) for opening in opened for permanent in (True, False)]
     closed = [_Rule(opening, permanent) for opening in openings(site) if opening not in opened
               for permanent in (True, False)]

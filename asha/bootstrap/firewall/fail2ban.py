@@ -24,12 +24,17 @@ OURS = "/etc/fail2ban/jail.d/zz-asha.local"
 DEPTH_MOST = 8
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
-    if not machine.has("fail2ban-client"):
+def look(machine: Machine) -> dict[str, str] | None:
+    """Section -> ignoreip, as it is in force without ours; None where there is no fail2ban."""
+    return _in_force(machine) if machine.has("fail2ban-client") else None
+
+
+def actions(site: Site, in_force: dict[str, str] | None) -> list[Action]:
+    if in_force is None:
         return []
     peers = [address for address in (site.there.address, site.there.lan) if address]
     lines = ["# Never ban the other node. Written by asha; the rest as it was in force."]
-    for section, value in sorted(_in_force(machine).items()):
+    for section, value in sorted(in_force.items()):
         known = value.replace(",", " ").split()
         lines += [f"[{section}]", "ignoreip = " + " ".join(
             [*known, *(peer for peer in peers if peer not in known)]

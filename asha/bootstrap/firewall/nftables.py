@@ -37,9 +37,7 @@ MARK = "asha: "
 HINT = f"look at: nft list ruleset; systemctl status {UNIT}. Is nftables installed?"
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
-    opened = allowed(site, machine)
-
+def actions(site: Site, opened: Sequence[Opening]) -> list[Action]:
     def work(machine: Machine, say: Say) -> None:
         try:
             machine.run("systemctl", "restart", UNIT)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from asha.bootstrap.action import Action, Call
 from asha.bootstrap.host import services
-from asha.bootstrap.host.ports import Opening, allowed, openings
+from asha.bootstrap.host.ports import Opening, openings
 from asha.cluster.site import Site
 from asha.errors import UserError
 from asha.machine import Machine
@@ -41,8 +41,7 @@ def rules(machine: Machine) -> bool:
     )
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
-    opened = allowed(site, machine)
+def actions(site: Site, opened: list[Opening]) -> list[Action]:
     closed = [opening for opening in openings(site) if opening not in opened]
     return [_Shorewall(
         name="firewall",

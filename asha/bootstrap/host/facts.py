@@ -11,7 +11,7 @@ from asha.bootstrap.host import disks, nics
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Nic
 from asha.cluster import cib, drbd
-from asha.cluster.site import Site
+from asha.cluster.site import Site, agreement
 from asha.errors import UserError
 from asha.machine import Machine
 
@@ -42,6 +42,7 @@ class Facts:
     root: bool = True
     owned: bool = False
     free_disks: tuple[Disk, ...] = ()
+    serial_devices: tuple[str, ...] = ()
 
     def nic(self, name: str) -> Nic | None:
         return next((nic for nic in self.nics if nic.name == name), None)
@@ -65,11 +66,22 @@ def gather(machine: Machine) -> Facts:
         root=os.geteuid() == 0,
         owned=machine.exists(MARKER),
         free_disks=disks.candidates(machine),
+        serial_devices=serial_devices(machine),
     )
 
 
 def node_name(machine: Machine) -> str:
     return machine.output("uname", "-n").strip()
+
+
+def serial_devices(machine: Machine) -> tuple[str, ...]:
+    """What a line relay may be; first the names that stay when other devices come and go."""
+    return tuple(
+        f"/dev/{place.relative_to(machine.path('/dev'))}"
+        for pattern in ("serial/by-id/*", "ttyUSB*", "ttyACM*")
+        # by name: the kernel's and udev's own
+        for place in sorted(machine.path("/dev").glob(pattern))
+    )
 
 
 def numbers(machine: Machine, path: str) -> dict[str, int]:
@@ -133,11 +145,10 @@ def shared_facts(machine: Machine, site: Site) -> dict[str, object]:
         "name": site.here.name,
         "first": site.is_first,
         "nodes": {peer.name: peer.address for peer in (site.first, site.second)},
-        "lan": static_lan_address(nics.read(machine), site),
-        "virtual_address": site.virtual_address,
-        "lan_prefix": site.lan_prefix,
-        "link_prefix": site.link_prefix,
-        "two_nics": site.two_nics,
+        # As asha.conf has it, which is what a join tells as well.
+        "lan": site.here.lan,
+        "agree": agreement(site),
+        "relay": site.relay.node if site.relay else "",
         "macs": [nic.mac for nic in nics.read(machine)],
         "device": site.device,
         "size": _size(machine, site.device),

@@ -6,7 +6,7 @@ on which it may ask to be let in, and no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from asha.bootstrap.host.facts import MARKER
@@ -35,21 +35,24 @@ def openings(site: Site) -> list[Opening]:
 
 def allowed(site: Site, machine: Machine) -> list[Opening]:
     """What the other node may reach now."""
-    return [opening for opening in openings(site)
-            if opening.port == JOIN_PORT or _counts(site, machine)]
+    return allowed_among(site, members(machine), machine.exists(MARKER))
 
 
-def _counts(site: Site, machine: Machine) -> bool:
-    """Whether the other node is a member, or the one that this node is about to join."""
-    if not site.is_first and not machine.exists(MARKER):
-        return True
-    return is_member(site, machine)
+def allowed_among(site: Site, members: Collection[str], owned: bool) -> list[Opening]:
+    """A member may reach all, and so may the node that this one is about to join."""
+    counts = site.there.name in members or (not site.is_first and not owned)
+    return [opening for opening in openings(site) if opening.port == JOIN_PORT or counts]
 
 
 def is_member(site: Site, machine: Machine) -> bool:
     """Whether the other node is named in this one's corosync.conf."""
+    return site.there.name in members(machine)
+
+
+def members(machine: Machine) -> frozenset[str]:
+    """The nodes that this one's corosync.conf names."""
     nodes = corosync.parse(machine.read(corosync.CONF) or "").nodes
-    return site.there.name in {node.name for node in nodes}
+    return frozenset(node.name for node in nodes)
 
 
 def _openings(site: Site) -> Iterator[Opening]:

@@ -16,10 +16,9 @@ from asha.bootstrap.host import nics
 from asha.bootstrap.host.ports import JOIN_PORT
 from asha.bootstrap.join import nodelist, server
 from asha.bootstrap.join.protocol import Body, Session, WireError, WrongSecret
-from asha.bootstrap.join.server import agreement
 from asha.cluster import corosync
 from asha.cluster.secret import Secret
-from asha.cluster.site import Site
+from asha.cluster.site import Site, agreement
 from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.deadline import Deadline
@@ -67,7 +66,7 @@ def have_rotated(site: Site, secret: Secret, step: str) -> None:
     _ask(site, secret, {"do": "rotate", "step": step}, STEP_SECONDS)
 
 
-def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
+def actions(site: Site, secret: Secret) -> list[Action]:
     """What makes this machine a node in the other's eyes. Its own daemons come after."""
     return [Call(
         name="join",

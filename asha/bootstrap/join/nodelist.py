@@ -81,7 +81,7 @@ def add_node(machine: Machine, site: Site, lan: str, runs: bool = False) -> Site
             f"a node {there.name} is in the cluster already, at {' and '.join(present)}",
             "switch that machine off first, if this one is to take its place",
         )
-    joined = _with_lan(machine, site, lan)
+    joined = with_lan(machine, site, lan)
     # What was set for, or went wrong on, the machine that had this name before.
     _purge(machine, there)
     text = corosync.render(joined, joined=True)
@@ -198,14 +198,16 @@ def _purge(machine: Machine, there: NodeConfig) -> None:
                         "systemctl status pacemaker tells more; then run this again")
 
 
-def _with_lan(machine: Machine, site: Site, lan: str) -> Site:
+def with_lan(machine: Machine, site: Site, lan: str) -> Site:
     """The same site with the other node's LAN address. Raises UserError."""
     values = values_of(machine.read(conf.CONF) or "")
     side = "A" if values.get("ANODENAME") == site.there.name else "B"
     try:
         return conf.site_of({**values, f"{side}NODELAN": lan})
     except SiteError as wrong:
-        raise UserError(f"its LAN address is invalid here: {wrong}") from None
+        raise UserError(f"{site.there.name}'s LAN address is invalid here: {wrong}",
+                        f"{side}NODELAN in asha.conf on {site.there.name}: correct it, or leave "
+                        "it empty") from None
 
 
 def _know_corosync(machine: Machine, site: Site) -> None:

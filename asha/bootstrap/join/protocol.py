@@ -29,8 +29,8 @@ import secrets
 import socket
 from typing import Any
 
+from asha.cluster.rules import NODE_NAME
 from asha.cluster.secret import hkdf_sha256
-from asha.cluster.site import NODE_NAME
 from asha.run.deadline import Deadline
 from asha.run.results import Expired
 

@@ -22,7 +22,7 @@ from asha.bootstrap.join import nodelist, rotation
 from asha.bootstrap.join.protocol import Body, Session, WireError, WrongSecret
 from asha.cluster import drbd, generation
 from asha.cluster.secret import Secret
-from asha.cluster.site import Site
+from asha.cluster.site import Site, agreement
 from asha.errors import UserError
 from asha.machine import Machine
 from asha.run.deadline import Deadline
@@ -61,16 +61,6 @@ def open_socket(address: str, port: int = JOIN_PORT) -> socket.socket:
     server.bind((address, port))
     server.listen(BACKLOG)
     return server
-
-
-def agreement(site: Site) -> dict[str, str]:
-    """The values of asha.conf that both nodes must have, by their keys."""
-    return {
-        "CLUSTERIP": site.virtual_address,
-        "LANPREFIX": str(site.lan_prefix),
-        "LINKPREFIX": str(site.link_prefix),
-        "USENIC1": str(site.two_nics).lower(),
-    }
 
 
 class Listener:

@@ -6,26 +6,29 @@ says in which order, and which of them a configuration alone can answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from asha.bootstrap.host import facts
 from asha.bootstrap.host.facts import Facts
 from asha.bootstrap.preflight import network, peer, storage, system
-from asha.bootstrap.preflight.report import CheckContext, Finding, error, warning
+from asha.bootstrap.preflight.report import CheckContext
 from asha.cluster.site import Site
 from asha.errors import UserError
+from asha.finding import Finding, error, warning
 from asha.machine import Machine
 
 
 @dataclass(frozen=True)
 class Check:
     """``title`` is what is looked at, for a reader. ``anywhere``: also on another machine,
-    for it looks at asha.conf alone."""
+    for it looks at asha.conf alone. ``judges``: the questions whose answers it judges, by
+    their names (asha.bootstrap.configure.questions): it is also asked when they are."""
 
     title: str
     look: Callable[[CheckContext], Iterator[Finding]]
     anywhere: bool = False
+    judges: tuple[str, ...] = ()
 
 
 def _agreement(look: CheckContext) -> Iterator[Finding]:
@@ -36,15 +39,17 @@ def _agreement(look: CheckContext) -> Iterator[Finding]:
 CHECKS = (
     Check("root", system.root),
     Check("systemd", system.systemd),
-    Check("the node's name", system.node_name),
-    Check("the NICs", network.cards),
-    Check("the LAN and its prefix", network.lan),
-    Check("the virtual address", network.virtual_address),
-    Check("the cluster address", network.cluster_address),
+    Check("the node's name", system.node_name, judges=("name",)),
+    Check("the NICs", network.cards, judges=("usenic1", "lannic", "linknic")),
+    Check("the LAN", network.lan_has_address),
+    Check("the LAN's prefix", network.lan, judges=("clusterip", "lanprefix")),
+    Check("the virtual address", network.virtual_address, judges=("clusterip",)),
+    Check("the cluster address", network.cluster_address, judges=("ip", "linkprefix")),
+    Check("the other node's address", network.other_address, judges=("otherip",)),
     Check("the other node", network.other_node),
     Check("what the names resolve to", network.names),
     Check("the ports", network.listeners),
-    Check("the partition for the store", storage.device),
+    Check("the partition for the store", storage.device, judges=("drbddev",)),
     Check("room for the live data", storage.room),
     Check("the directories of the data", storage.places),
     Check("other DRBD resources", storage.other_resources),
@@ -82,6 +87,11 @@ def look(
             findings.append(warning(f"{check.title} could not be looked at: {problem}",
                                     "run it again as root"))
     return sorted(findings, key=lambda finding: finding.severity != "error")
+
+
+def of_answers(names: Collection[str]) -> tuple[Check, ...]:
+    """The checks that judge the answers to these questions."""
+    return tuple(check for check in CHECKS if not set(names).isdisjoint(check.judges))
 
 
 def apart_from_machine() -> tuple[Check, ...]:

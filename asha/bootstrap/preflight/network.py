@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from asha.bootstrap.host import nics
 from asha.bootstrap.host.nics import Nic
 from asha.bootstrap.host.ports import JOIN_PORT
-from asha.bootstrap.preflight.report import CheckContext, Finding, error, warning
-from asha.cluster import corosync, drbd
+from asha.bootstrap.preflight.report import CheckContext
+from asha.cluster import corosync, drbd, rules
+from asha.finding import Finding, error, warning
 
 # Protocol, port, whose it is, and how ss(8) calls its process (none: the kernel).
 LISTENERS = (
@@ -31,47 +32,55 @@ def cards(look: CheckContext) -> Iterator[Finding]:
     """The NICs are there, and are two where two are asked for."""
     site, facts = look.site, look.facts
     there = ", ".join(nic.name for nic in facts.nics) or "none"
+    enough = not site.two_nics or len(facts.nics) > 1
+    if not enough:
+        yield error(f"USENIC1=true: this machine has only one NIC ({there})" if facts.nics
+                    else "USENIC1=true: this machine has no NIC",
+                    "put in a second NIC, or USENIC1=false (for learning, not for telephones)",
+                    "USENIC1")
     for key, name in (("LANNIC", site.lan_nic), ("LINKNIC", site.link_nic)):
-        if facts.nic(name) is None and (key == "LANNIC" or site.two_nics):
+        if name and facts.nic(name) is None and (key == "LANNIC" or (site.two_nics and enough)):
             yield error(f"{key}={name}: this machine has no such NIC",
-                        f"its NICs are: {there}; set {key} in asha.conf (asha configure)")
-    if site.two_nics and site.lan_nic == site.link_nic:
-        yield error(f"LANNIC and LINKNIC are both {site.lan_nic}",
-                    "the cluster link needs a NIC and a cable of its own")
-    elif site.two_nics and facts.route_nic and facts.route_nic == site.link_nic:
+                        f"its NICs are: {there}; set {key} in asha.conf (asha configure)", key)
+    if site.two_nics and site.link_nic and site.link_nic == facts.route_nic:
         yield error(f"LINKNIC={site.link_nic}: the way to the router goes through it",
-                    f"it is the LAN's NIC; the link's is another one of: {there}")
+                    f"it is the LAN's NIC; the link's is another one of: {there}", "LINKNIC")
+
+
+def lan_has_address(look: CheckContext) -> Iterator[Finding]:
+    nic = look.facts.nic(look.site.lan_nic)
+    if nic is not None and not nic.addresses:
+        yield error(f"{nic.name} has no address: the LAN cannot be looked at",
+                    f"give it one (DHCP will do), or correct LANNIC={nic.name} in asha.conf",
+                    "LANNIC")
 
 
 def lan(look: CheckContext) -> Iterator[Finding]:
     """The virtual address is one of the LAN's, with the LAN's own prefix."""
     site = look.site
     nic = look.facts.nic(site.lan_nic)
-    if nic is None:
-        return
-    if not nic.addresses:
-        yield error(f"{nic.name} has no address: the LAN cannot be looked at",
-                    f"give it one (DHCP will do), or correct LANNIC={nic.name} in asha.conf")
+    if nic is None or not nic.addresses or not site.virtual_address:
         return
     home = nic.in_network(site.virtual_address)
     if home is None:
         networks = ", ".join(str(address.network) for address in nic.addresses)
         yield error(f"CLUSTERIP={site.virtual_address}: is not in {nic.name}'s network {networks}",
-                    "choose a free address of the LAN, outside the DHCP server's range")
-    elif home.prefix != site.lan_prefix and home.local != site.virtual_address:
+                    "choose a free address of the LAN, outside the DHCP server's range",
+                    "CLUSTERIP")
+    elif site.lan_prefix not in (0, home.prefix) and home.local != site.virtual_address:
         yield error(f"LANPREFIX={site.lan_prefix}: {nic.name} has {home.local}/{home.prefix}",
-                    f"LANPREFIX={home.prefix} in asha.conf")
+                    f"LANPREFIX={home.prefix} in asha.conf", "LANPREFIX")
 
 
 def virtual_address(look: CheckContext) -> Iterator[Finding]:
     """Nobody has the virtual address; on the second node, nobody but the first."""
     site, facts = look.site, look.facts
-    if facts.owned:
+    if facts.owned or not site.virtual_address:
         return
     holder = facts.nic_with(site.virtual_address)
     if holder:
         yield error(f"CLUSTERIP={site.virtual_address}: is this machine's own, on {holder.name}",
-                    "choose a free address of the LAN: it moves between the nodes")
+                    "choose a free address of the LAN: it moves between the nodes", "CLUSTERIP")
         return
     mac = _answers(facts.nic(site.lan_nic), site.virtual_address)
     if not mac or (not site.is_first and look.other is None):
@@ -79,7 +88,7 @@ def virtual_address(look: CheckContext) -> Iterator[Finding]:
     if look.other is not None and mac in _texts(look.other.get("macs")):
         return
     yield error(f"CLUSTERIP={site.virtual_address}: is taken by another machine in the LAN ({mac})",
-                "choose a free address, or find that machine and give it another")
+                "choose a free address, or find that machine and give it another", "CLUSTERIP")
 
 
 def _texts(value: object) -> list[str]:
@@ -100,43 +109,54 @@ def cluster_address(look: CheckContext) -> Iterator[Finding]:
     """This node's address on the link is its own or free, in a network of its own."""
     site, facts = look.site, look.facts
     nic, own = facts.nic(site.link_nic), site.here.address
-    if nic is None or (site.two_nics and site.link_nic == site.lan_nic):
+    key = "ANODEIP" if site.is_first else "BNODEIP"
+    if nic is None or not own or (site.two_nics and site.link_nic == site.lan_nic):
         return
     present = nic.holds(own)
     elsewhere = facts.nic_with(own)
     if elsewhere and elsewhere.name != nic.name:
         yield error(f"the cluster address {own} is on {elsewhere.name}, not on {nic.name}",
-                    f"take it off {elsewhere.name}, or correct LINKNIC in asha.conf")
+                    f"take it off {elsewhere.name}, or correct LINKNIC in asha.conf", key)
         return
-    if present and present.prefix != site.link_prefix:
+    if present and site.link_prefix not in (0, present.prefix):
         yield error(f"LINKPREFIX={site.link_prefix}: {nic.name} has {own}/{present.prefix}",
-                    f"LINKPREFIX={present.prefix} in asha.conf, on both nodes")
+                    f"LINKPREFIX={present.prefix} in asha.conf, on both nodes", "LINKPREFIX")
     if not present and not site.two_nics:
         yield error(f"{nic.name} does not have this node's address {own}",
-                    "with one NIC that is its static LAN address: correct asha.conf")
+                    "with one NIC that is its static LAN address: correct asha.conf", key)
         return
-    network = ipaddress.IPv4Network((own, site.link_prefix), strict=False)
-    if site.two_nics:
-        yield from _overlaps(look, network)
-    holder = facts.nic_with(site.there.address)
-    if holder:
-        yield error(f"{site.there.address} is to be {site.there.name}'s and is this machine's own, "
-                    f"on {holder.name}", "correct the two addresses in asha.conf")
+    if site.two_nics and site.link_prefix:
+        network = ipaddress.IPv4Network((own, site.link_prefix), strict=False)
+        yield from _overlaps(look, network, key)
     mac = _answers(nic, own)
     if mac:
+        other = site.there.name or "the other node"
         yield error(f"the cluster address {own} is taken by another machine ({mac}) on {nic.name}",
-                    f"give this node another, or see whether {site.there.name} has it")
+                    f"give this node another, or see whether {other} has it", key)
 
 
-def _overlaps(look: CheckContext, network: ipaddress.IPv4Network) -> Iterator[Finding]:
+def _overlaps(
+    look: CheckContext, network: ipaddress.IPv4Network, key: str
+) -> Iterator[Finding]:
+    used = [address.network for nic in look.facts.nics for address in nic.addresses]
     for other in look.facts.nics:
         for address in other.addresses:
             if other.name != look.site.link_nic and address.network.overlaps(network):
                 yield error(
                     f"the cluster link's network {network} and {other.name}'s "
                     f"{address.network} overlap",
-                    "the link needs a subnet that nothing else uses, such as 10.0.3.0/24",
+                    rules.own_subnet(used), key,
                 )
+
+
+def other_address(look: CheckContext) -> Iterator[Finding]:
+    """The other node's address is not on this machine."""
+    there = look.site.there
+    holder = look.facts.nic_with(there.address) if there.address else None
+    if holder:
+        yield error(f"{there.address} is to be {there.name or 'the other node'}'s and is this "
+                    f"machine's own, on {holder.name}", "correct the two addresses in asha.conf",
+                    "BNODEIP" if look.site.is_first else "ANODEIP")
 
 
 def other_node(look: CheckContext) -> Iterator[Finding]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from asha.bootstrap.host.facts import OWNERS
-from asha.bootstrap.preflight.report import Finding, error, warning
 from asha.data.space import size
+from asha.finding import Finding, error, warning
 
 # Two clocks further apart than this make call records and logs hard to follow.
 CLOCK_SECONDS = 2.0
@@ -49,11 +49,16 @@ def _site(own: Facts, other: Facts) -> Iterator[Finding]:
     if _addresses(own) != _addresses(other):
         yield error(f"the nodes are {_spelt(own)} in {here}'s asha.conf "
                     f"and {_spelt(other)} in {there}'s", hint)
-    for key, name in (("virtual_address", "CLUSTERIP"), ("lan_prefix", "LANPREFIX"),
-                      ("link_prefix", "LINKPREFIX"), ("two_nics", "USENIC1")):
-        if own[key] != other[key]:
-            yield error(f"{name} is {_word(own[key])} here and {_word(other[key])} on {there}",
-                        hint)
+    mine, theirs = own["agree"], other["agree"]
+    if not isinstance(mine, dict) or not isinstance(theirs, dict):
+        raise TypeError
+    for key, value in mine.items():
+        if value != theirs[key]:
+            yield error(f"{key} is {value} here and {theirs[key]} on {there}", hint, key)
+    ours, others = own["relay"], other["relay"]
+    if ours and others and ours != others:
+        yield error(f"the line relay is powered by {ours} in {here}'s asha.conf and by {others} "
+                    f"in {there}'s", hint, "RHINOSPF")
 
 
 def _addresses(facts: Facts) -> dict[str, str]:
@@ -65,10 +70,6 @@ def _addresses(facts: Facts) -> dict[str, str]:
 
 def _spelt(facts: Facts) -> str:
     return " and ".join(f"{name} {address}" for name, address in sorted(_addresses(facts).items()))
-
-
-def _word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _store(own: Facts, other: Facts) -> Iterator[Finding]:

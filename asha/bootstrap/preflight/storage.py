@@ -9,12 +9,13 @@ from asha.bootstrap.host import data_directories, disks
 from asha.bootstrap.host.data_directories import DEVICE
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.facts import MARKER
-from asha.bootstrap.preflight.report import CheckContext, Finding, error, warning
+from asha.bootstrap.preflight.report import CheckContext
 from asha.bootstrap.steps import asterisk
 from asha.cluster import drbd
 from asha.data.plan import on_both
 from asha.data.space import size
 from asha.errors import UserError
+from asha.finding import Finding, error, warning
 from asha.machine import Machine
 
 # Live data and a fifth; what grows while the PBX runs comes on top.
@@ -27,13 +28,14 @@ PROTECTED_HARDLINKS = "/proc/sys/fs/protected_hardlinks"
 def device(look: CheckContext) -> Iterator[Finding]:
     """The partition is there, unused, empty and large enough."""
     path = look.site.device
-    if _is_up(look.machine):
+    if not path or not look.facts.root or _is_up(look.machine):
         return
     try:
         disk = disks.look_at(look.machine, path)
     except UserError as trouble:
         free = ", ".join(f"{one.path} ({size(one.size)})" for one in look.facts.free_disks)
-        yield error(f"DRBDDEV: {trouble}", f"free here: {free}" if free else trouble.hint)
+        yield error(f"DRBDDEV: {trouble}", f"free here: {free}" if free else trouble.hint,
+                    "DRBDDEV")
         return
     yield from problems_of(disk, ours=is_ours(look.machine, path))
 
@@ -43,14 +45,14 @@ def problems_of(disk: Disk, ours: bool = False) -> Iterator[Finding]:
     if disk.use and not (ours and not disk.use.startswith(("mounted", "used as swap"))):
         yield error(f"{disk.path} is {disk.use}",
                     "choose a partition that nothing uses: lsblk shows them; "
-                    "take this one out of /etc/fstab if it is to be used")
+                    "take this one out of /etc/fstab if it is to be used", "DRBDDEV")
     elif disk.signature and not ours:
         yield error(f"{disk.path} is not empty: {disk.signature} is on it",
                     f"wipefs {disk.path} shows it; only if all on it may be destroyed: "
-                    f"wipefs --all {disk.path}")
+                    f"wipefs --all {disk.path}", "DRBDDEV")
     if disk.size < disks.LEAST_BYTES:
         yield error(f"{disk.path} has {size(disk.size)}: the store needs at least "
-                    f"{size(disks.LEAST_BYTES)}", "choose or make a larger partition")
+                    f"{size(disks.LEAST_BYTES)}", "choose or make a larger partition", "DRBDDEV")
 
 
 def is_ours(machine: Machine, path: str) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from asha.bootstrap.preflight.report import CheckContext, Finding, error, warning
+from asha.bootstrap.preflight.report import CheckContext
 from asha.cluster import corosync
 from asha.cluster.site import Site
+from asha.finding import Finding, error, warning
 
 CIB = "/var/lib/pacemaker/cib/cib.xml"
 
@@ -35,18 +36,20 @@ def systemd(look: CheckContext) -> Iterator[Finding]:
 def node_name(look: CheckContext) -> Iterator[Finding]:
     """It is the node that asha.conf says it is."""
     site, name = look.site, look.facts.name
-    if name == site.here.name:
+    if site.here.name in ("", name):
         return
+    key = "ANODENAME" if site.is_first else "BNODENAME"
     if name == site.there.name:
         yield error(
             f"this machine is {name}, but asha.conf says that it is {site.here.name} "
             f"(PRIMARY={str(site.is_first).lower()})",
             f"PRIMARY={str(not site.is_first).lower()} and IP={site.there.address} in asha.conf",
+            key,
         )
     else:
         yield error(f"this machine is called {name}: neither {site.first.name} nor "
                     f"{site.second.name}",
-                    f"hostnamectl set-hostname {site.here.name}, or asha configure")
+                    f"hostnamectl set-hostname {site.here.name}, or asha configure", key)
 
 
 def programs(look: CheckContext) -> Iterator[Finding]:

@@ -80,7 +80,7 @@ MANAGER, MANAGER_OURS = "manager.conf", "asha_manager.conf"
 PJSIP, PJSIP_OURS = "pjsip.conf", "asha_pjsip.conf"
 
 
-def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
+def actions(site: Site, secret: Secret) -> list[Action]:
     """The monitor's secret on both nodes; Asterisk's side of it on the first, in the copy."""
     own = Write(
         SECRET_FILE,

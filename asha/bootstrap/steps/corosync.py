@@ -89,7 +89,7 @@ def _is_ours(site: Site, text: str) -> bool:
     }
 
 
-def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
+def actions(site: Site, secret: Secret) -> list[Action]:
     made: list[Action] = [
         Write(corosync.AUTHKEY, secret.corosync_authkey(), mode=0o400, secret=True,
               why="the key of the cluster's links"),

@@ -16,7 +16,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, Self
 
@@ -76,8 +76,11 @@ IDLE_SECONDS = 60.0
 LINKS_MOST = 10
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
-    """Everything of step 30 up to a verified copy; the services are stopped then."""
+def actions(site: Site, copied: Sequence[str] = ()) -> list[Action]:
+    """Everything of step 30 up to a verified copy; the services are stopped then.
+
+    ``copied``: what is copied, for a reader (``look``).
+    """
 
     def pass_done(machine: Machine) -> bool:
         # Whoever comes later does it again: the more is copied now, the shorter the stop.
@@ -93,11 +96,11 @@ def actions(site: Site, machine: Machine) -> list[Action]:
             "copy the live data while the telephone system runs",
             f"Mount {DEVICE} on {STORE}. Make sure that the store has nobody else's data,"
             "\nand room. Copy with rsync, from where sark-data will bind it later:\n"
-            + "\n".join(_preview(machine)),
+            + "\n".join(copied),
             first_pass,
             pass_done,
         ),
-        takeover.begin_action(site, machine),
+        takeover.begin_action(),
         Call(
             "last-copy",
             "copy what has changed since, and verify everything",
@@ -121,7 +124,8 @@ def is_copied(machine: Machine) -> bool:
     )
 
 
-def _preview(machine: Machine) -> list[str]:
+def look(machine: Machine) -> list[str]:
+    """From where to where each directory is copied, for a reader."""
     try:
         found = data_directories.directories(machine)
     except UserError as trouble:

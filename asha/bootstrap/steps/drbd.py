@@ -31,7 +31,8 @@ NO_MODULE = ("apt install linux-image-amd64 (Debian's cloud kernels of some vers
              "DRBD), reboot, and run asha install again")
 
 
-def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
+def actions(site: Site, version: str, secret: Secret) -> list[Action]:
+    """``version``: the kernel's module's."""
     made: list[Action] = [
         Run(
             title="load DRBD",
@@ -41,9 +42,10 @@ def actions(site: Site, machine: Machine, secret: Secret) -> list[Action]:
         ),
         Write(
             drbd.CONF,
-            drbd.render(site, secret, drbd.version(machine)),
+            drbd.render(site, secret, version),
             mode=0o600,
             secret=True,
+            masked=drbd.masked,
             why=f"the replicated disk: {drbd.CONF}",
         ),
         Run(

@@ -11,10 +11,12 @@ exist yet, and Corosync binds to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from asha.bootstrap.action import Action, Call, Run, Say, Write
 from asha.bootstrap.host import nics, services
+from asha.bootstrap.host.nics import Nic
 from asha.cluster.site import Site
 from asha.errors import UserError
 from asha.machine import Machine
@@ -36,24 +38,49 @@ DEFINITIONS = (
     "/etc/dhcpcd.conf",
 )
 
+DEBIANS = "source /etc/network/interfaces.d/*\n"
+
 # Until a network daemon has done what it was told.
 ADDRESS_SECONDS = 15.0
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
+@dataclass(frozen=True)
+class Found:
+    """What sets addresses on this machine. ``devices``: state by NIC, as NetworkManager
+    has them; ``files``: what defines addresses, by path. As it stands here: a Debian."""
+
+    nics: tuple[Nic, ...] = ()
+    devices: Mapping[str, str] = field(default_factory=dict)
+    networkd: bool = False
+    ifupdown: bool = True
+    files: Mapping[str, str] = field(default_factory=lambda: {INTERFACES: DEBIANS})
+
+
+def look(machine: Machine) -> Found:
+    return Found(
+        nics=nics.read(machine),
+        devices=_nm_devices(machine)
+        if services.is_active(machine, "NetworkManager.service")
+        else {},
+        networkd=services.is_active(machine, "systemd-networkd.service"),
+        ifupdown=machine.has("ifup") and machine.exists(INTERFACES),
+        files=dict(_texts(machine)),
+    )
+
+
+def actions(site: Site, found: Found) -> list[Action]:
     if not site.two_nics:
         return []
-    if has_address(site, machine):
+    ruler = _ruler(site, found)
+    if _holds(site, found.nics):
         # Also when it is done: a written script asks for the step by its name.
         done = [_wait(site)]
-        ruler = _ruler(site, machine)
-        if ruler is None or _is_permanent(site, machine):
+        if ruler is None or _is_permanent(site, found):
             return done
         # Somebody gave it by hand: it would be gone after the next boot.
         return [*ruler, *done]
-    if reason := _in_the_way(site, machine):
+    if reason := _in_the_way(site, found):
         return [_refuse(site, *reason)]
-    ruler = _ruler(site, machine)
     if ruler is None:
         return [_refuse(
             site,
@@ -68,19 +95,23 @@ def actions(site: Site, machine: Machine) -> list[Action]:
 
 def has_address(site: Site, machine: Machine) -> bool:
     """Whether the link's NIC has this node's address now."""
-    link = next((nic for nic in nics.read(machine) if nic.name == site.link_nic), None)
+    return _holds(site, nics.read(machine))
+
+
+def _holds(site: Site, found: tuple[Nic, ...]) -> bool:
+    link = next((nic for nic in found if nic.name == site.link_nic), None)
     address = link.holds(site.here.address) if link else None
     return address is not None and address.prefix == site.link_prefix
 
 
-def _is_permanent(site: Site, machine: Machine) -> bool:
+def _is_permanent(site: Site, found: Found) -> bool:
     """Whether some definition on this machine names the address."""
     whole = re.compile(rf"(?<![\d.]){re.escape(site.here.address)}(?![\d.])")
-    return any(whole.search(text) for _, text in _texts(machine, *DEFINITIONS))
+    return any(whole.search(text) for text in found.files.values())
 
 
-def _texts(machine: Machine, *patterns: str) -> Iterator[tuple[str, str]]:
-    for pattern in patterns:
+def _texts(machine: Machine) -> Iterator[tuple[str, str]]:
+    for pattern in DEFINITIONS:
         # by name: in root's /etc and /run
         for place in sorted(machine.root.glob(pattern.lstrip("/"))):
             inside = "/" + str(place.relative_to(machine.root))
@@ -90,25 +121,26 @@ def _texts(machine: Machine, *patterns: str) -> Iterator[tuple[str, str]]:
 
 # Who rules the NIC.
 
-def _ruler(site: Site, machine: Machine) -> list[Action] | None:
+def _ruler(site: Site, found: Found) -> list[Action] | None:
     """What tells it the address; None where nothing rules."""
-    if services.is_active(machine, "NetworkManager.service") and _nm_manages(site, machine):
+    # NetworkManager leaves to ifupdown what /etc/network/interfaces names.
+    if found.devices.get(site.link_nic, "unmanaged") != "unmanaged":
         return _network_manager(site)
-    if services.is_active(machine, "systemd-networkd.service"):
+    if found.networkd:
         return _networkd(site)
-    if machine.has("ifup") and machine.exists(INTERFACES):
-        return _ifupdown(site, machine)
+    if found.ifupdown:
+        return _ifupdown(site, found)
     return None
 
 
-def _nm_manages(site: Site, machine: Machine) -> bool:
-    """NetworkManager leaves to ifupdown what /etc/network/interfaces names."""
+def _nm_devices(machine: Machine) -> dict[str, str]:
+    """NIC -> state, as NetworkManager has them."""
+    devices: dict[str, str] = {}
     for line in machine.output("nmcli", "-t", "-f", "DEVICE,STATE", "device").splitlines():
         # A colon within a name is escaped; the state has none.
         device, _, state = line.replace("\\:", ":").rpartition(":")
-        if device == site.link_nic:
-            return state != "unmanaged"
-    return False
+        devices.setdefault(device, state)
+    return devices
 
 
 def _network_manager(site: Site) -> list[Action]:
@@ -168,9 +200,9 @@ IPv6AcceptRA=no
     ]
 
 
-def _ifupdown(site: Site, machine: Machine) -> list[Action]:
+def _ifupdown(site: Site, found: Found) -> list[Action]:
     up = _apply(site, f"set {site.link_nic}'s address", "ifup", "--force", site.link_nic)
-    if any(path != IFUPDOWN for path, _ in _stanzas(site, machine)):
+    if any(path != IFUPDOWN for path, _ in _stanzas(site, found)):
         return [up]  # the right one is there already: anything else is in the way
     text = f"""\
 # The cluster link, written by asha.
@@ -179,7 +211,7 @@ iface {site.link_nic} inet static
     address {site.here.address}/{site.link_prefix}
 """
     made: list[Action] = [Write(IFUPDOWN, text, why=f"{site.link_nic}'s address: {IFUPDOWN}")]
-    main = machine.read(INTERFACES) or ""
+    main = found.files.get(INTERFACES, "")
     if not re.search(r"^\s*source(-directory)?\s+\S*interfaces\.d", main, re.MULTILINE):
         sourced = f"{main.rstrip()}\n\nsource {IFUPDOWN}\n".lstrip()
         made.append(Write(INTERFACES, sourced, why=f"have {INTERFACES} read it"))
@@ -188,20 +220,21 @@ iface {site.link_nic} inet static
 
 # What prevents it.
 
-def _stanzas(site: Site, machine: Machine) -> Iterator[tuple[str, str]]:
+def _stanzas(site: Site, found: Found) -> Iterator[tuple[str, str]]:
     """(file, stanza) of each definition of the NIC for IPv4 in ifupdown's files."""
     stanza = re.compile(
         rf"^[ \t]*iface[ \t]+{re.escape(site.link_nic)}[ \t]+inet[ \t].*"
         r"(?:\n(?![ \t]*(?:iface|auto|allow-|mapping|source|no-auto-down)\b).*)*",
         re.MULTILINE,
     )
-    for path, text in _texts(machine, INTERFACES, "/etc/network/interfaces.d/*"):
-        for found in stanza.finditer(text):
-            yield path, found.group()
+    for path, text in found.files.items():
+        if path.startswith(INTERFACES):
+            for match in stanza.finditer(text):
+                yield path, match.group()
 
 
-def _in_the_way(site: Site, machine: Machine) -> tuple[str, str] | None:
-    for path, stanza in _stanzas(site, machine):
+def _in_the_way(site: Site, found: Found) -> tuple[str, str] | None:
+    for path, stanza in _stanzas(site, found):
         if path != IFUPDOWN and not re.search(
             rf"^\s*address\s+{re.escape(site.here.address)}(/|\s|$)", stanza, re.MULTILINE
         ):

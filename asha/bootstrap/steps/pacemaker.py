@@ -40,7 +40,7 @@ POLL_SECONDS = 1.0
 LOOK = "asha status tells more. When it is fixed: crm resource cleanup, asha install"
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
+def actions(site: Site) -> list[Action]:
     return [
         Call(
             name="cib-load",
@@ -59,7 +59,7 @@ def actions(site: Site, machine: Machine) -> list[Action]:
     ]
 
 
-def joined_actions(site: Site, machine: Machine) -> list[Action]:
+def joined_actions(site: Site) -> list[Action]:
     def missing(state: State) -> dict[str, str]:
         return _not_joined(site, state)
 

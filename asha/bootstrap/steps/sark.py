@@ -46,7 +46,7 @@ def flags(site: Site) -> dict[str, str]:
     }
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
+def actions(site: Site) -> list[Action]:
     """Nothing to do where there is no SARK."""
 
     def work(machine: Machine, say: Say) -> None:

@@ -8,6 +8,8 @@ a socket starts a service that is the cluster's.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from asha.bootstrap.action import Action, Call, Run, Say, Write
 from asha.bootstrap.host import services
@@ -19,6 +21,7 @@ from asha.machine import Machine
 
 # What p_apache's monitor asks (cib/asha.crm).
 STATUS_URL = "http://127.0.0.1/server-status"
+APACHE = "/etc/apache2"
 STATUS_CONF = "/etc/apache2/conf-available/asha-status.conf"
 STATUS_ENABLED = "/etc/apache2/conf-enabled/asha-status.conf"
 LISTENS = re.compile(r"^\s*Listen\s+(\S+:)?80(\s|$)", re.MULTILINE | re.IGNORECASE)
@@ -31,8 +34,31 @@ RELOAD_SECONDS = 90.0
 ANSWER_SECONDS = 10.0
 
 
-def actions(site: Site, machine: Machine) -> list[Action]:
-    there = [unit.name for unit in services.states(machine, services.MANAGED)]
+@dataclass(frozen=True)
+class Found:
+    """The services' units, and the configuration of Apache by path. As it stands here: a
+    telephone system with a panel and a database, on Debian."""
+
+    units: tuple[str, ...] = ("asterisk.service", "apache2.service", "mariadb.service")
+    apache: Mapping[str, str] = field(
+        default_factory=lambda: {f"{APACHE}/ports.conf": "Listen 80\n"})
+
+
+def look(machine: Machine) -> Found:
+    return Found(
+        tuple(unit.name for unit in services.states(machine, services.MANAGED)),
+        {inside: text
+         for pattern in ("apache2.conf", "ports.conf", "conf-enabled/*.conf",
+                         "sites-enabled/*.conf")
+         # by name: in root's /etc/apache2
+         for place in sorted(machine.path(APACHE).glob(pattern))
+         if (inside := "/" + str(place.relative_to(machine.root))) != STATUS_ENABLED
+         and (text := machine.read(inside))},
+    )
+
+
+def actions(site: Site, found: Found) -> list[Action]:
+    there = list(found.units)
     made: list[Action] = [_drop_in(name) for name in there]
     if there:
         made.append(Run(
@@ -42,7 +68,7 @@ def actions(site: Site, machine: Machine) -> list[Action]:
             timeout=RELOAD_SECONDS,
         ))
     if "apache2.service" in there:
-        made += _apache(machine)
+        made += _apache(found)
     return made
 
 
@@ -74,7 +100,7 @@ def _are_read(machine: Machine, names: list[str]) -> bool:
 
 # Apache tells p_apache's monitor how it is.
 
-def _apache(machine: Machine) -> list[Action]:
+def _apache(found: Found) -> list[Action]:
     made: list[Action] = [Run(
         title="enable Apache's mod_status",
         argv=["a2enmod", "--quiet", "status"],
@@ -82,7 +108,7 @@ def _apache(machine: Machine) -> list[Action]:
             machine.exists(f"/etc/apache2/mods-enabled/status.{end}") for end in ("load", "conf")
         ),
     )]
-    if text := _own_host(machine):
+    if text := _own_host(list(found.apache.values())):
         made += [
             Write(STATUS_CONF, text, why="a virtual host that tells how Apache is"),
             Run(
@@ -102,21 +128,12 @@ def _apache(machine: Machine) -> list[Action]:
     return made
 
 
-def _own_host(machine: Machine) -> str:
+def _own_host(texts: list[str]) -> str:
     """The virtual host that this Apache needs for it, "" where Debian's own answer.
 
     A site that redirects, rewrites or hands on what comes to port 80 would do so with
     the monitor's question as well; and SARK's panel may have another port altogether.
     """
-    texts = [
-        text
-        for pattern in ("apache2.conf", "ports.conf", "conf-enabled/*.conf",
-                        "sites-enabled/*.conf")
-        # by name: in root's /etc/apache2
-        for place in sorted(machine.path("/etc/apache2").glob(pattern))
-        if (inside := "/" + str(place.relative_to(machine.root))) != STATUS_ENABLED
-        and (text := machine.read(inside))
-    ]
     is_open = any(LISTENS.search(text) for text in texts)
     if is_open and not any(GOES_ELSEWHERE.search(text) for text in texts[1:]):
         return ""

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from asha.bootstrap.action import Say
+from asha.bootstrap.file_lock import file_lock
 from asha.bootstrap.host.services import Unit
 from asha.errors import UserError
-from asha.file_lock import file_lock
 from asha.machine import Machine
 from asha.run.child import is_alive, start_time
 

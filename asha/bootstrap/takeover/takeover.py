@@ -458,7 +458,7 @@ def watch(machine: Machine, pid: int, say: Say) -> None:
 # For the plan.
 
 
-def begin_action(site: Site, machine: Machine) -> Call:
+def begin_action() -> Call:
     """Stop the services. Done while this very installation has them stopped."""
 
     def done(machine: Machine) -> bool:
@@ -475,7 +475,7 @@ def begin_action(site: Site, machine: Machine) -> Call:
     )
 
 
-def take_over_action(site: Site, machine: Machine) -> Call:
+def take_over_action(site: Site) -> Call:
     """Move the live data aside. Done when the cluster has the services."""
 
     def work(machine: Machine, say: Say) -> None:
@@ -496,7 +496,7 @@ def take_over_action(site: Site, machine: Machine) -> Call:
     )
 
 
-def finish_action(site: Site, machine: Machine) -> Call:
+def finish_action() -> Call:
     """End the guard. Done when nothing is written down any more."""
 
     def done(machine: Machine) -> bool:

@@ -22,6 +22,7 @@ def file_lock(machine: Machine, path: str, seconds: float, busy: UserError,
     """Raises ``busy`` when another process still has it after ``seconds``. ``waiting`` is
     called once, when it has to be waited for."""
     # Root's alone: who may read a file may lock it (flock(2)), and keep us out.
+    # by name: in root's /run and /var/lib/asha
     lock = os.open(machine.path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if _is_taken(lock):
