@@ -23,8 +23,8 @@ from asha.status import switchover
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import Cluster
-from tests.lab.faults import wait_for_audit
 from tests.lab.injectors import stopped
+from tests.lab.play import wait_for_audit
 
 # SEARCH of asha.machine has it before the true one.
 DRBDSETUP = "/usr/local/sbin/drbdsetup"
