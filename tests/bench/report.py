@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.bench.cpu import OURS_DEEP, STOCK_SHALLOW, seconds_per_hour
 from tests.bench.record import Run, Sample
-from tests.lab.faults import OURS, STOCK, STOCK_SIP, of_bench
+from tests.lab.faults import HANG, OURS, STOCK, STOCK_SIP, of_bench
 
 TITLES = {STOCK: "stock", STOCK_SIP: "stock, monitor_sipuri", OURS: "ours"}
 
@@ -149,7 +149,7 @@ def judged(run: Run) -> list[Limit]:
                                middle is not None and middle < most))
     for fault in of_bench():
         mine = of(run, OURS, fault.name)
-        if fault.is_hang and mine:
+        if HANG in fault.kinds and mine:
             found.append(Limit(
                 fault.title, f"always at most {fault.limit:.0f} s", cell(mine, outage),
                 all(one.outage is not None and one.outage <= fault.limit for one in mine),

@@ -50,15 +50,12 @@ def play(
     prober.wait_answering(time.monotonic(), timeout=READY_SECONDS)
     stack = cluster.stack.name
     if fault.expected == MOVES and not fault.is_fenced:
-        before = cluster.active()
-        begun = Clock()
+        before, begun = cluster.active(), Clock()
         with fault.inject(cluster):
-            times = moved(cluster, prober, before, begun)
-            yield Sample(number, stack, fault.name, *times)
-            for next_one in of_bench():
-                if next_one.after == fault.name:
-                    yield Sample(number, stack, next_one.name,
-                                 *gone_on(cluster, prober, next_one))
+            yield Sample(number, stack, fault.name, *moved(cluster, prober, before, begun))
+            for one in of_bench():
+                if one.after == fault.name:
+                    yield Sample(number, stack, one.name, *gone_on(cluster, prober, one))
         cluster.wait_ready()
     else:
         with fence_device(cluster, fault.is_fenced and stack == OURS):

@@ -30,7 +30,7 @@ from tests.lab.faults import (
 )
 from tests.lab.fence import FenceDevice, fencing
 from tests.lab.injectors import CONTROL_SOCKET
-from tests.lab.play import WATCH_SECONDS, wait_for_audit
+from tests.lab.play import WATCH_SECONDS, has_moved, wait_for_audit
 from tests.lab.prober import Prober
 
 # What is seen at depth 20 only is seen at its second look, a minute after the first.
@@ -124,10 +124,8 @@ def check_fencing(scene: Scene, fault: Fault, node: Node, begun: float, earlier:
     ``earlier``: how many were fenced before the injection.
     """
     wait_for(lambda: named(scene, fault), f"Pacemaker to see: {fault.title}", timeout=60, every=0.2)
-    wait_for(
-        lambda: scene.cluster.state().active not in ("", node.name), "the other node to take over",
-        timeout=120, every=0.2,
-    )
+    wait_for(lambda: has_moved(scene.cluster, node.name), "the other node to take over",
+             timeout=120, every=0.2)
     scene.prober.wait_answering(time.monotonic())
     took = scene.prober.recovered(begun)
     [fenced] = scene.device.done[earlier:]

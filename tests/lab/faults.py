@@ -81,13 +81,9 @@ class Fault:
     noticed: Callable[[Cluster], bool] = lambda cluster: True
 
     @property
-    def is_hang(self) -> bool:
-        return HANG in self.kinds
-
-    @property
     def is_fenced(self) -> bool:
         """Whether Asterisk cannot be ended: its node is fenced, if there is a device."""
-        return self.is_hang and self.expected == MOVES
+        return HANG in self.kinds and self.expected == MOVES
 
 
 def of_kind(kind: str) -> list[Fault]:

@@ -7,8 +7,6 @@ behind Pacemaker's back, while the cluster has only itself and after the fault i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.lab.cluster import Cluster
@@ -66,22 +64,13 @@ def play(cluster: Cluster, prober: Prober, fault: Fault) -> Report:
     """Write data, arm the watcher, inject, wait, undo, and look at everything."""
     cluster.wait_ready()
     fault.prepare(cluster)
-    with injected_before(cluster, fault):
-        return play_now(cluster, prober, fault)
-
-
-@contextmanager
-def injected_before(cluster: Cluster, fault: Fault) -> Iterator[None]:
-    """The fault that this one continues from, if any; the cluster has moved for it."""
     if not fault.after:
-        yield
-        return
-    first = by_name(fault.after)
-    before = cluster.wait_ready()
+        return play_now(cluster, prober, fault)
+    first, before = by_name(fault.after), cluster.wait_ready()
     with first.inject(cluster):
         wait_for(lambda: has_moved(cluster, before), f"the cluster to act: {first.title}",
                  timeout=150)
-        yield
+        return play_now(cluster, prober, fault)
 
 
 def play_now(cluster: Cluster, prober: Prober, fault: Fault) -> Report:
