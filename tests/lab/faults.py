@@ -1,8 +1,7 @@
 """The faults that a cluster must live through, each written once: FAULTS, below.
 
 ``with fault.inject(cluster):`` makes one, and undoes it at the end, whatever happened
-meanwhile. Who plays a fault its ``kinds`` and ``bench`` say: make demo, the tests (see
-play.py and tests/cluster/test_hangs.py), make bench.
+meanwhile. Its ``kinds`` and ``bench`` say who plays it. To add one, add a row.
 
 Faults of the nodes and of the cluster are made here, those of Asterisk in injectors.py.
 """
@@ -22,33 +21,24 @@ from tests.lab.lab import CARD_NODE
 from tests.lab.node import Node
 
 # What the cluster must do about it.
-# Asterisk runs on the other node afterwards ...
-MOVES = "moves"
-# ... was started again where it was ...
-RESTARTS = "restarts"
-# ... is back, on whichever node ...
-RETURNS = "returns"
-# ... was left alone, call and all, but the reason is shown ...
-DEGRADED = "is degraded"
-# ... or was left alone.
-STAYS = "stays"
+MOVES = "moves"  # Asterisk runs on the other node afterwards
+RESTARTS = "restarts"  # it was started again where it was
+RETURNS = "returns"  # it was started again, on whichever node
+DEGRADED = "is degraded"  # the same Asterisk runs on, and Pacemaker shows what is wrong
+STAYS = "stays"  # the same Asterisk runs on
 
-# Who plays it: tests/cluster/test_faults.py,
-CLUSTER = "cluster"
-# make demo, which takes about half a minute for each,
-DEMO = "demo"
-# tests/cluster/test_hangs.py: something is done to Asterisk. A fence device is there.
-HANG = "hang"
+# Who plays it.
+CLUSTER = "cluster"  # tests/cluster/test_faults.py
+DEMO = "demo"  # make demo: each takes half a minute or more
+HANG = "hang"  # tests/cluster/test_hangs.py: done to Asterisk, and a fence device is there
 
 # The stacks of the bench.
 STOCK, STOCK_SIP, OURS = "stock", "stock+sip", "ours"
 
-# Limits. Below the first an outage is a lost packet or two, not a fault of service.
-UNNOTICED = 0.5
-# A hang costs the watch (5 s), its confirmation, evidence and a start.
-HUNG = 15.0
-# The telephones feel the fault itself, whatever anybody does about it.
-FELT = math.inf
+# Limits, in seconds.
+UNNOTICED = 0.5  # a lost packet or two, not a fault of service
+HUNG = 15.0  # the watch (5 s), its confirmation, evidence and a start
+FELT = math.inf  # the telephones feel the fault itself, whatever anybody does about it
 # What a test allows more: a loaded machine is slower, a hang is for ever.
 GENEROUS = 3.0
 
