@@ -23,8 +23,8 @@ from asha.status import switchover
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import Cluster
-from tests.lab.faults import wait_for_audit
-from tests.lab.injectors import stopped
+from tests.lab.injectors import sigstop, stopped
+from tests.lab.play import wait_for_audit
 
 # SEARCH of asha.machine has it before the true one.
 DRBDSETUP = "/usr/local/sbin/drbdsetup"
@@ -174,11 +174,8 @@ def test_a_hanging_asterisk_does_not_hang_the_status(cluster: Cluster) -> None:
 
 def test_a_hanging_pacemaker_does_not_hang_the_status(cluster: Cluster) -> None:
     node = cluster.passive()
-    node.kill("pacemaker-based", signal.SIGSTOP)
-    try:
+    with sigstop(*node.pids("pacemaker-based")):
         found = status(node)
-    finally:
-        node.kill("pacemaker-based", signal.SIGCONT)
     assert not found["pacemaker"]
     assert found["disks"]["in_sync"]
 
