@@ -38,6 +38,7 @@ check: host-packages lint test
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check --config tests/ruff.toml . sbin/asha $(addprefix agents/,$(AGENTS))
 	$(VENV)/bin/mypy
+	$(VENV)/bin/codespell
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)

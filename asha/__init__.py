@@ -1,3 +1,3 @@
 """ASHA: Asterisk SARK High Availability."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

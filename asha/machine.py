@@ -12,20 +12,27 @@ import pwd
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from asha import rootwork
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError
-from asha.ocf.runner import Completed, Runner
+from asha import command_log, rootwork
+from asha.errors import UserError
 from asha.rootwork import Untrusted
-from asha.trouble import Trouble
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
+from asha.run.runner import Completed, Runner
 
 # Of what a failed program printed.
 LAST_LINES = 4
 # Debian's own; an administrator's PATH may lack sbin.
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+T = TypeVar("T")
+
+# For a line that tells how far something is.
+Say = Callable[[str], None]
 
 
 class Machine:
@@ -45,14 +52,14 @@ class Machine:
     def read(self, inside: str) -> str | None:
         """The text of a file; None without it.
 
-        Raises Trouble for what is no ordinary file, or has no end; OSError.
+        Raises UserError for what is no ordinary file, or has no end; OSError.
         """
         try:
             data = rootwork.read(str(self.path(inside)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Untrusted as problem:
-            raise Trouble(f"{inside} {problem.reason}", f"ls -l {inside}") from None
+            raise UserError(f"{inside} {problem.reason}", f"ls -l {inside}") from None
         text = data.decode("utf-8", "surrogateescape")
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -113,6 +120,20 @@ class Machine:
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def wait_while(self, problem: Callable[[], T], seconds: float, every: float = 0.5,
+                   meanwhile: Callable[[T, float], object] = lambda problem, passed: None) -> T:
+        """Ask for the ``problem`` until there is none, for ``seconds`` at most.
+
+        Returns the last answer: false ("", [], False) when it has gone. It is asked once
+        at least, and once more at the end. ``meanwhile`` is told it, and the seconds that
+        have passed, before each pause.
+        """
+        begun = self.now()
+        while (found := problem()) and (passed := self.now() - begun) < seconds:
+            meanwhile(found, passed)
+            self.pause(every)
+        return found
+
     # Programs.
 
     def has(self, program: str) -> bool:
@@ -132,31 +153,93 @@ class Machine:
 
         It gets the descriptors in ``keep_open`` under their own numbers.
 
-        Raises Trouble when it is not there, does not end, or (``check``) says
+        Raises UserError when it is not there, does not end, or (``check``) says
         something other than 0.
         """
-        env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
+        begun = time.monotonic()
         try:
-            done = Runner(keep_open).run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
-        except AgentError as problem:
-            raise Trouble(problem.reason) from None
+            done = self._run(argv, timeout, stdin, environ, keep_open)
+        except BaseException as problem:
+            command_log.record(argv, time.monotonic() - begun, problem)
+            if isinstance(problem, AgentError):
+                raise UserError(problem.reason) from None
+            raise
+        command_log.record(argv, time.monotonic() - begun, done)
         if check and not done.ok:
-            raise Trouble(f"{' '.join(argv)}: exit {done.code}: {last_words(done)}")
+            raise UserError(f"{' '.join(argv)}: exit {done.code}: {last_words(done)}")
         return done
 
-    def says(self, *argv: str, timeout: float = 20.0) -> str:
+    def _run(self, argv: Sequence[str], timeout: float, stdin: str | None,
+             environ: Mapping[str, str] | None, keep_open: Sequence[int]) -> Completed:
+        """Raises AgentError when it is not there, or does not end."""
+        env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
+        return Runner(keep_open).run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
+
+    def output(self, *argv: str, timeout: float = 20.0) -> str:
         """What a program prints; "" when it fails or is not there. For looking only."""
         try:
             done = self.run(*argv, timeout=timeout, check=False)
-        except Trouble:
+        except UserError:
             return ""
         return done.out if done.ok else ""
 
 
+class UnknownMachine(Machine):
+    """Another machine, of which nothing is known: no file is there and no program."""
+
+    def __init__(self) -> None:
+        super().__init__("/nonexistent")  # Debian policy, 9.2.3
+
+    def has(self, program: str) -> bool:
+        return False
+
+    def run(
+        self,
+        *argv: str,
+        timeout: float = 60.0,
+        check: bool = True,
+        stdin: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        keep_open: Sequence[int] = (),
+    ) -> Completed:
+        raise UserError(f"{argv[0]} cannot be run on another machine")
+
+
+class DeadlineMachine(Machine):
+    """A machine all of whose programs end by the deadline, whatever time they are given.
+
+    ``cap`` is the most that any one of them gets, so that one which hangs leaves
+    time for the others. Both in seconds.
+    """
+
+    def __init__(self, machine: Machine, deadline: Deadline, cap: float) -> None:
+        super().__init__(str(machine.root))
+        self.deadline = deadline
+        self._machine = machine
+        self._cap = cap
+
+    def has(self, program: str) -> bool:
+        return self._machine.has(program)
+
+    def run(
+        self,
+        *argv: str,
+        timeout: float = 60.0,
+        check: bool = True,
+        stdin: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        keep_open: Sequence[int] = (),
+    ) -> Completed:
+        patience = self.deadline.remaining(min(timeout, self._cap))
+        return self._machine.run(*argv, timeout=patience, check=check, stdin=stdin,
+                                 environ=environ, keep_open=keep_open)
+
+
 def last_words(done: Completed) -> str:
     """What a program said at its end: drbdadm and crm need several lines for a reason."""
-    said = [line.strip() for line in (done.err or done.out).splitlines() if line.strip()]
-    return "; ".join(said[-LAST_LINES:]) or done.complaint
+    said = [line.strip() for line in command_log.masked(done.err or done.out).splitlines()
+            if line.strip()]
+    return "; ".join(said[-LAST_LINES:]) or command_log.masked(done.complaint)
 
 
 def sync_directory(place: Path) -> None:

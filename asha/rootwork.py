@@ -228,7 +228,9 @@ class Directory:
         descriptor = os.open(_single(name), _NEW, 0o600, dir_fd=self.fd)
         try:
             _set_access_list(descriptor, b"")
-            _dress(descriptor, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode) & 0o777)
+            _copy_ownership(
+                descriptor, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode) & 0o777
+            )
         finally:
             os.close(descriptor)
 
@@ -247,7 +249,7 @@ class Directory:
                 with open(descriptor, "wb", closefd=False) as file:
                     file.write(data)
                 _set_access_list(descriptor, b"")
-                _dress(descriptor, uid, gid, mode)
+                _copy_ownership(descriptor, uid, gid, mode)
                 if acl:
                     _set_access_list(descriptor, acl)
                 os.fsync(descriptor)
@@ -277,13 +279,13 @@ class Directory:
         """Within this directory."""
         os.rename(_single(name), _single(new), src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
-    def dress(self, about: os.stat_result) -> None:
+    def copy_ownership(self, about: os.stat_result) -> None:
         """Give this directory that owner and mode: the last that root does in it."""
-        _dress(self.fd, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))
+        _copy_ownership(self.fd, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))
 
     def own(self, mode: int) -> None:
         """Make this directory root's, with that mode."""
-        _dress(self.fd, 0, 0, mode)
+        _copy_ownership(self.fd, 0, 0, mode)
 
     def sync(self) -> None:
         """Have what was created, renamed and removed here survive a power cut."""
@@ -464,7 +466,7 @@ def read_open(descriptor: int, path: str, most: int = READ_MOST) -> bytes:
     return b"".join(parts)
 
 
-def _dress(descriptor: int, uid: int, gid: int, mode: int) -> None:
+def _copy_ownership(descriptor: int, uid: int, gid: int, mode: int) -> None:
     if os.geteuid() == 0:
         os.fchown(descriptor, uid, gid)
     os.fchmod(descriptor, mode)

@@ -3,7 +3,7 @@
 ``show`` is for what was asked for: it fails when nobody gets it, as a full disk behind
 ``>`` or a ``head`` that has seen enough. ``say`` and ``warn`` are for what is told beside
 the work: they never fail, so that no work is left half done for want of a reader. All
-three escape what others put into the text (see asha.ocf.text).
+three escape what others put into the text (see asha.run.text).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import textwrap
 from contextlib import suppress
 from typing import TextIO
 
-from asha.ocf.text import lines, printable
-from asha.trouble import Trouble
+from asha.errors import UserError
+from asha.run.text import lines, printable
 
-MEND_INDENT = " " * 6
+HINT_INDENT = " " * 6
 COLUMNS = 79
 
 
-class Unwritten(Trouble):
+class Unwritten(UserError):
     """What was asked for did not reach its reader. ``quiet``: he left by himself."""
 
     def __init__(self, problem: Exception, code: int) -> None:
@@ -72,18 +72,18 @@ def warn(text: str) -> None:
     _try(sys.stderr, lines(text) + "\n")
 
 
-def report(trouble: Trouble) -> None:
+def report(trouble: UserError) -> None:
     """To standard error: what is wrong, each point on a line, what to do. A terminal gets
     it in lines that it has room for; what to do has commands to be copied, and is left."""
     told = [f"asha: {printable(trouble.what)}",
-            *(f"{MEND_INDENT}{printable(point)}" for point in trouble.points)]
+            *(f"{HINT_INDENT}{printable(point)}" for point in trouble.points)]
     if sys.stderr is not None and sys.stderr.isatty():
         told = [line for one in told for line in textwrap.wrap(
-            one, COLUMNS, subsequent_indent=MEND_INDENT, break_long_words=False,
+            one, COLUMNS, subsequent_indent=HINT_INDENT, break_long_words=False,
             break_on_hyphens=False)]
     warn("\n".join(told))
-    if trouble.mend:
-        warn(f"{MEND_INDENT}{printable(trouble.mend)}")
+    if trouble.hint:
+        warn(f"{HINT_INDENT}{printable(trouble.hint)}")
 
 
 def answer(prompt: str) -> str:

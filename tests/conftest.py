@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pluggy import Result
 
 from tests.lab import Lab, LabUnavailable
 from tests.lab.lab import NODES
+
+# The labs that are up, or on their way.
+LABS: list[Lab] = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Result[pytest.TestReport], None]:
+    """A test that fails says where the log of its lab is."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        report.sections += [("what ran on the nodes", str(lab.log.path)) for lab in LABS]
 
 
 @contextmanager
@@ -21,6 +34,8 @@ def lab_or_skip(
     """A lab that is up. Where none can run the test is skipped; in CI it fails."""
     try:
         lab = Lab(nodes=nodes or NODES, cluster=cluster, customer=customer, release=release)
+        # One that did not come up was kept for the report of that.
+        LABS[:] = [*(one for one in LABS if one.directory.exists()), lab]
         lab.up()
     except LabUnavailable as reason:
         if os.environ.get("CI"):
@@ -30,6 +45,7 @@ def lab_or_skip(
         yield lab
     finally:
         lab.down()
+        LABS.remove(lab)
 
 
 @pytest.fixture(scope="session")

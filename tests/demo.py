@@ -20,10 +20,11 @@ from tests.cluster.customer import (
 )
 from tests.lab import Lab, LabError
 from tests.lab.cluster import Cluster
-from tests.lab.faults import FAULTS, Fault, Report, play
+from tests.lab.faults import DEMO, Fault, of_kind
 from tests.lab.image import RELEASES
 from tests.lab.lab import NODES
 from tests.lab.package import build_package
+from tests.lab.play import Report, play
 from tests.lab.prober import Prober
 
 BEGUN = time.monotonic()
@@ -48,6 +49,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
+    names = [fault.name for fault in of_kind(DEMO)]
     parser = argparse.ArgumentParser(
         prog="python3 -m tests.demo",
         description="Boots two boxes with a PBX, installs the Debian package and the cluster on "
@@ -57,14 +59,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--release", choices=RELEASES, default="trixie")
     parser.add_argument("--keep", action="store_true", help="leave the nodes up afterwards")
     parser.add_argument(
-        "--fault", action="append", choices=[fault.name for fault in FAULTS], metavar="NAME",
-        help="only this one (may be repeated): " + ", ".join(fault.name for fault in FAULTS),
+        "--fault", action="append", choices=names, metavar="NAME",
+        help="only this one (may be repeated): " + ", ".join(names),
     )
     return parser.parse_args()
 
 
 def demonstrate(options: argparse.Namespace) -> int:
-    chosen = [fault for fault in FAULTS if not options.fault or fault.name in options.fault]
+    chosen = [fault for fault in of_kind(DEMO)
+              if not options.fault or fault.name in options.fault]
     deb = build_package(options.release, say)
     lab = Lab("demo", release=options.release, customer=True, persistent=options.keep, say=say)
     lab.up()
@@ -80,6 +83,7 @@ def demonstrate(options: argparse.Namespace) -> int:
         with Prober(lab) as prober:
             reports = [show(cluster, prober, fault) for fault in chosen]
     except BaseException:
+        say(f"what ran on the nodes: {lab.log.path}")
         lab.down()
         raise
     print_table(reports)

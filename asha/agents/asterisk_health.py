@@ -1,20 +1,18 @@
 """asterisk-health: Asterisk runs once, and answers, or Pacemaker is told why not.
 
 One agent starts, stops and watches it, so that a failed question restarts Asterisk
-and not a bystander. Here are its actions and what it tells the cluster; what it makes of
-an Asterisk that runs is asterisk_judge's, and how Asterisk is looked at and asked is in
-asha/asterisk.
+and not a bystander. Here are its actions and what it tells the cluster. Which Asterisk
+that is says asterisk_base, what it makes of one that runs asterisk_diagnosis; how
+Asterisk is looked at and asked is in asha/asterisk.
 """
 
 from __future__ import annotations
 
 import os
 
-from asha.agents.asterisk_judge import SERVING, Judge
-from asha.agents.asterisk_parameters import AsteriskParameters
+from asha.agents.asterisk_base import FENCING_SECONDS, KNOWN, LOOK_EVERY, SERVING, AsteriskAgent
+from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_sip import NotBound
-from asha.asterisk.ami import Credentials
-from asha.asterisk.control import Console
 from asha.asterisk.probes import (
     PROBES,
     QUESTIONS,
@@ -24,10 +22,11 @@ from asha.asterisk.probes import (
     ManagerInterface,
     SipOptions,
 )
-from asha.asterisk.proc import ENDED, STOPPED, TRACED, Proc
-from asha.asterisk.wire import Silent, hold, is_address
+from asha.asterisk.process.proc import STOPPED, TRACED
+from asha.asterisk.talk.ami import Credentials
+from asha.asterisk.talk.connections import Silent, hold, is_address
+from asha.asterisk.talk.control import Console
 from asha.ocf import (
-    Agent,
     AgentError,
     BadConfig,
     BadHere,
@@ -36,27 +35,18 @@ from asha.ocf import (
     Expired,
     Failed,
     NotInstalled,
-    NotRunning,
     action,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from asha.agents.asterisk_judge import Remark
-    from asha.asterisk.ours import Ours
-    from asha.asterisk.proc import Process
-    from asha.asterisk.unit import Launcher
+    from asha.asterisk.process.proc import Process
+    from asha.asterisk.process.unit import Launcher
     from asha.ocf import Deadline
+    from asha.ocf.attributes import NodeAttribute, Remark
 
-# Seconds between two looks at an Asterisk that starts or ends: short beside the
-# 0.25 s that it takes to end and the 0.7 s to start.
-LOOK_EVERY = 0.02
-
-# The state file that names the Asterisk that was found or started here, once it was
-# known for ours: that is asked of one Asterisk, and not by each monitor.
-KNOWN = "known"
+# The state file of what the cluster was told.
+DEGRADED = "degraded"
 
 # Seconds before a new Asterisk that does not answer as it should is asked again.
 ASK_AGAIN = 0.2
@@ -80,22 +70,14 @@ HUNG_GRACE = 0.5
 # Seconds that Pacemaker's attribute manager may take to be told.
 ATTRIBUTE_SECONDS = 1.5
 
-# Seconds that a process may take to be gone when it has given back its memory.
-ENDING_SECONDS = 1.0
-
-# Seconds that Pacemaker may take to say whether there is fencing, and who is there.
-FENCING_SECONDS = 5.0
-
 # Seconds of a stop that are kept for systemd, after the last kill.
 SETTLE_SECONDS = 2.0
-
-PID_FILE = "asterisk.pid"
 
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
 
 
-class AsteriskHealth(AsteriskParameters, Agent):
+class AsteriskHealth(AsteriskAgent):
     """Runs one Asterisk, and sees when it hangs.
 
     Starts Asterisk through its systemd unit where there is one, or else directly,
@@ -138,8 +120,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     name = "asterisk-health"
 
-    proc = Proc()
-
     def validate(self, level: int) -> None:
         if "/" in self.unit or not (self.unit == "none" or self.unit.endswith(".service")):
             raise BadConfig(f'parameter unit="{self.unit}": must be none or NAME.service')
@@ -151,7 +131,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
             if word not in PROBES:
                 raise BadConfig(f'parameter probes: "{word}" is none of {" ".join(PROBES)}')
         for module in self._cdr_modules():
-            from asha.asterisk.records import is_module
+            from asha.asterisk.cdr import is_module
 
             if not is_module(module):
                 raise BadConfig(f'parameter cdr_modules: "{module}" must be none or NAME.so ...')
@@ -167,7 +147,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     @classmethod
     def appendix(cls) -> str:
-        from asha.asterisk.table import render
+        from asha.asterisk.probe_table import render
         from asha.asterisk.threads import Runaway, States
 
         rows = (States, ControlSocket, ManagerInterface, *QUESTIONS, Database, SipOptions,
@@ -184,7 +164,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
         try:
-            process, odd = self._find()
+            process, odd = self.find()
         except AgentError:
             if not self.is_probe:
                 # This is how Pacemaker learns of it: one death is one failure.
@@ -193,7 +173,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         if self.is_probe:
             return Exit.SUCCESS
         try:
-            found = [(0, reason) for reason in odd] + Judge(self, process).watch()
+            found = [(0, reason) for reason in odd] + Diagnosis(self, process).watch()
         except Degraded as problem:
             # A debugger is at work: nothing else was looked at.
             self._tell([(0, problem.reason)], 0)
@@ -207,49 +187,32 @@ class AsteriskHealth(AsteriskParameters, Agent):
         return Exit.SUCCESS
 
     def _tell(self, found: list[Remark], looked: int) -> None:
-        """Let the node's attribute say it; ``looked``: the deepest that was looked at.
+        """Let the node's attribute say it; ``looked``: the deepest that was looked at."""
+        if found or self.read_state(DEGRADED):
+            self._attribute().tell_degraded(found, looked)
 
-        What is degraded is told once and not again: an attribute manager that is not
-        there costs one monitor a moment, and not each. That all is well is told until
-        it is heard.
-        """
-        kept = self.read_state("degraded")
-        if not found and not kept:
-            return
-        from asha.asterisk import told
+    def _attribute(self) -> NodeAttribute:
+        from asha.asterisk import ATTRIBUTE
+        from asha.ocf.attributes import NodeAttribute
 
-        text = told.merged(kept, found, looked)
-        if not told.is_news(text, kept) and self.state_age("degraded") < told.TOLD_FOR:
-            return
-        if text:
-            self.write_state("degraded", text)
-            self.set_node_attribute(told.ATTRIBUTE, told.value(text), ATTRIBUTE_SECONDS)
-        else:
-            self._tell_all_is_well()
-
-    def _tell_all_is_well(self) -> None:
-        from asha.asterisk.told import ATTRIBUTE
-
-        # Kept until it is told: nobody else would ever take the attribute back.
-        if self.clear_node_attribute(ATTRIBUTE, ATTRIBUTE_SECONDS):
-            self.forget("degraded")
+        return NodeAttribute(self, ATTRIBUTE, memory=DEGRADED, cap=ATTRIBUTE_SECONDS)
 
     def _connect_records(self, process: Process) -> None:
         """Let the back ends of call records see a database that came after them."""
-        from asha.asterisk import records
+        from asha.asterisk import cdr
 
         try:
-            if not records.database_is_up(self.database_socket, self.deadline):
+            if not cdr.database_is_up(self.database_socket, self.deadline):
                 return
             console = Console(self.run_directory, process)
-            said = records.reload_modules(console, self._cdr_modules(), self.deadline)
-        except (Silent, OSError, records.NotYet) as problem:
+            said = cdr.reload_modules(console, self._cdr_modules(), self.deadline)
+        except (Silent, OSError, cdr.NotYet) as problem:
             # Tried again by the next monitor; calls do not depend on it.
             self.warn(f"call records do not reach the database yet: {problem}")
             return
         self.forget("records")
         for line in said:
-            if records.RELOADED in line:
+            if cdr.RELOADED in line:
                 self.info(f"the database is up: {line}")
             else:
                 # Again and again would only fill its log.
@@ -257,58 +220,6 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _cdr_modules(self) -> list[str]:
         return [] if self.cdr_modules == "none" else self.cdr_modules.split()
-
-    def _find(self) -> tuple[Process, list[str]]:
-        """The running Asterisk, and what is odd about it. Raises NotRunning, Failed."""
-        process = self._known() or self._search()
-        if process.state in ENDED:
-            raise self._does_not_end([process])
-        if self.proc.pid_in(self.pid_file) == process.pid:
-            return process, []
-        try:
-            os.lstat(self.pid_file)
-        except FileNotFoundError:
-            return process, [f"there is no {self.pid_file}: is it astrundir of asterisk.conf?"]
-        except OSError as problem:
-            # Root may not look: a user's file system lies on it.
-            return process, [f"{self.pid_file} cannot be looked at ({problem.strerror}): is"
-                             f" something mounted on {self.run_directory}?"]
-        return process, [f"{self.pid_file} does not name the Asterisk that runs, {process}"]
-
-    def _known(self) -> Process | None:
-        """The one that was known for ours, while it runs."""
-        identity = self.read_state(KNOWN)
-        number, _, _ = identity.partition(" ")
-        process = self.proc.process(int(number)) if number.isdecimal() else None
-        if process is None or process.identity != identity:
-            return None
-        return process if self.proc.runs(process, self.binary) and not process.gone else None
-
-    def _search(self) -> Process:
-        """Among all processes. Raises NotRunning, Failed."""
-        daemons = self.ours(self.launcher()).running()
-        running = [one for one in daemons if self.proc.has_program(one)]
-        if running:
-            if not self.is_probe:
-                self.write_state(KNOWN, running[0].identity)
-            return running[0]
-        # On its way out, be it Asterisk or only somebody's console (asterisk -rx).
-        if not self.deadline.within(ENDING_SECONDS).poll(
-            lambda: all(one.gone for one in daemons), LOOK_EVERY
-        ):
-            raise self._does_not_end(daemons)
-        if os.path.lexists(self.pid_file):
-            # Asterisk removes it when it ends in the ordinary way.
-            raise NotRunning(
-                f"Asterisk is dead: it crashed or was killed and left {self.pid_file}"
-            )
-        raise NotRunning("Asterisk is not running")
-
-    @staticmethod
-    def _does_not_end(processes: Sequence[Process]) -> Failed:
-        from asha.asterisk.ending import survivors
-
-        return Failed(f"Asterisk has died but does not end: {survivors(processes)}")
 
     # Starting
 
@@ -363,7 +274,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         return True
 
     def _announce_deaths_of(self, process: Process) -> None:
-        """Have systemd tell Pacemaker when it dies (asha/asterisk/notice.py)."""
+        """Have systemd tell Pacemaker when it dies (asha/asterisk/process/death_notice.py)."""
         self.write_state(
             SERVING, f"{process.identity} {self.node} {self.unit} {self.user} {self.binary}"
         )
@@ -373,7 +284,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
         deadline = deadline.within(deadline.remaining() - REASON_SECONDS)
         patience = deadline.within(UNHEARD_SECONDS)
         while True:
-            process = self._present()
+            process = self.present()
             if process is None:
                 death = self._early_death(launcher)
                 if death is not None:
@@ -416,7 +327,7 @@ class AsteriskHealth(AsteriskParameters, Agent):
 
     def _with_strangers(self, problem: Failed, process: Process) -> Failed:
         """Who keeps Asterisk from its ports is not ours to kill, but to name."""
-        from asha.asterisk.squatter import strangers_at
+        from asha.asterisk.process.port_owner import strangers_at
 
         learned = [int(line.split()[1]) for line in self.read_state("sip").splitlines()[1:]]
         ports = self.sip_port or learned or [SIP_PORT]
@@ -431,19 +342,13 @@ class AsteriskHealth(AsteriskParameters, Agent):
         why = "; ".join(filter(None, (self._what_holds(None), reason)))
         return Failed(f"Asterisk ended while it started: {why}")
 
-    def _present(self) -> Process | None:
-        try:
-            return self._find()[0]
-        except AgentError:
-            return None
-
     def _look_once(self, process: Process) -> None:
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
-        judge = Judge(self, process)
+        diagnosis = Diagnosis(self, process)
         if self.sip_port is None:
-            judge.sip.learn(self.deadline)
-        probes, remarks = judge.deep_probes()
-        remarks += [reason for _, reason in judge.ask_all(probes, {})]
+            diagnosis.sip.learn(self.deadline)
+        probes, remarks = diagnosis.deep_probes()
+        remarks += [reason for _, reason in diagnosis.examine(probes, {})]
         self.forget("hung")
         if self._cdr_modules():
             # Even where the database answers now: it may have come a moment too late.
@@ -460,17 +365,17 @@ class AsteriskHealth(AsteriskParameters, Agent):
         self._end(launcher)
         for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip"):
             self.forget(kind)
-        if self.read_state("degraded"):
-            self._tell_all_is_well()
+        if self.read_state(DEGRADED):
+            self._attribute().tell_all_is_well()
 
     def _end(self, launcher: Launcher) -> None:
         """Until nothing of Asterisk lives, nor anything that would start it again."""
-        from asha.asterisk.ending import Ending
+        from asha.asterisk.process.termination import Terminator
 
-        ending = Ending(
+        ending = Terminator(
             self.proc,
             self.ours(launcher),
-            self._known(),
+            self.known(),
             launcher,
             self.deadline,
             self._is_fenced,
@@ -501,17 +406,11 @@ class AsteriskHealth(AsteriskParameters, Agent):
         except AgentError:
             return False
         on = done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
-        return on and self.has_company()
-
-    def has_company(self) -> bool:
-        """Whether another node is there to go on. Not known is no."""
-        from asha.ocf.company import has_company
-
-        return has_company(self.run, self.node, FENCING_SECONDS)
+        return on and self.peer_available()
 
     def _grace(self) -> float:
         """Seconds that Asterisk is given to end by itself."""
-        process = self._present()
+        process = self.present()
         if process is None:
             return 0.0
         if process.tasks_in(STOPPED, TRACED) or process.frozen_by():
@@ -526,59 +425,3 @@ class AsteriskHealth(AsteriskParameters, Agent):
         except OSError:
             pass  # the socket is gone; Asterisk itself may be well
         return self.stop_grace
-
-    # What else it needs
-
-    @property
-    def pid_file(self) -> str:
-        return f"{self.run_directory}/{PID_FILE}"
-
-    def ours(self, launcher: Launcher) -> Ours:
-        """Who counts as our Asterisk."""
-        from asha.asterisk.ours import Ours
-
-        return Ours(
-            self.proc,
-            self.binary,
-            self.pid_file,
-            launcher.control_group,
-            self._account,
-            launcher.main,
-        )
-
-    def _account(self) -> int:
-        from asha.asterisk.ours import NO_ACCOUNT
-        from asha.asterisk.unit import account_number
-
-        try:
-            return account_number(self.user, self.deadline)
-        except AgentError as problem:
-            self.warn(problem.reason)
-            return NO_ACCOUNT
-
-    def launcher(self) -> Launcher:
-        from asha.asterisk.unit import Direct, SystemdUnit, has_unit
-
-        if self.unit != "none" and has_unit(self.unit):
-            return SystemdUnit(self, self.proc, self.unit)
-        return Direct(self, self.proc, self.binary, self.user, self.group)
-
-    def read_state(self, kind: str) -> str:
-        try:
-            with open(self.state_path(kind), encoding="ascii") as file:
-                return file.read()
-        except (OSError, UnicodeDecodeError):
-            return ""
-
-    def write_state(self, kind: str, text: str) -> None:
-        try:
-            with open(self.state_path(kind), "w", encoding="ascii") as file:
-                file.write(text)
-        except OSError as problem:
-            self.warn(f"cannot write {self.state_path(kind)}: {problem.strerror}")
-
-    def forget(self, kind: str) -> None:
-        try:
-            os.unlink(self.state_path(kind))
-        except OSError:
-            pass

@@ -1,24 +1,24 @@
 """Where the Asterisk that runs takes SIP: what it has told, what is there, what to ask.
 
 Kept from action to action in the state file ``sip``: the process that told it, and the
-lines of asha/asterisk/stacks.py.
+lines of asha/asterisk/talk/sip_transports.py.
 """
 
 from __future__ import annotations
 
-from asha.asterisk import stacks
-from asha.asterisk.control import Console
-from asha.asterisk.proc import WILDCARD, Endpoint
-from asha.asterisk.wire import Silent, hold
+from asha.asterisk.process.proc import WILDCARD, Endpoint
+from asha.asterisk.talk import sip_transports
+from asha.asterisk.talk.connections import Silent, hold
+from asha.asterisk.talk.control import Console
 from asha.ocf import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asha.agents.asterisk_health import AsteriskHealth
-    from asha.asterisk.proc import Process
-    from asha.ocf.deadline import Deadline
+    from asha.agents.asterisk_base import AsteriskAgent
+    from asha.asterisk.process.proc import Process
+    from asha.run.deadline import Deadline
 
 # Seconds without any SIP socket that are no failure yet, and those in which one that
 # has loaded its modules says so.
@@ -36,7 +36,7 @@ class NotBound(Failed):
 class SipSockets:
     """Those of one Asterisk, within one action of the agent."""
 
-    def __init__(self, agent: AsteriskHealth, process: Process) -> None:
+    def __init__(self, agent: AsteriskAgent, process: Process) -> None:
         self.agent = agent
         self.process = process
         self.deadline = agent.deadline
@@ -52,7 +52,7 @@ class SipSockets:
         if address != "auto" and self.agent.sip_port is not None:
             return [Endpoint("udp", address, port, 0, "") for _, port in wanted]
         found: list[Endpoint] = []
-        lacking: list[stacks.Socket] = []
+        lacking: list[sip_transports.Socket] = []
 
         def bound() -> bool:
             found.clear()
@@ -78,8 +78,9 @@ class SipSockets:
                 if self._untold:
                     return found
                 raise NotBound(
-                    f"Asterisk has no SIP socket on {stacks.words(lacking)}: see its pjsip.conf "
-                    "or sip.conf, and sip_port of this resource (0 if this PBX has no SIP)"
+                    f"Asterisk has no SIP socket on {sip_transports.words(lacking)}: see its "
+                    "pjsip.conf or sip.conf, and sip_port of this resource "
+                    "(0 if this PBX has no SIP)"
                 )
         if address != "auto":
             ports = {one.port for one in found
@@ -98,7 +99,7 @@ class SipSockets:
             pass
         return False
 
-    def _wanted(self) -> list[stacks.Socket]:
+    def _wanted(self) -> list[sip_transports.Socket]:
         """Where it must be taken."""
         entries = self._entries()
         if self.agent.sip_port is None and (
@@ -108,31 +109,37 @@ class SipSockets:
             return self.learn(self.deadline.within(self.agent.probe_timeout))
         return self.known()
 
-    def known(self) -> list[stacks.Socket]:
+    def known(self) -> list[sip_transports.Socket]:
         """The same, without asking Asterisk."""
         ports = self.agent.sip_port
-        return stacks.wanted(self._entries()) if ports is None else stacks.on_ports(ports)
+        return (
+            sip_transports.wanted(self._entries())
+            if ports is None
+            else sip_transports.on_ports(ports)
+        )
 
-    def _entries(self) -> list[stacks.Entry]:
+    def _entries(self) -> list[sip_transports.Entry]:
         identity, _, kept = self.agent.read_state("sip").partition("\n")
-        return stacks.read(kept) if identity == self.process.identity else []
+        return sip_transports.read(kept) if identity == self.process.identity else []
 
-    def _is_there(self, entry: stacks.Entry) -> bool:
+    def _is_there(self, entry: sip_transports.Entry) -> bool:
         return bool(self.process.listening(entry.port, (entry.protocol,)))
 
-    def learn(self, deadline: Deadline) -> list[stacks.Socket]:
+    def learn(self, deadline: Deadline) -> list[sip_transports.Socket]:
         """Ask Asterisk, for this and the next actions."""
         known = self._entries()
-        told = stacks.ask(self.console, deadline)
-        entries, idle = stacks.merged(known, told, self._is_there)
+        told = sip_transports.ask(self.console, deadline)
+        entries, idle = sip_transports.merged(known, told, self._is_there)
         self._untold = not told and not known
         if idle:
-            ports = stacks.words([one.socket for one in idle])
+            ports = sip_transports.words([one.socket for one in idle])
             self.agent.warn(f"Asterisk should take SIP on {ports} and does not: see its log")
         # One that still loads has not told all.
-        if stacks.kept(entries) != stacks.kept(known) and not self.still_loads():
-            self.agent.write_state("sip", f"{self.process.identity}\n{stacks.kept(entries)}")
-        return stacks.wanted(entries)
+        if sip_transports.kept(entries) != sip_transports.kept(known) and not self.still_loads():
+            self.agent.write_state(
+                "sip", f"{self.process.identity}\n{sip_transports.kept(entries)}"
+            )
+        return sip_transports.wanted(entries)
 
     def elsewhere(self) -> list[str]:
         """That it is taken where nobody asks, for somebody to know."""
@@ -151,12 +158,12 @@ class SipSockets:
 
     def lost(self) -> list[str]:
         """Which stacks are gone while another is there."""
-        lost: dict[str, list[stacks.Socket]] = {}
+        lost: dict[str, list[sip_transports.Socket]] = {}
         for one in self._entries() if self.agent.sip_port is None else []:
             if one.lost and one.is_asked:
                 lost.setdefault(one.stack, []).append(one.socket)
         return [
-            f"Asterisk no longer takes SIP on {stacks.words(sockets)}: {stack} is not "
+            f"Asterisk no longer takes SIP on {sip_transports.words(sockets)}: {stack} is not "
             "loaded any more, see its log"
             for stack, sockets in lost.items()
         ]

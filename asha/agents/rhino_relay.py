@@ -11,8 +11,6 @@ that file before the card is told, so that an action killed half way is seen.
 
 from __future__ import annotations
 
-import os
-
 from asha.ocf import (
     Agent,
     AgentError,
@@ -29,6 +27,7 @@ from asha.ocf import (
     action,
 )
 from asha.ocf.agent import GIVING_UP
+from asha.relay import DRIVERS
 from asha.relay.contract import NoRelay, Position, Relay, Settings
 
 TYPE_CHECKING = False
@@ -51,6 +50,10 @@ STARTING = "starting"
 UNPROMOTED = "unpromoted"
 MOVING = "moving"
 PROMOTED = "promoted"
+STATES = (STARTING, UNPROMOTED, MOVING, PROMOTED)
+
+# What the card's file says on the node that powers none.
+NO_CARD = "none"
 
 
 class RhinoRelay(Agent):
@@ -82,7 +85,7 @@ class RhinoRelay(Agent):
         "its relay is. numato: a Numato USB relay module of 1 to 32 relays; it is asked at "
         "each monitor. A relay of such a module has one pole: let it switch a relay with a "
         "pole for each wire of the line.",
-        choices=("rhino", "numato"),
+        choices=DRIVERS,
         default="rhino",
     )
     device = Path(
@@ -314,58 +317,47 @@ class RhinoRelay(Agent):
 
     def _recall(self) -> tuple[str, str] | None:
         """State and card identity as last remembered; None when not started."""
-        try:
-            with open(self.state_path("state"), encoding="ascii") as memory:
-                words = memory.read().split()
-        except FileNotFoundError:
+        memory = self.state_file("state")
+        words = memory.read().split()
+        if not words and memory.is_absent:
             return None
-        except (OSError, ValueError):
-            words = []
+        state, identity = [*words, "", ""][:2]
         # What cannot be read may have been anything, so the relay may be on.
-        return (words[0] if words else MOVING), (words[1] if len(words) > 1 else "")
+        return (state, identity) if state in STATES else (MOVING, "")
 
     def _remember(self, state: str, identity: str = "") -> None:
-        """Replace the memory as a whole: it is never half written."""
-        path = self.state_path("state")
-        try:
-            with open(f"{path}.new", "w", encoding="ascii") as memory:
-                memory.write(f"{state} {identity}\n")
-            os.replace(f"{path}.new", path)
-        except OSError as problem:
-            raise Failed(f"cannot write {path}: {problem.strerror}") from problem
+        self._write("state", f"{state} {identity}\n")
 
     def _forget(self) -> None:
         # The state last: without it nothing is started.
         for kind in ("card", "state"):
-            path = self.state_path(kind)
+            file = self.state_file(kind)
             try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
+                file.remove()
             except OSError as problem:
-                raise Failed(f"cannot remove {path}: {problem.strerror}") from problem
+                raise Failed(f"cannot remove {file.path}: {problem.strerror}") from problem
 
     def _remember_card(self) -> None:
         settings = self._settings()
-        lines: list[str] = []
+        lines = [NO_CARD]
         if settings is not None:
             lines = [settings.driver, settings.device, str(settings.number), settings.program]
-        path = self.state_path("card")
-        try:
-            with open(f"{path}.new", "w", encoding="utf-8") as memory:
-                memory.write("".join(f"{line}\n" for line in lines))
-            os.replace(f"{path}.new", path)
-        except OSError as problem:
-            raise Failed(f"cannot write {path}: {problem.strerror}") from problem
+        self._write("card", "".join(f"{line}\n" for line in lines))
 
     def _recall_card(self) -> tuple[str, str, int, str] | tuple[()] | None:
         """The card that was started, () for none on this node, None where not known."""
+        lines = self.state_file("card").read().splitlines()
+        if lines == [NO_CARD]:
+            return ()
         try:
-            with open(self.state_path("card"), encoding="utf-8") as memory:
-                lines = memory.read().splitlines()
-            if not lines:
-                return ()
             driver, device, number, program = lines
             return driver, device, int(number), program
-        except (OSError, ValueError):
+        except ValueError:
             return None
+
+    def _write(self, kind: str, text: str) -> None:
+        file = self.state_file(kind)
+        try:
+            file.write(text)
+        except OSError as problem:
+            raise Failed(f"cannot write {file.path}: {problem.strerror}") from problem

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from asha.data import binds, mountinfo, space
+from asha.data import PATHS, binds, mountinfo, space
 from asha.data.binds import Bind
 from asha.data.kernel import Kernel
 from asha.ocf import (
@@ -37,31 +37,11 @@ if TYPE_CHECKING:
     from asha.data.mountinfo import Mount
     from asha.data.plan import Plan
     from asha.data.space import Space
-
-# What a SARK, SAIL or plain Asterisk keeps its state in. /usr/share/asterisk as a
-# whole: greetings (sounds/usergreeting*), each tenant's moh-* and AGI scripts are
-# created there while it runs. Optional is what not every release has or uses.
-PATHS = """
-/etc/asterisk:asterisk
-/var/lib/asterisk:asterisk
-/var/spool/asterisk:asterisk
-/var/log/asterisk:asterisk
-/usr/share/asterisk
-/var/lib/mysql:mysql
-/var/lib/ldap:openldap?
-/opt/sark/db:www-data
-/opt/sark/passwd?
-/opt/sark/media?
-/opt/sark/www/origrecs?
-/opt/sark/otrr?
-/opt/sark/mixmon?
-/opt/sark/bkup?
-/opt/sark/snap?
-/opt/sark/public?
-"""
+    from asha.ocf.attributes import NodeAttribute
+    from asha.ocf.state import StateFile
 
 # Node attributes, shown by crm_mon -A. The first says "ok", or begins with "low"
-# or "full"; the second is there only while somebody has to mend something: a corrupt
+# or "full"; the second is there only while somebody has to fix something: a corrupt
 # database, a path that is left out.
 SPACE_ATTRIBUTE = "asha-data-space"
 WARNING_ATTRIBUTE = "asha-data-warning"
@@ -87,7 +67,7 @@ class SarkData(Agent):
 
     A path counts only where nobody but root can write any directory above it: who
     could, would choose what the data is laid over. Otherwise it is left out, the node
-    attribute asha-data-warning says so until it is mended (chown root:root DIRECTORY,
+    attribute asha-data-warning says so until it is fixed (chown root:root DIRECTORY,
     chmod go-w DIRECTORY on both nodes, then crm resource restart), and the rest runs.
     So is an optional path that is something else than a directory in the store.
 
@@ -156,7 +136,7 @@ class SarkData(Agent):
         if level < 10:
             return
         from asha.data import plan
-        from asha.ocf.child import in_child
+        from asha.run.child import in_child
 
         if self.action_name == "start":
             self._uncover()
@@ -179,16 +159,14 @@ class SarkData(Agent):
 
     @action(timeout=60)
     def start(self) -> None:
-        from asha.data import news
-
         plan = self._plan
         for note in plan.notes:
             self.info(note)
         for warning in (*plan.lasting, *plan.warnings):
             self.warn(warning)
         # The cluster on this node may have been restarted since they were sent.
-        news.forget(self, SPACE_ATTRIBUTE)
-        news.forget(self, WARNING_ATTRIBUTE)
+        self._attribute(SPACE_ATTRIBUTE).forget()
+        self._attribute(WARNING_ATTRIBUTE).forget()
         self._unmount_all_but(plan.binds)
         self._remember(plan.binds)
         before = self._mounts()
@@ -199,7 +177,7 @@ class SarkData(Agent):
         except BaseException:
             self._undo([bind for bind in wanted if not bind.is_made(before)])
             raise
-        news.keep(self, WARNING_ATTRIBUTE, "; ".join([*corrupt, *plan.lasting]))
+        self._attribute(WARNING_ATTRIBUTE).keep("; ".join([*corrupt, *plan.lasting]))
         self.info(f"bound {len(plan.binds)} directories of {self.data_root}")
 
     def adopt(self) -> bool:
@@ -214,7 +192,7 @@ class SarkData(Agent):
 
     @action(timeout=60)
     def stop(self) -> None:
-        from asha.data import news, unmount
+        from asha.data.release import unmount
 
         self._uncover()
         mounts = self._mounts()
@@ -230,8 +208,8 @@ class SarkData(Agent):
         unmount.end_copies(self, self.kernel, sorted(devices), self.data_root, self._users,
                            force=self.force_unmount)
         self._forget_binds()
-        news.withdraw(self, WARNING_ATTRIBUTE)
-        news.withdraw(self, SPACE_ATTRIBUTE)
+        self._attribute(WARNING_ATTRIBUTE).withdraw()
+        self._attribute(SPACE_ATTRIBUTE).withdraw()
 
     @action(timeout=30, interval=10, depth=0)
     def monitor(self) -> Exit:
@@ -258,7 +236,7 @@ class SarkData(Agent):
         covered = [bind.point for bind in expected
                    if bind not in missing and not bind.is_made(everything)]
         if covered and not self.is_probe:
-            from asha.data import unmount
+            from asha.data.release import unmount
 
             unmount.uncover(self, self.kernel, covered, inside=False)
         store = self._store(mounts)
@@ -272,7 +250,7 @@ class SarkData(Agent):
         if self.action_name == "monitor" and not self.is_probe:
             self._probe_disk(store)
         if missing:
-            from asha.ocf.results import Degraded
+            from asha.run.results import Degraded
 
             raise Degraded(
                 f"{', '.join(bind.point for bind in missing)} is not bound as it was: what is"
@@ -285,7 +263,7 @@ class SarkData(Agent):
     def _bind(self, plan: Plan, mounts: Sequence[Mount]) -> None:
         """An optional one that cannot be bound is taken out of the plan."""
         from asha.data.mountinfo import unescape
-        from asha.ocf.child import in_child
+        from asha.run.child import in_child
 
         missing = [
             (source, bind)
@@ -338,7 +316,7 @@ class SarkData(Agent):
         return "\n".join(left)
 
     def _close_store(self) -> None:
-        from asha.ocf.child import in_child
+        from asha.run.child import in_child
 
         in_child(lambda: self._bind_each([]), self.deadline, f"closing {self.data_root}")
 
@@ -359,7 +337,7 @@ class SarkData(Agent):
 
     def _undo(self, made: Sequence[Bind]) -> None:
         """Take back what this start bound; what cannot be is left for the stop."""
-        from asha.data import unmount
+        from asha.data.release import unmount
 
         def find(mounts: Sequence[Mount]) -> list[Mount]:
             return [mount for mount in mounts if any(bind.is_mount(mount) for bind in made)]
@@ -380,13 +358,11 @@ class SarkData(Agent):
         return self._plan.binds
 
     def _probe_disk(self, store: Mount) -> None:
-        from asha.data import news
-
         limit = self.deadline.within(self.write_timeout)
         room = space.probe(store.point, self.node, self.state_path("stuck"), limit)
         state, text = self._judge(room)
-        news.tell(self, SPACE_ATTRIBUTE, state, text)
-        news.repeat(self, WARNING_ATTRIBUTE)
+        self._attribute(SPACE_ATTRIBUTE).tell(state, text)
+        self._attribute(WARNING_ATTRIBUTE).repeat()
         if room.is_full:
             raise space.full(store.point, room)
 
@@ -397,6 +373,11 @@ class SarkData(Agent):
         if room.percent < self.low_space:
             return f"low {room.percent}", f"low: {room}"
         return "ok", "ok"
+
+    def _attribute(self, name: str) -> NodeAttribute:
+        from asha.ocf.attributes import NodeAttribute
+
+        return NodeAttribute(self, name)
 
     # The mount table and the memory of it.
 
@@ -442,7 +423,8 @@ class SarkData(Agent):
         return owners.local_uids({item.user for item in items if item.user})
 
     def _uncover(self) -> None:
-        from asha.data import paths, unmount
+        from asha.data import paths
+        from asha.data.release import unmount
 
         try:
             items = paths.parse(self.paths, self.data_root)
@@ -452,7 +434,7 @@ class SarkData(Agent):
 
     def _unmount_others(self, devices: Collection[str]) -> None:
         """What else somebody has mounted of the store on this node, but for itself."""
-        from asha.data import unmount
+        from asha.data.release import unmount
 
         root = os.path.realpath(self.data_root)
 
@@ -469,7 +451,7 @@ class SarkData(Agent):
             unmount.remove(self, self.kernel, find, force=True, users=self._users)
 
     def _unmount_all_but(self, wanted: Sequence[Bind]) -> None:
-        from asha.data import unmount
+        from asha.data.release import unmount
 
         def find(mounts: Sequence[Mount]) -> list[Mount]:
             return [
@@ -482,19 +464,22 @@ class SarkData(Agent):
         users = self._users if not wanted else frozenset
         unmount.remove(self, self.kernel, find, force=self.force_unmount, users=users)
 
+    @property
+    def _memory(self) -> StateFile:
+        return self.state_file("mounts")
+
     def _remembered(self) -> list[Bind]:
-        return binds.load(self.state_path("mounts"))
+        return binds.load(self._memory)
 
     def _remember(self, wanted: Sequence[Bind]) -> None:
         try:
-            binds.save(self.state_path("mounts"), wanted)
+            binds.save(self._memory, wanted)
         except OSError as problem:
             # A full /run must not keep the phones down. The parameters say it too.
             self.warn(f"goes without its state file: {problem.strerror}")
 
     def _forget_binds(self) -> None:
-        from contextlib import suppress
-
-        # Absent, or on a broken /run: what counts is that nothing is mounted.
-        with suppress(OSError):
-            os.unlink(self.state_path("mounts"))  # by name: /run/resource-agents is root's
+        try:
+            self._memory.remove()
+        except OSError:
+            pass  # a broken /run: what counts is that nothing is mounted

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 
-from asha.ocf.child import in_child
-from asha.ocf.results import AgentError
+from asha.run.child import in_child
+from asha.run.results import AgentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.proc import Proc, Process
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.process.proc import Proc, Process
+    from asha.run.deadline import Deadline
 
 FILE = "/astdb.sqlite3"
 

@@ -14,20 +14,20 @@ import stat
 import time
 from functools import partial
 
-from asha.asterisk.proc import BLOCKED, STOPPED
-from asha.asterisk.wire import Silent, side_by_side
-from asha.ocf.child import in_child
-from asha.ocf.results import AgentError, Expired
+from asha.asterisk.process.proc import BLOCKED, STOPPED
+from asha.asterisk.talk.connections import Silent, side_by_side
+from asha.run.child import in_child
+from asha.run.results import AgentError, Expired
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asha.asterisk.control import Console
-    from asha.asterisk.proc import Endpoint, Process
-    from asha.asterisk.wire import Conversation
-    from asha.ocf.deadline import Deadline
-    from asha.ocf.runner import Completed
+    from asha.asterisk.process.proc import Endpoint, Process
+    from asha.asterisk.talk.connections import Conversation
+    from asha.asterisk.talk.control import Console
+    from asha.run.deadline import Deadline
+    from asha.run.runner import Completed
 
 DIRECTORY = "/var/lib/asha/evidence"
 SUMMARY = "summary.txt"
@@ -47,7 +47,7 @@ TIMEOUT_LATER = 1.0
 BARE = ("env", "-i", "LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent",
         "PYTHONNOUSERSITE=1")
 # Nor may it stay among the cluster's own processes, where a program of Asterisk's counts as
-# one that the cluster has put there (asha.asterisk.ours).
+# one that the cluster has put there (asha.asterisk.process.ours).
 IN_GROUP = ("sh", "-c", 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 126; shift; done; '
                         'shift; exec "$@"', "sh")
 NOT_IN_GROUP = 126

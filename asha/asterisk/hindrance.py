@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 import stat
 
-from asha.asterisk.proc import NO_GROUP
-from asha.ocf.child import in_child
-from asha.ocf.results import AgentError
-from asha.ocf.text import printable
+from asha.asterisk.process.proc import NO_GROUP
+from asha.run.child import in_child
+from asha.run.results import AgentError
+from asha.run.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asha.asterisk.proc import Proc, Process
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.process.proc import Proc, Process
+    from asha.run.deadline import Deadline
 
 FOLDERS = ("/etc/asterisk", "/var/lib/asterisk", "/var/log/asterisk")
 

@@ -2,28 +2,36 @@
 
 A probe is a small class: a name, what part of Asterisk must work for an answer, and
 a conversation. New ones only add a class here and a line in the agent's list; the
-manual's table is made of their attributes (asha/asterisk/table.py).
+manual's table is made of their attributes (asha/asterisk/probe_table.py).
 """
 
 from __future__ import annotations
 
 from _socket import AF_UNIX, SOCK_STREAM
 
-from asha.asterisk import control, sip
-from asha.asterisk.ami import Ami
-from asha.asterisk.control import Console
-from asha.asterisk.proc import WILDCARD
-from asha.asterisk.wire import Endless, Line, NotConnected, Silent, Talks, Wait, side_by_side
+from asha.asterisk.process.proc import WILDCARD
+from asha.asterisk.talk import control, sip
+from asha.asterisk.talk.ami import Ami
+from asha.asterisk.talk.connections import (
+    Endless,
+    Line,
+    Multiplexer,
+    NotConnected,
+    Silent,
+    Wait,
+    side_by_side,
+)
+from asha.asterisk.talk.control import Console
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import ClassVar
 
-    from asha.asterisk.ami import Credentials
-    from asha.asterisk.proc import Endpoint, Process
-    from asha.asterisk.wire import Conversation
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.process.proc import Endpoint, Process
+    from asha.asterisk.talk.ami import Credentials
+    from asha.asterisk.talk.connections import Conversation
+    from asha.run.deadline import Deadline
 
 # What a probe can find.
 HEALTHY = "healthy"
@@ -398,9 +406,9 @@ class Asking:
                 raise NotLetIn(entry)
             self.was_let_in = True
             answer = yield from control.last_answer(line, *commands)
-        for refusal, mend in CONSOLE_REFUSES.items():
+        for refusal, hint in CONSOLE_REFUSES.items():
             if refusal in answer:
-                raise NotAsked(f"{answer.strip().splitlines()[0]}: {mend}")
+                raise NotAsked(f"{answer.strip().splitlines()[0]}: {hint}")
         return answer
 
 
@@ -604,7 +612,7 @@ def ask(probes: Sequence[Probe], deadline: Deadline, patience: float) -> list[Ve
     One lost answer is not a hang: who is silent or refuses is asked once more, and
     counts as hung only when neither question is answered.
     """
-    with Talks() as talks:
+    with Multiplexer() as talks:
         for probe in probes:
             talks.begin(probe.attempt(deadline.within(patience)))
         talks.go_on(deadline.within(patience * SECOND_ASKING))

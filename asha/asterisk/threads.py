@@ -5,14 +5,14 @@ Imported only when one of them looks odd, and at depth 20.
 
 from __future__ import annotations
 
-from asha.asterisk.wire import Silent, hold
-from asha.ocf.text import number
+from asha.asterisk.talk.connections import Silent, hold
+from asha.run.text import number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.asterisk.control import Console
-    from asha.asterisk.proc import Process, Task
-    from asha.ocf.deadline import Deadline
+    from asha.asterisk.process.proc import Process, Task
+    from asha.asterisk.talk.control import Console
+    from asha.run.deadline import Deadline
 
 # A thread runs away that has not rested for this share of the time between two looks,
 # and had the processor for at least that share: on a busy machine it waits for one.
@@ -132,7 +132,7 @@ def _work(console: Console, deadline: Deadline) -> dict[int, str]:
 def stuck(process: Process, before: dict[int, str], seconds: float) -> list[str]:
     """Which of these threads (their number: what it had run, Task.switches) are in the
     kernel still, and have not run since; in words."""
-    from asha.asterisk.proc import BLOCKED
+    from asha.asterisk.process.proc import BLOCKED
 
     now = [task for task in process.tasks_in(BLOCKED) if before.get(task.tid) == task.switches]
     return [

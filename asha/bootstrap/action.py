@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from asha.bootstrap.host import services
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
-
-Say = Callable[[str], None]
+from asha.machine import Say as Say
 
 
 class Action(ABC):
@@ -38,12 +38,13 @@ class Action(ABC):
 
     @abstractmethod
     def do(self, machine: Machine, say: Say) -> None:
-        """Raises Trouble. Called again after any interruption, it ends the same."""
+        """Raises UserError. Called again after any interruption, it ends the same."""
 
 
 @dataclass
 class Write(Action):
-    """A file with this text. ``secret``: its text is never shown."""
+    """A file with this text. ``secret``: it is never shown, but with ``masked``, which
+    gives a text without what is secret in it."""
 
     path: str
     text: str
@@ -52,6 +53,7 @@ class Write(Action):
     group: str = "root"
     secret: bool = False
     why: str = ""
+    masked: Callable[[str], str] | None = None
 
     @property
     def title(self) -> str:  # type: ignore[override]
@@ -66,11 +68,12 @@ class Write(Action):
     def preview(self, machine: Machine) -> str:
         old = machine.read(self.path)
         about = f"write {self.path} (mode {self.mode:o}, {self.owner}:{self.group})"
-        if self.secret:
+        if self.secret and self.masked is None:
             return f"{about}: secret, not shown"
+        shown = self.masked or str
         diff = difflib.unified_diff(
-            (old or "").splitlines(),
-            self.text.splitlines(),
+            shown(old or "").splitlines(),
+            shown(self.text).splitlines(),
             self.path if old is not None else "/dev/null",
             self.path,
             lineterm="",
@@ -123,7 +126,7 @@ class Run(Action):
     argv: Sequence[str]
     done: Callable[[Machine], bool]
     timeout: float = 60.0
-    mend: str = ""
+    hint: str = ""
 
     def is_done(self, machine: Machine) -> bool:
         return self.done(machine)
@@ -137,8 +140,8 @@ class Run(Action):
     def do(self, machine: Machine, say: Say) -> None:
         try:
             machine.run(*self.argv, timeout=self.timeout)
-        except Trouble as trouble:
-            raise Trouble(str(trouble), trouble.mend or self.mend) from None
+        except UserError as trouble:
+            raise UserError(str(trouble), trouble.hint or self.hint) from None
 
 
 def enable(title: str, *units: str) -> Run:
@@ -146,9 +149,7 @@ def enable(title: str, *units: str) -> Run:
     return Run(
         title=title,
         argv=["systemctl", "enable", *units],
-        done=lambda machine: all(
-            machine.says("systemctl", "is-enabled", unit).strip() == "enabled" for unit in units
-        ),
+        done=lambda machine: all(services.is_enabled(machine, unit) for unit in units),
     )
 
 

@@ -11,8 +11,8 @@ import sys
 import time
 from contextlib import suppress
 
-from asha import terminal
-from asha.ocf.text import printable
+from asha import command_log, terminal
+from asha.run.text import printable
 
 # Seconds between two lines of progress where they cannot be redrawn.
 EVERY = 10.0
@@ -38,7 +38,8 @@ class Console:
     def note(self, text: str) -> None:
         self._clear()
         line = printable(text)
-        self._write(line)
+        # What failed may quote what a program printed.
+        self._write(command_log.masked(line))
         terminal.say(f"[{time.monotonic() - self._begun:4.0f} s] {line}")
         self._last = time.monotonic()
 

@@ -8,54 +8,78 @@ configuration from the first (70): DRBD and Pacemaker do that for it.
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass, field
 
-from asha.bootstrap import (
-    ami,
-    copy,
-    firewall,
-    handover,
-    join,
-    network,
-    resources,
-    ring,
-    sark,
-    services,
-    store,
-)
 from asha.bootstrap.action import Step
-from asha.bootstrap.record import OWNER_VARIABLE
+from asha.bootstrap.firewall import backends
+from asha.bootstrap.join import client
+from asha.bootstrap.steps import (
+    asterisk,
+    corosync,
+    data,
+    drbd,
+    link_address,
+    pacemaker,
+    sark,
+    systemd,
+)
+from asha.bootstrap.takeover import takeover
+from asha.bootstrap.takeover.state import OWNER_VARIABLE
+from asha.cluster.drbd import version as drbd_version
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.machine import Machine
 
+# The module that is in the kernels of Debian 12 and 13.
+DEBIANS_DRBD = "8.4.11"
 
-def steps(site: Site, machine: Machine, secret: Secret) -> list[Step]:
-    """Everything that this node needs, done or not. Changes nothing."""
+
+@dataclass(frozen=True)
+class Found:
+    """What the steps go by. As it stands here: a customer's Debian, not yet looked at."""
+
+    link: link_address.Found = field(default_factory=link_address.Found)
+    firewall: backends.Found = field(default_factory=backends.Found)
+    services: systemd.Found = field(default_factory=systemd.Found)
+    drbd: str = DEBIANS_DRBD
+    copied: tuple[str, ...] = ("  each directory that sark-data binds, where it is there",)
+
+
+def look(machine: Machine) -> Found:
+    """Ask the machine, once. Changes nothing. Raises UserError, OSError."""
+    return Found(link_address.look(machine), backends.look(machine), systemd.look(machine),
+                 drbd_version(machine), tuple(data.look(machine)))
+
+
+def steps(site: Site, found: Found, secret: Secret) -> list[Step]:
+    """Everything that this node needs, done or not. Asks no machine."""
     near = [
         Step(10, "network", "cluster link and firewall",
-             [*network.actions(site, machine), *firewall.actions(site, machine)]),
-        Step(20, "drbd", "the replicated disk", store.actions(site, machine, secret)),
+             [*link_address.actions(site, found.link),
+              *backends.actions(site, found.firewall)]),
+        Step(20, "drbd", "the replicated disk", drbd.actions(site, found.drbd, secret)),
     ]
     if site.is_first:
         return [
             *near,
             Step(30, "data", "the data moves into the store",
-                 [*copy.actions(site, machine), *sark.actions(site, machine),
-                  *ami.actions(site, machine, secret)]),
+                 [*data.actions(site, found.copied), *sark.actions(site),
+                  *asterisk.actions(site, secret)]),
             Step(50, "cluster", "Corosync and Pacemaker",
-                 [*services.actions(site, machine), *ring.actions(site, machine, secret)]),
+                 [*systemd.actions(site, found.services), *corosync.reset_actions(site),
+                  *corosync.actions(site, secret)]),
             Step(70, "resources", "Pacemaker takes the telephone system over",
-                 [handover.take_over_action(site, machine), *resources.actions(site, machine),
-                  handover.finish_action(site, machine)]),
+                 [takeover.take_over_action(site), *pacemaker.actions(site),
+                  takeover.finish_action()]),
         ]
     return [
         *near,
         Step(50, "cluster", "joining the other node",
-             [*ami.actions(site, machine, secret), *services.actions(site, machine),
-              *join.actions(site, machine, secret),
-              handover.begin_action(site, machine), handover.take_over_action(site, machine),
-              *ring.actions(site, machine, secret), *resources.joined_actions(site, machine),
-              handover.finish_action(site, machine)]),
+             [*asterisk.actions(site, secret), *systemd.actions(site, found.services),
+              *corosync.reset_actions(site), *client.actions(site, secret),
+              takeover.begin_action(), takeover.take_over_action(site),
+              *corosync.actions(site, secret), *pacemaker.joined_actions(site),
+              takeover.finish_action()]),
     ]
 
 
@@ -92,7 +116,7 @@ def script(step: Step) -> str:
         "#!/bin/sh",
         f"# {step.number} {step.title}. Written by: asha plan --scripts",
         "# Run the scripts in the order of their numbers, as root. asha install does the",
-        "# same, skips what is done already, and puts all back when it is cut off. So do",
+        "# same, skips what is done already, and rolls back when it is interrupted. So do",
         "# these: when the shell that you run them from ends before the last has.",
         "set -e",
         f"export {OWNER_VARIABLE}=\"${{{OWNER_VARIABLE}:-$PPID}}\"",

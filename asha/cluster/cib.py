@@ -14,9 +14,10 @@ from xml.etree import ElementTree
 
 from asha.cluster import corosync, generation
 from asha.cluster.site import Relay, Site
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.ocf.runner import Completed
-from asha.trouble import Trouble
+from asha.relay import KINDS, NUMBERED
+from asha.run.runner import Completed
 
 TEMPLATE = Path(__file__).with_name("asha.crm.in")
 ON_DISK = "/var/lib/pacemaker/cib/cib.xml"
@@ -52,7 +53,7 @@ KNOWN_WARNINGS = (
 
 
 def render(site: Site) -> str:
-    """The configuration as crmsh reads it. Trouble when a value cannot stand in it."""
+    """The configuration as crmsh reads it. UserError when a value cannot stand in it."""
     text = TEMPLATE.read_text(encoding="utf-8")
     for part, wanted in (("RELAY", site.relay is not None), ("LDAP", site.ldap)):
         begin, end = f"@{part} BEGIN@\n", f"@{part} END@\n"
@@ -78,13 +79,12 @@ def render(site: Site) -> str:
 def _card(relay: Relay | None) -> str:
     if relay is None:
         return "no card that moves a line"
-    kind = {"rhino": "a Rhino 1SPF card", "numato": "a Numato relay module"}[relay.driver]
-    return f"{kind} on {relay.node}'s {relay.device}"
+    return f"a {KINDS[relay.driver]} on {relay.node}'s {relay.device}"
 
 
 def _line(relay: Relay) -> str:
     words = [f"driver={_word(relay.driver)}", f"device={_word(relay.device)}"]
-    if relay.driver == "numato":
+    if relay.driver in NUMBERED:
         words.append(f"relay={_word(str(relay.number))}")
     elif relay.program != RHINO_PROGRAM:
         words.append(f"program={_word(relay.program)}")
@@ -95,7 +95,7 @@ def _word(value: str) -> str:
     if BARE.fullmatch(value):
         return value
     if not value.isprintable() or '"' in value or "\\" in value or not value:
-        raise Trouble(f"asha.conf: {value!r} cannot stand in the cluster's configuration",
+        raise UserError(f"asha.conf: {value!r} cannot stand in the cluster's configuration",
                       "give it a name of letters, digits and ._-/")
     return f'"{value}"'
 
@@ -114,7 +114,7 @@ def is_loaded(machine: Machine) -> bool:
     try:
         said = machine.run("cibadmin", "--query", "--xpath", f"//primitive[@id='{OURS}']",
                            timeout=LOOK_SECONDS, check=False)
-    except Trouble:
+    except UserError:
         said = Completed([], -1, "", "")
     if said.ok or said.code == NO_SUCH:
         return said.ok
@@ -141,14 +141,14 @@ def is_left_over(machine: Machine) -> bool:
     try:
         key = machine.read(corosync.AUTHKEY)
         secret = generation.current(machine)
-    except (Trouble, OSError):
+    except (UserError, OSError):
         return False  # not known: it is root's
     if key is None:
         return False
     if secret is not None and key == secret.corosync_authkey():
         return False  # only the marker is gone, or an installation was cut off
     # One that runs has the telephones.
-    return not (_is_on_disk(machine) and machine.says(
+    return not (_is_on_disk(machine) and machine.output(
         "systemctl", "is-active", "pacemaker.service").strip() == "active")
 
 
@@ -162,7 +162,7 @@ def _is_on_disk(machine: Machine) -> bool:
 
 def diff(machine: Machine, site: Site) -> str:
     """What loading would change, as a unified diff of ``crm configure show``; "" for
-    nothing. Tried on a copy of the live configuration. Trouble when Pacemaker does
+    nothing. Tried on a copy of the live configuration. UserError when Pacemaker does
     not run or crmsh refuses."""
     live = _live(machine)
     wanted = _with_fencing_of(live, render(site))
@@ -183,7 +183,7 @@ def diff(machine: Machine, site: Site) -> str:
 def load(machine: Machine, site: Site) -> list[str]:
     """Load it into the running cluster; what crmsh warns of that is news.
 
-    Again, it changes nothing. Trouble when crmsh refuses; then nothing is changed.
+    Again, it changes nothing. UserError when crmsh refuses; then nothing is changed.
     """
     wanted = _with_fencing_of(_live(machine), render(site))
     with tempfile.TemporaryDirectory(prefix="asha-cib-") as directory:
@@ -194,10 +194,10 @@ def load(machine: Machine, site: Site) -> list[str]:
 
 
 def _live(machine: Machine) -> str:
-    """The running cluster's configuration as XML. Trouble when Pacemaker does not run."""
+    """The running cluster's configuration as XML. UserError when Pacemaker does not run."""
     live = machine.run("cibadmin", "--query", timeout=LOOK_SECONDS, check=False)
     if not live.ok:
-        raise Trouble("the live configuration cannot be read: Pacemaker does not run here",
+        raise UserError("the live configuration cannot be read: Pacemaker does not run here",
                       "systemctl start pacemaker, or ask on the other node")
     return live.out
 
@@ -230,7 +230,7 @@ def _update(machine: Machine, source: Path, environ: dict[str, str]) -> Complete
     if not said.ok:
         lines = [COLOUR.sub("", line).strip() for line in (said.out + said.err).splitlines()]
         errors = dict.fromkeys(line for line in lines if line.startswith("ERROR"))
-        raise Trouble(
+        raise UserError(
             "crmsh refuses the configuration: " + ("; ".join(errors) or said.complaint),
             "the cluster is as it was; what is named there is missing or wrong on this node",
         )

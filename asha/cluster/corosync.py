@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from asha.cluster.site import Peer, Site
+from asha.cluster.site import NodeConfig, Site
 
 CONF = "/etc/corosync/corosync.conf"
 AUTHKEY = "/etc/corosync/authkey"
@@ -107,7 +107,7 @@ def render(site: Site, *, joined: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _addresses(node: Peer) -> tuple[str, str]:
+def _addresses(node: NodeConfig) -> tuple[str, str]:
     return node.address, node.lan
 
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from asha.cluster.secret import Secret
-from asha.cluster.site import Peer, Site
+from asha.cluster.site import NodeConfig, Site
 from asha.machine import Machine
 
 RESOURCE = "asha"
@@ -79,7 +79,7 @@ class Replication:
 def version(machine: Machine) -> str:
     """Of the kernel's module, such as "8.4.11"; "" without one."""
     found = re.match(r"version: (\S+)", machine.read(PROC) or "")
-    return found[1] if found else machine.says("modinfo", "-F", "version", "drbd").strip()
+    return found[1] if found else machine.output("modinfo", "-F", "version", "drbd").strip()
 
 
 def is_old(version: str) -> bool:
@@ -96,6 +96,11 @@ def is_old(version: str) -> bool:
 # --role: the scripts' default, Master, is a word that Pacemaker 3 is giving up.
 # --timeout: their own advice for resource-only, no waiting for a shot.
 HANDLER = "--role Promoted --timeout 1 --dc-timeout 15"
+
+
+def masked(text: str) -> str:
+    """A DRBD resource without its shared secret, for a reader."""
+    return re.sub(r'(shared-secret\s+)("[^"\n]*"|[^\s;]+)', r'\1"(not shown)"', text)
 
 
 def render(site: Site, secret: Secret, version: str) -> str:
@@ -164,7 +169,7 @@ def render(site: Site, secret: Secret, version: str) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _on(node: Peer, old: bool) -> list[str]:
+def _on(node: NodeConfig, old: bool) -> list[str]:
     lines = [f"    on {node.name} {{", f"        address {node.address}:{PORT};"]
     if not old:
         lines.append(f"        node-id {node.nodeid - 1};")
@@ -180,9 +185,9 @@ def check_command(conf: str, version: str) -> list[str]:
 
 
 def status(machine: Machine) -> Replication:
-    """How it stands now. Never raises Trouble: what cannot be asked is not known."""
+    """How it stands now. Never raises UserError: what cannot be asked is not known."""
     has = version(machine)
-    said = machine.says("drbdsetup", "status", RESOURCE, "--json", timeout=LOOK_SECONDS)
+    said = machine.output("drbdsetup", "status", RESOURCE, "--json", timeout=LOOK_SECONDS)
     found = parse_json(said, has) or parse_proc(
         machine.read(PROC) or "", has, device_size(machine)
     )
@@ -288,7 +293,7 @@ def parse_proc(text: str, version: str, size: int | None = None) -> Replication 
 def _by_words(machine: Machine, version: str) -> Replication:
     """``drbdadm role|cstate|dstate``: no figures, but every version has them."""
     def ask(what: str) -> tuple[str, str]:
-        said = machine.says("drbdadm", what, RESOURCE, timeout=LOOK_SECONDS).strip()
+        said = machine.output("drbdadm", what, RESOURCE, timeout=LOOK_SECONDS).strip()
         here, _, there = said.splitlines()[0].partition("/") if said else ("", "", "")
         return here, there
 

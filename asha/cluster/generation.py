@@ -13,12 +13,12 @@ ATTRIBUTE = "asha-secret"
 
 
 def current(machine: Machine) -> Secret | None:
-    """Raises Trouble for a file that is not to be trusted, OSError."""
+    """Raises UserError for a file that is not to be trusted, OSError."""
     return _kept(machine, secrets.PATH)
 
 
 def pending(machine: Machine) -> Secret | None:
-    """The new one, while there is one. Raises Trouble, OSError."""
+    """The new one, while there is one. Raises UserError, OSError."""
     return _kept(machine, PENDING)
 
 

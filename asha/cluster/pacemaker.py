@@ -11,8 +11,8 @@ from datetime import datetime
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 COMMAND = ("crm_mon", "-1", "--output-as=xml", "--inactive")
 LOOK_SECONDS = 15.0
@@ -160,20 +160,20 @@ class State:
 
 
 def look(machine: Machine) -> State:
-    """Trouble when Pacemaker does not run on this machine."""
+    """UserError when Pacemaker does not run on this machine."""
     said = machine.run(*COMMAND, timeout=LOOK_SECONDS, check=False)
     if not said.ok:
-        raise Trouble("Pacemaker does not run on this node",
+        raise UserError("Pacemaker does not run on this node",
                       "systemctl start corosync pacemaker; journalctl -u pacemaker tells why not")
     return parse(said.out)
 
 
 def parse(text: str) -> State:
-    """crm_mon's XML. Trouble when it is none."""
+    """crm_mon's XML. UserError when it is none."""
     try:
         top = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as problem:
-        raise Trouble(f"crm_mon says what cannot be understood: {problem}") from None
+        raise UserError(f"crm_mon says what cannot be understood: {problem}") from None
     dc = top.find("summary/current_dc")
     options = top.find("summary/cluster_options")
     change = top.find("summary/last_change")

@@ -13,7 +13,7 @@ import hmac
 import os
 import secrets
 
-from asha.trouble import Trouble
+from asha.errors import UserError
 
 PATH = "/etc/asha/secret"
 
@@ -69,22 +69,23 @@ class Secret:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str] = PATH) -> Secret:
-        """From its file. FileNotFoundError without it; Trouble when it is not to be trusted."""
+        """From its file. FileNotFoundError without it; UserError when it is not to be trusted."""
         with open(path, encoding="ascii", errors="replace") as file:
             status = os.fstat(file.fileno())
             if status.st_mode & 0o077:
-                raise Trouble(
+                raise UserError(
                     f"{path} can be read by others (mode {status.st_mode & 0o7777:o})",
                     f"chmod 600 {path}",
                 )
             if status.st_uid not in (0, os.geteuid()):
-                raise Trouble(f"{path} belongs to another user", f"chown root:root {path}")
+                raise UserError(f"{path} belongs to another user", f"chown root:root {path}")
             text = file.read()
         try:
             return cls.parse(text)
         except ValueError as wrong:
-            raise Trouble(f"{path}: {wrong}", "copy it from the other node's file; where there is "
-                          f"no other node: rm {path}; asha secret rotate") from None
+            raise UserError(f"{path}: {wrong}",
+                            "copy it from the other node's file; where there is no other node: "
+                            f"rm {path}; asha secret rotate") from None
 
     @property
     def typed(self) -> str:

@@ -6,22 +6,26 @@ import argparse
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from asha.bootstrap import facts, preflight, rotation
-from asha.bootstrap.finding import Finding, error
+from asha.bootstrap.host import facts
+from asha.bootstrap.join import rotation
+from asha.bootstrap.preflight import checks
 from asha.cluster import generation
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
+from asha.errors import UserError
+from asha.finding import Finding, error
 from asha.machine import Machine
-from asha.ocf import text
+from asha.run import text
 from asha.terminal import show
-from asha.trouble import Trouble
 
 EPILOG = """\
-Errors forbid the installation, and asha install asks the same before it
-changes anything. A warning is for you to weigh. With --config FILE about other
-machines only what the file alone can tell is looked at; the rest is named.
+Errors block the installation. asha install runs the same checks before it
+changes anything. Warnings are for you to decide.
+
+With --config FILE for another machine, only what the file alone can tell is
+checked. The checks that were left out are named.
 
 Exit code: 0 no error, 1 errors.
 """
@@ -38,13 +42,12 @@ def run(options: argparse.Namespace) -> int:
     try:
         site = conf.read(options.config, strict=True)
     except SiteError as wrong:
-        findings = [error(f"{options.config}: {problem}", "mend it, or run: asha configure")
-                    for problem in wrong.problems]
+        findings = [replace(one, what=f"{options.config}: {one.what}") for one in wrong.findings]
     except FileNotFoundError:
-        raise Trouble(f"there is no {options.config}",
+        raise UserError(f"there is no {options.config}",
                       "asha configure asks the questions and writes it") from None
     except OSError as problem:
-        raise Trouble(f"cannot read {options.config}: {problem.strerror}") from None
+        raise UserError(f"cannot read {options.config}: {problem.strerror}") from None
     else:
         findings, left_out = look(machine, site, elsewhere=options.config != conf.CONF)
         findings += of_secret(machine)
@@ -53,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         show(json.dumps({"ok": not failed, "findings": [asdict(one) for one in findings],
                           "left_out": left_out}, indent=2))
     else:
-        show(as_text(findings) or "nothing stands in the way")
+        show(as_text(findings) or "no problem found")
         if left_out:
             show(f"\nNot looked at, for this machine is neither {site.first.name} nor "
                   f"{site.second.name}: {', '.join(left_out)}.")
@@ -67,18 +70,18 @@ def look(machine: Machine, site: Site, elsewhere: bool) -> tuple[list[Finding], 
     """
     name = facts.node_name(machine)
     if elsewhere and name not in (site.first.name, site.second.name):
-        alone = preflight.apart_from_machine()
-        left_out = [check.title for check in preflight.CHECKS if check not in alone]
-        return preflight.look(machine, site, facts.Facts(name), checks=alone), left_out
-    return preflight.look(machine, site, facts.gather(machine)), []
+        alone = checks.apart_from_machine()
+        left_out = [check.title for check in checks.CHECKS if check not in alone]
+        return checks.look(machine, site, facts.Facts(name), checks=alone), left_out
+    return checks.look(machine, site, facts.gather(machine)), []
 
 
 def of_secret(machine: Machine) -> list[Finding]:
     """Whether this node's keys are made of the secret that it has."""
     try:
         rotation.require_in_use(machine, generation.current(machine))
-    except Trouble as trouble:
-        return [error(str(trouble), trouble.mend)]
+    except UserError as trouble:
+        return [error(str(trouble), trouble.hint)]
     except OSError:
         pass  # it is root's
     return []
@@ -92,6 +95,6 @@ def as_text(findings: Sequence[Finding]) -> str:
                                subsequent_indent="  ", break_long_words=False,
                                break_on_hyphens=False)
         # Commands in it are to be copied: not wrapped.
-        if finding.mend:
-            lines.append(f"    {text.printable(finding.mend)}")
+        if finding.hint:
+            lines.append(f"    {text.printable(finding.hint)}")
     return "\n".join(lines)

@@ -7,17 +7,17 @@ import argparse
 from asha.bootstrap.console import ask
 from asha.cluster import cib, site
 from asha.commands.common import load_site, need_root
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.terminal import say, show, warn
-from asha.trouble import Trouble
 
 EPILOG = """\
-Without an option it prints what asha.conf describes, as crmsh reads it, and
-touches nothing. Loading never deletes a resource or a rule, and leaves fencing
-on where it is on. What you added to the cluster stays; what you changed in the
-resources that this describes (a parameter, an interval) is set back: look at
---diff first.
+Without an option, prints the configuration that asha.conf describes, for
+crmsh, and changes nothing. --load never deletes a resource or a constraint,
+and does not turn fencing off. What you added to the cluster stays. What you
+changed in a resource that asha.conf describes (a parameter, an interval) is
+set back: read --diff first.
 """
 
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.load or not changes:
         return 0
     if not options.yes and not ask("Load this into the running cluster?"):
-        raise Trouble("nothing was changed")
+        raise UserError("nothing was changed")
     for warning in cib.load(machine, described):
         warn(printable(warning))
     say("loaded; asha status shows what becomes of it")

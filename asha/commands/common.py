@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import fcntl
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from types import FrameType
+from typing import NoReturn
 
-from asha.bootstrap.facts import MARKER
+from asha.bootstrap.file_lock import file_lock
+from asha.bootstrap.host.facts import MARKER
 from asha.cluster import cib
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site, SiteError
+from asha.errors import UserError
+from asha.finding import in_words
 from asha.machine import Machine
-from asha.ocf.deadline import Deadline
 from asha.terminal import answer, show
-from asha.trouble import Trouble
 
 SECRET = "/etc/asha/secret"
 LOCK = "/run/asha-install.lock"
@@ -26,34 +29,34 @@ PATIENCE = 10.0
 
 
 def load_site(path: str = conf.CONF, strict: bool = False) -> Site:
-    """asha.conf, or Trouble with everything that is wrong in it (see site.read)."""
+    """asha.conf, or UserError with everything that is wrong in it (see site.read)."""
     try:
         return conf.read(path, strict)
     except FileNotFoundError:
-        raise Trouble(f"there is no {path}", "asha configure asks the questions and writes it") \
+        raise UserError(f"there is no {path}", "asha configure asks the questions and writes it") \
             from None
     except OSError as problem:
-        raise Trouble(f"cannot read {path}: {problem.strerror}") from None
+        raise UserError(f"cannot read {path}: {problem.strerror}") from None
     except SiteError as wrong:
-        raise Trouble(f"{path} is not right:", "mend it, or run: asha configure",
-                      points=wrong.problems) from None
+        raise UserError(f"{path} is invalid:", "fix it, or run: asha configure",
+                        points=in_words(wrong.findings)) from None
 
 
 def need_root(what: str) -> None:
     if os.geteuid() != 0:
-        raise Trouble(f"{what} changes this machine and needs root", "run it with sudo")
+        raise UserError(f"{what} changes this machine and needs root", "run it with sudo")
 
 
 def need_installed(machine: Machine) -> None:
     """Nothing of the cluster can be asked, or told, before there is one."""
     if not machine.exists(MARKER) and not cib.is_saved(machine):
-        raise Trouble("this machine is not a node of a cluster yet", "asha install makes it one")
+        raise UserError("this machine is not a node of a cluster yet", "asha install makes it one")
 
 
 def cluster_secret(site: Site, machine: Machine, given: str = "") -> Secret:
     """The secret: from the file ``given``, the one kept, or made now on the first node.
 
-    The second asks for it at the terminal. Raises Trouble.
+    The second asks for it at the terminal. Raises UserError.
     """
     if given:
         return given_secret(given)
@@ -61,11 +64,13 @@ def cluster_secret(site: Site, machine: Machine, given: str = "") -> Secret:
         try:
             return Secret.read(str(machine.path(SECRET)))
         except ValueError as wrong:
-            raise Trouble(f"{SECRET}: {wrong}", "delete it, and asha install asks for it") from None
+            raise UserError(
+                f"{SECRET}: {wrong}", "delete it, and asha install asks for it"
+            ) from None
     if site.is_first:
         return Secret.generate()
     if not sys.stdin.isatty():
-        raise Trouble(f"the second node needs the cluster secret of {site.there.name}",
+        raise UserError(f"the second node needs the cluster secret of {site.there.name}",
                       f"it is in {SECRET} there; give it with --secret-file FILE")
     show(f"The cluster secret: {site.there.name} showed it at the end of its install, and its\n"
           f"{SECRET} has it. Capitals and dashes do not matter.")
@@ -79,14 +84,14 @@ def cluster_secret(site: Site, machine: Machine, given: str = "") -> Secret:
 
 
 def given_secret(path: str) -> Secret:
-    """From --secret-file. Raises Trouble."""
+    """From --secret-file. Raises UserError."""
     try:
         if path == "-":
             return Secret.parse(sys.stdin.readline())
         with open(path, encoding="utf-8") as file:
             return Secret.parse(file.read())
     except (OSError, ValueError) as wrong:
-        raise Trouble(f"--secret-file {path}: {wrong}") from None
+        raise UserError(f"--secret-file {path}: {wrong}") from None
 
 
 def keep(secret: Secret, machine: Machine) -> None:
@@ -98,21 +103,31 @@ def keep(secret: Secret, machine: Machine) -> None:
 def only_one(patience: float = PATIENCE) -> Iterator[None]:
     """Two of us at once would undo each other's work.
 
-    One that is short (asha-network.service after a join) is waited for; Trouble when
+    One that is short (asha-network.service after a join) is waited for; UserError when
     it is still at it after ``patience`` seconds.
     """
-    # Root's alone: who may read a file may lock it (flock(2)), and keep us out.
-    descriptor = os.open(LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as lock:
-        if not Deadline(patience).poll(lambda: _is_locked(lock), every=0.2):
-            raise Trouble("another asha install is at work on this machine",
-                          "wait for it, or end it; it puts back what it has not finished")
+    busy = UserError("another asha install is running on this machine",
+                     "wait for it, or stop it; it rolls back what it has not finished")
+    with file_lock(Machine(), LOCK, patience, busy):
         yield
 
 
-def _is_locked(lock: TextIO) -> bool:
+def end_orderly() -> None:
+    """A lost connection or a polite kill ends us as Ctrl-C does, so that we clean up."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def seconds_argument(text: str) -> float:
+    """An argument in seconds, for argparse."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 10 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text}: must be seconds, from 10 to 3600")
+    return value

@@ -7,21 +7,28 @@ import difflib
 import os
 import sys
 
-from asha.bootstrap import console, facts
-from asha.bootstrap import interview as asking
+from asha.bootstrap import console
+from asha.bootstrap.configure import debconf
+from asha.bootstrap.configure import interview as asking
+from asha.bootstrap.host import facts
 from asha.cluster import site as conf
 from asha.cluster.site import Site, SiteError
 from asha.conf import values_of
+from asha.errors import UserError
+from asha.finding import in_words
 from asha.machine import Machine
 from asha.terminal import say, show
-from asha.trouble import Trouble
+
+# Where the installer of 2014 kept it.
+CONF_2014 = "/opt/asha/asha.conf"
+# A confmodule writes its commands there, and reads the answers from its input.
+DEBCONF_COMMANDS = 3
 
 EPILOG = """\
-Without --answers it asks in the terminal: Return takes what stands in
-brackets, - leaves an answer empty, Ctrl-C ends it and nothing is written. FILE
-has KEY=VALUE lines in asha.conf's keys, asha.conf(5); what it leaves out is
-taken from the machine where that can tell. Neither touches anything but
-asha.conf.
+Without --answers, asks in the terminal: Return accepts the value in brackets,
+- leaves the answer empty, Ctrl-C quits and writes nothing. FILE has KEY=VALUE
+lines with the keys of asha.conf(5). A key that FILE does not have gets its
+value from the machine where possible. Only asha.conf is changed.
 """
 
 
@@ -30,10 +37,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", default=conf.CONF,
                         help=f"write this file ({conf.CONF})")
     parser.add_argument("--yes", action="store_true", help="do not ask before it is replaced")
+    # For the package's postinst.
+    parser.add_argument("--debconf", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
     machine = Machine()
+    if options.debconf:
+        return _through_debconf(machine)
     output = os.path.abspath(options.output)
     values = _answered(machine, options.answers) if options.answers else _asked(machine, output)
     _store(machine, output, values, options.yes)
@@ -47,14 +58,14 @@ def interview(machine: Machine) -> None:
 
 def _asked(machine: Machine, output: str) -> dict[str, str]:
     if not sys.stdin.isatty():
-        raise Trouble("asha configure asks questions, and this is no terminal",
+        raise UserError("asha configure asks questions, and this is no terminal",
                       "asha configure --answers FILE takes the answers from a file")
     show("Return takes what stands in brackets. Ctrl-C ends this; nothing is written then.")
     known = values_of(machine.read(output) or "")
     try:
         return asking.ask(machine, facts.gather(machine), known)
     except EOFError:
-        raise Trouble("the answers ended: nothing was written") from None
+        raise UserError("the answers ended: nothing was written") from None
 
 
 def _answered(machine: Machine, path: str) -> dict[str, str]:
@@ -65,11 +76,42 @@ def _answered(machine: Machine, path: str) -> dict[str, str]:
             with open(path, encoding="utf-8", errors="replace") as file:
                 text = file.read()
     except OSError as problem:
-        raise Trouble(f"cannot read {path}: {problem.strerror}") from None
-    values, problems = asking.complete(machine, facts.gather(machine), values_of(text))
-    if problems:
-        raise Trouble("these answers will not do:", "nothing was written", points=problems)
+        raise UserError(f"cannot read {path}: {problem.strerror}") from None
+    values, findings = asking.complete(machine, facts.gather(machine), values_of(text))
+    if findings:
+        raise UserError("these answers will not do:", "nothing was written",
+                        points=in_words(findings))
     return values
+
+
+def _through_debconf(machine: Machine) -> int:
+    """An upgrade asks nothing, and the file rules; dpkg-reconfigure asks all again."""
+    again = bool(os.environ.get("DEBCONF_RECONFIGURE"))
+    known = values_of(machine.read(conf.CONF) or machine.read(CONF_2014) or "")
+    talk = open_debconf()
+    debconf.seed(talk, facts.Facts(facts.node_name(machine)), known)
+    if machine.exists(conf.CONF) and not again:
+        return 0
+    values = debconf.ask(talk, machine, facts.gather(machine), known, again)
+    if values is None:
+        raise UserError("no answers: nothing was written", "asha configure asks the questions")
+    _store(machine, conf.CONF, values, yes=True)
+    if not machine.exists(facts.MARKER):
+        say("next: asha check looks at this machine, asha install makes it a node")
+    return 0
+
+
+def open_debconf() -> debconf.Debconf:
+    """The one that runs postinst. Raises UserError where there is none."""
+    try:
+        os.fstat(DEBCONF_COMMANDS)
+    except OSError:
+        raise UserError("there is no debconf to talk to",
+                        "this is for the package: dpkg-reconfigure asha") from None
+    return debconf.Debconf(
+        os.fdopen(0, encoding="utf-8", errors="surrogateescape", closefd=False),
+        os.fdopen(DEBCONF_COMMANDS, "w", encoding="utf-8", errors="surrogateescape",
+                  closefd=False))
 
 
 def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> None:
@@ -84,16 +126,16 @@ def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> 
         show("\n".join(difflib.unified_diff(
             earlier.splitlines(), text.splitlines(), output, output, lineterm="")))
         if not console.ask("Write this?"):
-            raise Trouble("nothing was written", "asha configure --yes does not ask")
+            raise UserError("nothing was written", "asha configure --yes does not ask")
     try:
         machine.write(output, text)
     except OSError as problem:
-        raise Trouble(f"cannot write {output}: {problem.strerror}", "run it with sudo") from None
+        raise UserError(f"cannot write {output}: {problem.strerror}", "run it with sudo") from None
     say(f"written: {output}")
 
 
 def refuse_another_node(earlier: str, wanted: Site) -> None:
-    """Raises Trouble where an installed node would change what it is known by.
+    """Raises UserError where an installed node would change what it is known by.
 
     Corosync, DRBD and Pacemaker on both nodes know these names and addresses; a change
     here alone would split them.
@@ -110,12 +152,12 @@ def refuse_another_node(earlier: str, wanted: Site) -> None:
     )
     changed = [what for what, old, new in fixed if old != new]
     if changed:
-        raise Trouble(
+        raise UserError(
             f"this node is installed: {' and '.join(changed)} cannot change any more",
             f"for another name, address or disk install it anew: asha remove-node "
             f"{now.here.name} on {now.there.name}, then asha install here as the second node",
         )
 
 
-def _nodes(site: Site) -> tuple[conf.Peer, conf.Peer]:
+def _nodes(site: Site) -> tuple[conf.NodeConfig, conf.NodeConfig]:
     return site.first, site.second

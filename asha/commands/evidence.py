@@ -7,15 +7,15 @@ import os
 
 from asha import rootwork
 from asha.asterisk.evidence import DIRECTORY, SUMMARY, events_in
-from asha.ocf.text import printable
+from asha.errors import UserError
+from asha.run.text import printable
 from asha.terminal import show
-from asha.trouble import Trouble
 
 EPILOG = """\
-Each node keeps its own, on its own disk. An event is named by its moment and
-the number of the process; "last" is the newest. Send the whole directory of an
-event (mostly backtraces.txt) to whoever looks after your Asterisk. A hang
-leaves one, a crash does not (see journalctl -u asterisk). Backtraces need gdb.
+Each node keeps its own, on its own disk. An event is named by its time and the
+process number; "last" is the newest. Send the whole directory of an event
+(mostly backtraces.txt) to whoever supports your Asterisk. A hang leaves
+evidence. A crash does not: see journalctl -u asterisk. Backtraces need gdb.
 """
 
 NONE = "no hang was seen on this node"
@@ -34,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     try:
         if options.directory != DIRECTORY and not os.path.isdir(options.directory):
-            raise Trouble(f"there is no directory {options.directory}")
+            raise UserError(f"there is no directory {options.directory}")
         events = events_in(options.directory)
         if options.action == "list":
             for event in events:
@@ -44,17 +44,17 @@ def run(options: argparse.Namespace) -> int:
             return 0
         return _show(options, events)
     except PermissionError:
-        raise Trouble(f"{options.directory} is for root alone", "run it with sudo") from None
+        raise UserError(f"{options.directory} is for root alone", "run it with sudo") from None
     except OSError as problem:
-        raise Trouble(f"{options.directory} cannot be read: {problem.strerror}") from None
+        raise UserError(f"{options.directory} cannot be read: {problem.strerror}") from None
 
 
 def _show(options: argparse.Namespace, events: list[str]) -> int:
     if not events:
-        raise Trouble(NONE, "look on the other node too: each keeps its own")
+        raise UserError(NONE, "look on the other node too: each keeps its own")
     name = events[-1] if options.event == "last" else options.event
     if name not in events:
-        raise Trouble(f"there is no event {name} on this node", "asha evidence list names them")
+        raise UserError(f"there is no event {name} on this node", "asha evidence list names them")
     place = f"{options.directory}/{name}"
     others = sorted(file for file in os.listdir(place) if file != SUMMARY)
     for file in [SUMMARY, *others] if options.all else [SUMMARY]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from contextlib import suppress
-from types import FrameType
-from typing import NoReturn
 
-from asha.bootstrap import facts, handover, join, plan, preflight, rotation
+from asha.bootstrap import plan
 from asha.bootstrap.action import Step
 from asha.bootstrap.console import Console, ask
-from asha.bootstrap.journal import Journal
-from asha.bootstrap.record import RECORD
+from asha.bootstrap.host import facts
+from asha.bootstrap.join import client, nodelist, rotation
+from asha.bootstrap.preflight import checks
+from asha.bootstrap.takeover import takeover
+from asha.bootstrap.takeover.state import RECORD
 from asha.cluster import cib, corosync
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
@@ -22,25 +21,24 @@ from asha.commands import check, configure
 from asha.commands.common import (
     SECRET,
     cluster_secret,
+    end_orderly,
     keep,
     load_site,
     need_root,
     only_one,
 )
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.ocf.text import printable
 from asha.terminal import say, show
-from asha.trouble import Trouble
 
 EPILOG = """\
-The first node makes the cluster secret and shows it; the second asks for it
-(or reads --secret-file, or finds /etc/asha/secret). Everything is checked
-before anything is changed. Cut off at any point (Ctrl-C, a lost connection, a
-power cut) it puts the services back as they were; run it again and it goes on.
+The first node makes the cluster secret and shows it. The second node asks for
+it (or reads --secret-file, or finds /etc/asha/secret). Everything is checked
+before anything is changed. When it is interrupted (Ctrl-C, a lost connection,
+a power cut), the services are rolled back. Run it again: it resumes.
 
-The telephones are silent while the data is copied for the last time and until
-Pacemaker has started them: on the first node about a minute, on the second not
-at all.
+The telephones are silent during the last copy of the data and until Pacemaker
+has started them: about a minute on the first node, not at all on the second.
 """
 
 LOG = "/var/log/asha/install.log"
@@ -61,35 +59,27 @@ def run(options: argparse.Namespace) -> int:
     if not machine.exists(conf.CONF) and sys.stdin.isatty():
         configure.interview(machine)
     site = load_site(strict=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    end_orderly()
     with only_one():
-        journal = Journal(machine)
-        cut_off = journal.cut_off_in()
-        if cut_off:
-            say(printable(f"going on: the last run was cut off in: {cut_off}"))
         if machine.exists(RECORD):
-            handover.recover(machine, Console().note)
+            say("Resuming: the previous run was interrupted.")
+            takeover.recover(machine, Console().note)
         secret = cluster_secret(site, machine, options.secret_file)
         rotation.require_in_use(machine, secret)
-        steps = plan.steps(site, machine, secret)
-        left = plan.pending(steps, machine)
-        if not left:
+        found = plan.look(machine)
+        if not plan.pending(plan.steps(site, found, secret), machine):
             show(f"{site.here.name} is installed: nothing to do")
             tell_difference(site, machine)
             return 0
-        _check(site, machine, secret)
+        site = _check(site, machine, secret)
+        steps = plan.steps(site, found, secret)
         if not options.yes:
-            _confirm(site, left)
+            _confirm(site, plan.pending(steps, machine))
         keep(secret, machine)
         console = Console(LOG)
-        _walk(machine, steps, journal, console)
-        if not site.is_first:
-            # The join has told the first node's LAN address: the second ring's way.
-            site = load_site(strict=True)
-            _walk(machine, plan.steps(site, machine, secret), journal, console)
+        _walk(machine, steps, console)
         console.note("done")
-    _farewell(site, machine, secret)
+    _print_next_steps(site, machine, secret)
     return 0
 
 
@@ -102,29 +92,27 @@ def tell_difference(site: Site, machine: Machine) -> None:
               "shows how, asha cib --load makes it so.")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _check(site: Site, machine: Machine, secret: Secret) -> None:
-    """Raises Trouble where something stands in the way; the findings are printed."""
+def _check(site: Site, machine: Machine, secret: Secret) -> Site:
+    """The site with what the other node says of itself: its LAN address, the second ring's
+    way. Raises UserError where a finding is an error; the findings are printed."""
     here = facts.gather(machine)
     other = None
     if not site.is_first:
         own = facts.shared_facts(machine, site)
         try:
-            other = join.ask_facts(site, secret, own, ASK_SECONDS, machine)
-        except Trouble:
+            other = client.ask_facts(site, secret, own, ASK_SECONDS, machine)
+        except UserError:
             # Perhaps what is wrong here says why.
-            findings = preflight.look(machine, site, here)
+            findings = checks.look(machine, site, here)
             if findings:
                 show(check.as_text(findings))
             raise
-    findings = preflight.look(machine, site, here, other)
+    findings = checks.look(machine, site, here, other)
     if findings:
         show(check.as_text(findings))
     if any(finding.severity == "error" for finding in findings):
-        raise Trouble("nothing was changed", "mend the errors above, then run asha install again")
+        raise UserError("nothing was changed", "fix the errors above, then run asha install again")
+    return site if other is None else nodelist.with_lan(machine, site, str(other.get("lan") or ""))
 
 
 def _confirm(site: Site, steps: list[Step]) -> None:
@@ -140,10 +128,10 @@ def _confirm(site: Site, steps: list[Step]) -> None:
         show(f"{site.device} is overwritten with what {site.there.name} has. The PBX of this\n"
               f"machine stops; its own data is kept, each directory as NAME.asha-DATE.")
     if not ask("Go on?"):
-        raise Trouble("nothing was changed", "asha install --yes does not ask")
+        raise UserError("nothing was changed", "asha install --yes does not ask")
 
 
-def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Console) -> None:
+def _walk(machine: Machine, steps: list[Step], console: Console) -> None:
     """Do what is not done. Whatever ends it early, the services are put back.
 
     Each action is asked when its turn comes: one before it may have undone it.
@@ -159,38 +147,33 @@ def _walk(machine: Machine, steps: list[Step], journal: Journal, console: Consol
                     console.note(f"{step.number} {step.title}")
                     told = True
                 current = action.title
-                journal.note("begin", current)
                 console.note(f"   {current}")
                 action.do(machine, console.say)
-                journal.note("done", current)
     except BaseException as problem:
         try:
             console.note(f"   stopped in: {current}: {str(problem) or 'interrupted'}")
-            with suppress(OSError):  # the disk may be full: perhaps that was the problem
-                journal.note("interrupted" if isinstance(problem, KeyboardInterrupt) else "failed",
-                             current, str(problem))
         finally:
-            handover.recover(machine, console.note)
+            takeover.recover(machine, console.note)
         if isinstance(problem, OSError):
-            raise Trouble(f"{current}: {problem}",
-                          "mend it and run asha install again: it goes on") from None
-        if isinstance(problem, Trouble):
-            raise Trouble(f"{current}: {problem}",
-                          problem.mend or "mend it and run asha install again: it goes on") \
+            raise UserError(f"{current}: {problem}",
+                          "fix it and run asha install again: it resumes") from None
+        if isinstance(problem, UserError):
+            raise UserError(f"{current}: {problem}",
+                          problem.hint or "fix it and run asha install again: it resumes") \
                 from None
         if isinstance(problem, KeyboardInterrupt):
-            console.note("interrupted: run asha install again, it goes on")
+            console.note("interrupted: run asha install again, it resumes")
         raise
 
 
-def _farewell(site: Site, machine: Machine, secret: Secret) -> None:
+def _print_next_steps(site: Site, machine: Machine, secret: Secret) -> None:
     text = machine.read(corosync.CONF) or ""
     if site.there.name in (node.name for node in corosync.parse(text).nodes) and site.is_first:
         say(f"\n{site.here.name} and {site.there.name} are as asha.conf says: asha status")
         return
     if not site.is_first:
         say(f"""
-{site.here.name} has joined {site.there.name}. The disks are being made the same now:
+{site.here.name} has joined {site.there.name}. the disks resynchronise now:
 
     asha sync --watch
 

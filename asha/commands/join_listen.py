@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap.listener import Listener, open_socket
-from asha.bootstrap.wire import PORT
+from asha.bootstrap.host.ports import JOIN_PORT
+from asha.bootstrap.join.server import Listener, open_socket
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import SECRET, load_site, only_one
+from asha.errors import UserError
 from asha.machine import Machine, tell_ready
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.terminal import warn
-from asha.trouble import Trouble
 
 EPILOG = """\
 Runs as asha-join.service on both nodes and for good: a replacement of either
@@ -29,9 +29,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         server = open_socket(site.here.address)
     except OSError as problem:
-        raise Trouble(f"cannot listen at {site.here.address}, port {PORT}: {problem.strerror}",
-                      f"who does: ss -tlnp sport = {PORT}") from None
-    _log(f"{site.here.name} listens at {site.here.address}, port {PORT}")
+        raise UserError(
+            f"cannot listen at {site.here.address}, port {JOIN_PORT}: {problem.strerror}",
+            f"who does: ss -tlnp sport = {JOIN_PORT}",
+        ) from None
+    _log(f"{site.here.name} listens at {site.here.address}, port {JOIN_PORT}")
     # Not before: who starts the service may send the other node here at once.
     tell_ready()
     Listener(Machine(), _load, only_one, _log).serve(server)
@@ -43,7 +45,7 @@ def _load() -> tuple[Site, Secret]:
     try:
         return site, Secret.read(SECRET)
     except OSError as problem:
-        raise Trouble(f"cannot read {SECRET}: {problem.strerror}") from None
+        raise UserError(f"cannot read {SECRET}: {problem.strerror}") from None
 
 
 def _log(text: str) -> None:

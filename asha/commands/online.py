@@ -8,19 +8,19 @@ import os
 from asha.bootstrap.console import Console
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
+from asha.cluster.wait import wait_for_state
 from asha.commands import standby
-from asha.commands.common import need_installed, need_root
+from asha.commands.common import end_orderly, need_installed, need_root
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.status import moving, render, waiting
+from asha.status import render, switchover
 from asha.status.replication import DiskSight
-from asha.trouble import Trouble
 
 EPILOG = """\
-The node gets its share of the work again and is there to take over; what runs
-on the other stays there. Its disk is brought up to date first: asha sync
---watch.
+The node may run services again and can take over. What runs on the other node
+stays there. Its disk is resynchronised first: asha sync --watch.
 
-exit code: 0 the node is back, 1 it is not, and why
+exit code: 0 the node is back, 1 it is not (the reason is printed)
 """
 
 SECONDS = 120.0
@@ -40,17 +40,17 @@ def run(options: argparse.Namespace) -> int:
     take_back(machine, name)
     node = state.node(name)
     if node is None or not node.online:
-        raise Trouble(f"{name} may work again, but is not in the cluster now",
+        raise UserError(f"{name} may work again, but is not in the cluster now",
                       f"see to {name}: its power, its cluster link, systemctl start pacemaker")
     console = Console()
     console.note(f"{name} comes back")
-    waiting.end_orderly()
-    missing = waiting.until(machine, lambda now: _left(now, name), SECONDS, console.say)
+    end_orderly()
+    missing = wait_for_state(machine, lambda now: _left(now, name), SECONDS, console.say)
     if missing:
-        raise Trouble(f"{name} is no longer in standby, but after {SECONDS:.0f} s not yet: "
+        raise UserError(f"{name} is no longer in standby, but after {SECONDS:.0f} s not yet: "
                       f"{', '.join(missing)}", "asha status tells why")
     console.note(f"{name} is online")
-    disks = DiskSight(machine, here, moving.other_node(state, here)).look()
+    disks = DiskSight(machine, here, switchover.other_node(state, here)).look()
     if disks is not None:
         console.note(f"disks: {render.disks(disks)}")
         if not disks.in_sync:
@@ -62,7 +62,7 @@ def take_back(machine: Machine, name: str) -> None:
     """Both kinds of standby: for good, and until the next reboot."""
     for lifetime in ("forever", "reboot"):
         machine.run("crm_attribute", "--node", name, "--name", "standby", "--delete",
-                    "--lifetime", lifetime, timeout=moving.COMMAND_SECONDS)
+                    "--lifetime", lifetime, timeout=switchover.COMMAND_SECONDS)
 
 
 def _left(state: State, name: str) -> list[str]:

@@ -7,20 +7,23 @@ import os
 
 from asha.bootstrap import plan
 from asha.bootstrap.action import Step
+from asha.bootstrap.host import facts
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
+from asha.cluster.site import Site
 from asha.commands.common import SECRET, load_site
 from asha.commands.install import tell_difference
-from asha.machine import Machine
-from asha.ocf.text import printable
+from asha.errors import UserError
+from asha.machine import Machine, UnknownMachine
 from asha.rootwork import Directory, Untrusted, is_roots_alone
+from asha.run.text import printable
 from asha.terminal import show
-from asha.trouble import Trouble
 
 EPILOG = """\
-What is already so is left out; --all shows it too. Secrets are never shown.
-With --scripts the same is written as shell scripts, one a step, to be read,
-changed and run by hand in the order of their numbers.
+Shows what is left to do; --all also shows what is done. Secrets are never
+shown. With --config FILE for another machine, the plan is that of a Debian that
+was not looked at. --scripts writes one shell script per step. Read them, change
+them, and run them as root in the order of their numbers.
 """
 
 
@@ -33,18 +36,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     site = load_site(options.config, strict=True)
     machine = Machine()
+    name = facts.node_name(machine)
+    if options.config != conf.CONF and name not in (site.first.name, site.second.name):
+        return _elsewhere(site, options.scripts)
     try:
         secret = Secret.read(str(machine.path(SECRET)))
     except (OSError, ValueError):
         secret = None  # not made or not ours to read; the plan does not show it anyway
     try:
-        steps = plan.steps(site, machine, secret or Secret.generate())
+        steps = plan.steps(site, plan.look(machine), secret or Secret.generate())
         if not options.all:
             steps = plan.pending(steps, machine)
-    except (Trouble, PermissionError) as problem:
+    except (UserError, PermissionError) as problem:
         if os.geteuid() == 0:
             raise
-        raise Trouble(f"only root may look at all of it ({problem})", "sudo asha plan") from None
+        raise UserError(f"only root may look at all of it ({problem})", "sudo asha plan") from None
     if options.scripts:
         return _write(steps, options.scripts)
     if not steps:
@@ -55,8 +61,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _elsewhere(site: Site, scripts: str | None) -> int:
+    """The plan for another machine, which cannot be looked at."""
+    steps = plan.steps(site, plan.Found(), Secret.generate())
+    if scripts:
+        return _write(steps, scripts)
+    show(f"This machine is neither {site.first.name} nor {site.second.name}. What depends on the\n"
+         "machine is shown as for a Debian with ifupdown, nftables and Apache's own\n"
+         f"configuration; asha plan on {site.here.name} looks at it.\n")
+    show(plan.describe(steps, UnknownMachine()))
+    return 0
+
+
 def _write(steps: list[Step], directory: str) -> int:
-    """Raises Trouble for a directory in which another could put a link, or change what root
+    """Raises UserError for a directory in which another could put a link, or change what root
     is to run."""
     try:
         with _folder(os.path.abspath(directory)) as folder:
@@ -69,9 +87,9 @@ def _write(steps: list[Step], directory: str) -> int:
                 folder.write(name, text, uid=about.st_uid, gid=about.st_gid, mode=0o755)
                 show(printable(os.path.join(directory, name)))
     except Untrusted as problem:
-        raise Trouble(str(problem), "name a directory of root's, such as /root/asha") from None
+        raise UserError(str(problem), "name a directory of root's, such as /root/asha") from None
     except OSError as problem:
-        raise Trouble(f"cannot write into {directory}: {problem.strerror}") from None
+        raise UserError(f"cannot write into {directory}: {problem.strerror}") from None
     return 0
 
 

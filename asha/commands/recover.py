@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import handover
-from asha.bootstrap.record import RECORD
+from asha.bootstrap.takeover import takeover
+from asha.bootstrap.takeover.state import RECORD
 from asha.machine import Machine
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.terminal import say
 
 EPILOG = f"""\
-An installation that is cut off half-way through the hand-over of the services
-is undone by itself: at once by a guard that watches the installer, or at the
-next boot by asha-recover.service. Nothing is undone once the cluster has the
-services. What is to be put back is in {RECORD}.
+An installation that is interrupted during the take-over of the services is
+rolled back by itself: at once by a guard that watches the installer, or at the
+next boot by asha-recover.service. Nothing is rolled back once the cluster has
+the services. What is to be rolled back is in {RECORD}.
 """
 
 
@@ -29,8 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     machine = Machine()
     if options.watch is not None:
-        handover.watch(machine, options.watch, _say)
-    elif not handover.recover(machine, _say, boot=options.boot):
+        takeover.watch(machine, options.watch, _say)
+    elif not takeover.recover(machine, _say, boot=options.boot):
         _say("nothing to put back")
     return 0
 

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import firewall, membership, rotation
 from asha.bootstrap.console import Console, ask
+from asha.bootstrap.firewall import backends
+from asha.bootstrap.join import nodelist, rotation
 from asha.cluster import generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import load_site, need_installed, need_root, only_one
 from asha.commands.secret import shown
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.terminal import say, show
-from asha.trouble import Trouble
 
 EPILOG = """\
-When: the other node is gone for good or for long (broken, stolen, on its way
-to repair), and is switched off. The telephones are not touched.
+When: the other node is broken, stolen or in repair for long, and is switched
+off. The telephones are not touched.
 
-Why: after a reboot a node of two waits until it has seen the other one, so
+Why: after a reboot, a node of two waits until it has seen the other one, so
 that two nodes that cannot see each other never both start. A survivor that
-reboots would wait for ever; after this command it starts alone, and one that
-waits already starts at once.
+reboots would wait without end. After this command it starts alone, and one
+that waits starts at once.
 
-It ends with a new cluster secret, and closes the firewall to the removed node
-but for the port on which a node asks to be let in: whoever has the removed
-machine gets nowhere.
+At the end it makes a new cluster secret and closes the firewall to the removed
+node, except for the port on which a node asks to join.
 
-A replacement needs the same name and addresses: apt install ./asha_*.deb, asha
-install there, as the second node (PRIMARY=false), whichever of the two it was,
-and the new secret. So does the machine that was removed, should it come back:
-there asha secret rotate asks for the new secret, then asha install.
+A replacement needs the same name and addresses, and the new secret. On it:
+apt install ./asha_*.deb, asha install, as the second node (PRIMARY=false),
+whichever of the two it replaces. If the removed machine comes back: on it asha
+secret rotate, which asks for the new secret, then asha install.
 """
 
 
@@ -48,10 +48,10 @@ def run(options: argparse.Namespace) -> int:
     need_installed(machine)
     console = Console()
     with only_one():
-        membership.need_gone(machine, site)
+        nodelist.need_gone(machine, site)
         # Of a removal that was cut off.
         new = generation.pending(machine)
-        if membership.is_forgotten(machine, site):
+        if nodelist.is_forgotten(machine, site):
             show(f"the cluster has no {name}")
         else:
             show(f"{site.here.name} becomes a cluster of its own: corosync.conf without {name}, "
@@ -59,13 +59,13 @@ def run(options: argparse.Namespace) -> int:
                   f"stays as it is.\n{name} must be switched off: were it to run unseen, "
                   "there would be two\ntelephone systems.")
             if not options.yes and not ask(f"Is {name} switched off, and shall it be forgotten?"):
-                raise Trouble("nothing was changed", "asha remove-node --yes does not ask")
+                raise UserError("nothing was changed", "asha remove-node --yes does not ask")
             # Before the other is forgotten: what is begun is ended by the next run. Always
             # another: one that is half way in may have been typed there already.
             new = Secret.generate()
             rotation.begin(machine, site, new)
-        membership.forget(machine, site)
-        firewall.close(site, machine, console.say)
+        nodelist.forget(machine, site)
+        backends.close(site, machine, console.say)
         if new is not None:
             rotation.Walk(machine, site, new, console.say).run()
     if new is not None:
@@ -76,11 +76,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _checked(site: Site, name: str) -> str:
-    """Trouble unless it is the other node's."""
+    """UserError unless it is the other node's."""
     here, there = site.here.name, site.there.name
     if name == here:
-        raise Trouble(f"{here} is this node: it cannot remove itself",
+        raise UserError(f"{here} is this node: it cannot remove itself",
                       f"on the node that stays: asha remove-node {here}")
     if name != there:
-        raise Trouble(f"there is no node {name}: the nodes are {here} and {there}")
+        raise UserError(f"there is no node {name}: the nodes are {here} and {there}")
     return name

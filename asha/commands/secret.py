@@ -3,47 +3,45 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from types import FrameType
-from typing import NoReturn
 
-from asha.bootstrap import join, membership, ports, rotation
 from asha.bootstrap.console import Console, ask
-from asha.bootstrap.join import WrongSecretThere
-from asha.bootstrap.wire import Body
+from asha.bootstrap.host import ports
+from asha.bootstrap.join import client, nodelist, rotation
+from asha.bootstrap.join.client import WrongSecretThere
+from asha.bootstrap.join.protocol import Body
 from asha.cluster import generation
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands.common import (
     SECRET,
+    end_orderly,
     given_secret,
     load_site,
     need_installed,
     need_root,
     only_one,
 )
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.terminal import answer, say
-from asha.trouble import Trouble
 
 EPILOG = """\
-asha secret rotate, on one node: makes a new secret, shows it and waits for the
-other.
-asha secret rotate, on the other: asks for it. Then Corosync, DRBD and the
-monitor's AMI account get their new keys on both nodes. No call is interrupted,
-and the nodes hear each other all the while. Cut off at any point, on either
-node, the same command goes on.
+On one node, asha secret rotate makes a new secret, shows it and waits for the
+other node. On the other node, asha secret rotate asks for it. Then Corosync,
+DRBD and the monitor's AMI account get their new keys on both nodes. No call is
+interrupted, and the nodes stay connected. When it is interrupted, on either
+node, the same command resumes.
 
-When: the secret may be known to somebody. After asha remove-node, which does
-it itself. When asha install or asha status says that the secrets do not agree.
+When: somebody may know the secret; or asha install or asha status reports that
+the secrets differ. asha remove-node does it itself.
 
---alone: the other node is off, or is not to have it. It is not heard any more,
-by Corosync, DRBD and asha install alike, until asha secret rotate there has
-asked for the new secret.
+--alone: the other node is off, or must not get the new secret. Corosync, DRBD
+and asha install reject that node until asha secret rotate there has asked for
+the new secret.
 
---secret-file: the new secret, as it would be typed; - for standard input. With
---yes on the first node and this on the other nothing is asked.
+--secret-file: the new secret as you would type it; - for standard input. With
+--yes on the first node and --secret-file on the other, nothing is asked.
 """
 
 # For a person who walks to the other machine, and types 56 letters there.
@@ -68,8 +66,7 @@ def run(options: argparse.Namespace) -> int:
     if options.what == "apply":
         return _apply(machine, site, options.step or "")
     need_installed(machine)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    end_orderly()
     console = Console()
     given = given_secret(options.secret_file) if options.secret_file else None
     try:
@@ -84,17 +81,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 # One node.
 
 def _alone(machine: Machine, site: Site, options: argparse.Namespace, given: Secret | None,
            console: Console) -> None:
     there = site.there.name
-    if site.there.nodeid in membership.members(machine):
-        raise Trouble(f"{there} is in the cluster: nothing was changed",
+    if site.there.nodeid in nodelist.members(machine):
+        raise UserError(f"{there} is in the cluster: nothing was changed",
                       "asha secret rotate without --alone changes it on both nodes")
     new = generation.pending(machine)
     if new is None:
@@ -132,42 +125,42 @@ def _together(machine: Machine, site: Site, options: argparse.Namespace, given: 
         _offer(machine, site, options, given or mine, console)
         return
     if look["new"] not in ("", proved.key_id()):
-        raise Trouble(f"that is the old secret of {there}, which is changing it",
+        raise UserError(f"that is the old secret of {there}, which is changing it",
                       f"the new one is in {SECRET}.new there")
     walk(machine, site, proved, look, console)
 
 
 def _look(site: Site, secrets: list[Secret]) -> tuple[Secret, Body | None]:
     """The first of them that the other node takes, and what it says of its own; None
-    where it takes none. Raises Trouble where it cannot be asked."""
+    where it takes none. Raises UserError where it cannot be asked."""
     for secret in secrets:
         try:
-            return secret, join.ask_secret(site, secret)
+            return secret, client.ask_secret(site, secret)
         except WrongSecretThere:
             continue
-        except Trouble as trouble:
-            raise Trouble(
+        except UserError as trouble:
+            raise UserError(
                 f"{trouble}; nothing was changed",
-                f"{trouble.mend}. If it is off for long: asha secret rotate --alone; for "
+                f"{trouble.hint}. If it is off for long: asha secret rotate --alone; for "
                 "good: asha remove-node",
             ) from None
     return Secret.generate(), None
 
 
 def _typed(site: Site, given: Secret | None, key_id: str) -> tuple[Secret, Body]:
-    """A secret that the other node takes, from ``given`` or a person. Raises Trouble."""
+    """A secret that the other node takes, from ``given`` or a person. Raises UserError."""
     if given is None and not sys.stdin.isatty():
-        raise Trouble(f"the secret of {site.there.name} is needed",
+        raise UserError(f"the secret of {site.there.name} is needed",
                       "give it with --secret-file FILE (- for standard input)")
     while True:
         try:
             secret = given or Secret.parse(answer("new cluster secret: "))
             if key_id and secret.key_id() != key_id:
                 raise ValueError(f"it is not the new one of {site.there.name}")
-            return secret, join.ask_secret(site, secret)
+            return secret, client.ask_secret(site, secret)
         except (ValueError, WrongSecretThere) as wrong:
             if given:
-                raise Trouble(str(wrong), f"it is in {SECRET}.new (or {SECRET}) on "
+                raise UserError(str(wrong), f"it is in {SECRET}.new (or {SECRET}) on "
                                           f"{site.there.name}") from None
             say(f"  {wrong}")
         except EOFError:
@@ -186,17 +179,19 @@ def _offer(machine: Machine, site: Site, options: argparse.Namespace, new: Secre
         rotation.begin(machine, site, new)
     waits = f"Until both nodes have it, it is in {SECRET}.new"
     say(f"{shown(new, waits)}\n\nNow on {there}: asha secret rotate asks for it.")
-    begun = machine.now()
-    while generation.pending(machine) is not None or generation.current(machine) != new:
-        passed = machine.now() - begun
-        if passed >= WAIT_SECONDS:
-            raise Trouble(f"{there} has not got the new secret yet",
-                          "the old one is in use until then; asha secret rotate goes on")
+
+    def is_awaited() -> bool:
+        return generation.pending(machine) is not None or generation.current(machine) != new
+
+    def tell(_: bool, passed: float) -> None:
         if rotation.is_applied(machine, new):
             console.say(f"{there} has it; the last keys are being changed")
         else:
             console.say(f"waiting for {there} ({passed:.0f} s); Ctrl-C does no harm")
-        machine.pause(LOOK_EVERY)
+
+    if machine.wait_while(is_awaited, WAIT_SECONDS, LOOK_EVERY, tell):
+        raise UserError(f"{there} has not got the new secret yet",
+                        "the old one is in use until then; asha secret rotate resumes")
     console.note(f"{site.here.name} and {there} have the new secret: asha status")
 
 
@@ -210,7 +205,7 @@ def walk(machine: Machine, site: Site, new: Secret, look: Body, console: Console
             rotation.begin(machine, site, new)
         rotation.Walk(
             machine, site, new, console.note,
-            elsewhere=(lambda step: join.have_rotated(site, new, step)) if member else None,
+            elsewhere=(lambda step: client.have_rotated(site, new, step)) if member else None,
             with_accounts=member and not finished,
         ).run()
     if member:
@@ -224,7 +219,7 @@ def _confirm(options: argparse.Namespace, text: str) -> None:
     if not options.yes:
         say(text)
         if not ask("Go on?"):
-            raise Trouble("nothing was changed", "asha secret rotate --yes does not ask")
+            raise UserError("nothing was changed", "asha secret rotate --yes does not ask")
 
 
 # As asha-secret@.service runs it.
@@ -232,12 +227,12 @@ def _confirm(options: argparse.Namespace, text: str) -> None:
 def _apply(machine: Machine, site: Site, instance: str) -> int:
     step, _, key_id = instance.partition(":")
     if step not in rotation.STEPS:
-        raise Trouble(f"there is no step {step}", ", ".join(rotation.STEPS))
+        raise UserError(f"there is no step {step}", ", ".join(rotation.STEPS))
     machine.remove(rotation.TOLD)
     try:
         with only_one():
             rotation.apply(step, machine, site, rotation.find(machine, key_id))
-    except Trouble as trouble:
+    except UserError as trouble:
         rotation.tell(machine, trouble)
         raise
     return 0

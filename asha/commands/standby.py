@@ -8,20 +8,22 @@ import os
 from asha.bootstrap.console import Console, ask
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
+from asha.cluster.wait import wait_for_state
 from asha.commands import switchover
-from asha.commands.common import need_installed, need_root
+from asha.commands.common import end_orderly, need_installed, need_root
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.status import moving, waiting
+from asha.status import switchover as moving
 from asha.status.services import services
-from asha.trouble import Trouble
 
 EPILOG = """\
-For work on the node: it may be rebooted and stays out of service until asha
-online. While it is, the other node is alone: there is no fail-over. Where it
-has the telephones they move to the other, calls in progress are cut, and it
-refuses where the other could not take over.
+For maintenance: the node may be rebooted and stays out of service until asha
+online. Meanwhile there is no fail-over. If it has the telephones, they move to
+the other node and calls in progress are cut. The command refuses if the other
+node cannot take over.
 
-exit code: 0 nothing runs there any more, 1 it does, and why
+exit code: 0 nothing runs there any more, 1 something does (the reason is
+printed)
 """
 
 SECONDS = 300.0
@@ -44,20 +46,20 @@ def run(options: argparse.Namespace) -> int:
     set_standby(machine, name)
     console = Console()
     console.note(f"{name} gives up its work")
-    waiting.end_orderly()
-    missing = waiting.until(machine, lambda now: _left(now, name, state), SECONDS, console.say)
+    end_orderly()
+    missing = wait_for_state(machine, lambda now: _left(now, name, state), SECONDS, console.say)
     if missing:
-        raise Trouble(f"{name} is in standby, but after {SECONDS:.0f} s still: "
+        raise UserError(f"{name} is in standby, but after {SECONDS:.0f} s still: "
                       f"{', '.join(missing)}", "asha status tells why")
     console.note(f"{name} is in standby: no fail-over until asha online {name}")
     return 0
 
 
 def known(state: State, name: str) -> str:
-    """The cluster's own spelling of it. Trouble when it is none of its nodes."""
+    """The cluster's own spelling of it. UserError when it is none of its nodes."""
     node = state.node(name)
     if node is None:
-        raise Trouble(f"{name} is no node of the cluster",
+        raise UserError(f"{name} is no node of the cluster",
                       f"it has: {', '.join(node.name for node in state.nodes)}")
     return node.name
 
@@ -71,12 +73,12 @@ def set_standby(machine: Machine, name: str) -> None:
 def _give_up(machine: Machine, state: State, name: str, here: str, yes: bool) -> None:
     """It has the telephones: the other must be able to take them, and somebody want it."""
     if not state.active_node:
-        raise Trouble("the telephones run on no node now, or are on their way",
+        raise UserError("the telephones run on no node now, or are on their way",
                       "asha status tells why; wait until they run")
     _, target = switchover.ready(machine, here)
     if not yes and not ask(f"{switchover.cut_calls(name, here)}\n"
                            f"Move the telephone system to {target}, and {name} to standby?"):
-        raise Trouble("nothing was changed", "asha standby --yes does not ask")
+        raise UserError("nothing was changed", "asha standby --yes does not ask")
 
 
 def _left(state: State, name: str, before: State) -> list[str]:

@@ -8,27 +8,26 @@ import os
 import sys
 import time
 
-from asha.bootstrap.record import RECORD
+from asha.bootstrap.takeover.state import RECORD
 from asha.commands.common import need_installed
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.status import render
 from asha.status.collect import collect
 from asha.status.model import NO_SERVICE, Status, as_json
 from asha.terminal import say, show
-from asha.trouble import Trouble
 
 EPILOG = """\
-A line with ! is to be seen to now; one with - is so by the way the site was
-built (no fencing, one NIC), or is over. It asks nothing of the other node but
-through the cluster, changes nothing, and takes ten seconds at most, whatever
-hangs.
+Lines marked ! need action now. Lines marked - are permanent properties of the
+site (no fencing, one NIC) or past events. Changes nothing, asks the other node
+only through the cluster, and takes ten seconds at most, whatever hangs.
 
 exit code: 0 the telephones run and the other node could take over
-           1 they run, and somebody should see to a line with !
+           1 they run, and a line marked ! needs action
            2 they do not run (or this node cannot tell, or write it)
 
 --json prints one object, with --watch one a line:
-  schema 1; health: healthy, degraded, no service; exit_code
+  schema 2; health: healthy, degraded, no service; exit_code
   time: ISO 8601; node: this one; site_id; configured, installed, pacemaker,
     quorum
   active: the node with the telephones, or ""; active_since; moved_from
@@ -46,7 +45,7 @@ exit code: 0 the telephones run and the other node could take over
   links: number, address, state; store: free, total (bytes); null: not mounted
     here
   secrets: node, id (of the cluster secret it has), coming (of the one it gets)
-  findings: level (warning, note), what, mend
+  findings: level (warning, note), what, hint
   address_answers: asked only where Pacemaker does not run, else null
 """
 
@@ -72,14 +71,16 @@ def seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         # Not 1, which says that the telephones run.
-        raise Trouble("only root may ask Pacemaker, DRBD and Asterisk", "sudo asha status", code=2)
+        raise UserError(
+            "only root may ask Pacemaker, DRBD and Asterisk", "sudo asha status", code=2
+        )
     machine = Machine()
     # An installation that was cut off is told by status, and programs are told anyway.
     if not machine.exists(RECORD) and not options.json:
         try:
             need_installed(machine)
-        except Trouble as problem:
-            raise Trouble(str(problem), problem.mend, code=2) from None
+        except UserError as problem:
+            raise UserError(str(problem), problem.hint, code=2) from None
     if options.watch is None:
         status = collect(machine)
         _show(status, options.json, "")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import plan, rotation
+from asha.bootstrap import plan
 from asha.bootstrap.action import Action, Call, Write
 from asha.bootstrap.console import Console
+from asha.bootstrap.join import rotation
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.commands.common import cluster_secret, keep, load_site, need_root, only_one
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.terminal import show
-from asha.trouble import Trouble
 
 EPILOG = """\
 Without a name: the names there are. A number is a whole step: what is left to
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     site = load_site(options.config)
     machine = Machine()
     if not options.name and not options.file:
-        for step in plan.steps(site, machine, Secret.generate()):
+        for step in plan.steps(site, plan.look(machine), Secret.generate()):
             for action in step.actions:
                 if isinstance(action, Call):
                     show(f"{step.number}  {action.name:20}  {action.title}")
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         secret = cluster_secret(site, machine)
         meant = [
             action
-            for step in plan.steps(site, machine, secret)
+            for step in plan.steps(site, plan.look(machine), secret)
             for action in step.actions
             if str(step.number) == options.name or _is_meant(action, options)
         ]
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
                 action.do(machine, Console().say)
     if meant:
         return 0
-    raise Trouble(f"the plan has no {options.name or options.file}", "asha step lists the names")
+    raise UserError(f"the plan has no {options.name or options.file}", "asha step lists the names")
 
 
 def _uses_secret(action: Action, options: argparse.Namespace) -> bool:

@@ -9,23 +9,25 @@ import time
 from asha.bootstrap.console import Console, ask
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
-from asha.commands.common import need_installed, need_root
+from asha.cluster.wait import wait_for_state
+from asha.commands.common import end_orderly, need_installed, need_root, seconds_argument
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.status import calls, moving, render, waiting
+from asha.status import calls, render, switchover
 from asha.status.replication import DiskSight
 from asha.status.services import services
-from asha.trouble import Trouble
 
 EPILOG = """\
-Refuses, with the reason, where the other node could not take over now: it is
-not online, in standby, its disk is not the same. Calls in progress are cut;
+Refuses, with the reason, if the other node cannot take over now: it is not
+online, is in standby, or its disk is not UpToDate. Calls in progress are cut;
 the telephones are silent for some seconds.
 
-Nothing stays behind: the node that gives up remains ready to take over again,
-and nothing moves back by itself. Killed half-way (even with kill -9) the move
-is finished by Pacemaker or undone; the order for it ends by itself.
+No constraint stays behind: the old node can take over again, and nothing moves
+back by itself. If the command is killed, Pacemaker finishes the move or rolls
+it back; the constraint for it expires by itself.
 
-exit code: 0 everything runs on the other node, 1 it does not, and why
+exit code: 0 everything runs on the other node, 1 it does not (the reason is
+printed)
 """
 
 SECONDS = 300.0
@@ -33,7 +35,7 @@ SECONDS = 300.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask before the calls are cut")
-    parser.add_argument("--timeout", type=waiting.timeout, default=SECONDS, metavar="SECONDS",
+    parser.add_argument("--timeout", type=seconds_argument, default=SECONDS, metavar="SECONDS",
                         help="the longest to wait, 10 to 3600 (default: %(default).0f)")
 
 
@@ -45,28 +47,28 @@ def run(options: argparse.Namespace) -> int:
     source, target = ready(machine, here)
     if not options.yes and not ask(f"{cut_calls(source, here)}\n"
                                    f"Move the telephone system from {source} to {target}?"):
-        raise Trouble("nothing was moved", "asha switchover --yes does not ask")
-    waiting.end_orderly()
+        raise UserError("nothing was moved", "asha switchover --yes does not ask")
+    end_orderly()
     move(machine, source, target, options.timeout)
     return 0
 
 
 def ready(machine: Machine, here: str) -> tuple[str, str]:
-    """From where to where. Trouble with all that stands in the way."""
+    """From where to where. UserError with all that prevents it."""
     state = pacemaker.look(machine)
     source = state.active_node
     if not source:
-        raise Trouble("the telephones run on no node now, or are on their way",
+        raise UserError("the telephones run on no node now, or are on their way",
                       "asha status tells why")
-    target = moving.other_node(state, source)
-    other = moving.other_node(state, here)
+    target = switchover.other_node(state, source)
+    other = switchover.other_node(state, here)
     disks = DiskSight(machine, here, other).look_closely()
-    wrong = moving.obstacles(state, disks, target)
-    wrong += [f"somebody's move keeps {kept.resource} on {kept.node}: "
+    wrong = switchover.obstacles(state, disks, target)
+    wrong += [f"a constraint of `crm resource move` keeps {kept.resource} on {kept.node}: "
               f"crm resource clear {kept.resource}"
-              for kept in moving.preferences(machine)
-              if kept.resource != moving.DISK_CLONE and kept.node != target]
-    moving.refuse(target, wrong)
+              for kept in switchover.preferences(machine)
+              if kept.resource != switchover.DISK_CLONE and kept.node != target]
+    switchover.refuse(target, wrong)
     return source, target
 
 
@@ -82,7 +84,7 @@ def cut_calls(source: str, here: str) -> str:
 
 
 def move(machine: Machine, source: str, target: str, seconds: float) -> None:
-    """Everything from ``source`` to ``target``. Trouble when it has not come there."""
+    """Everything from ``source`` to ``target``. UserError when it has not come there."""
     console = Console()
     wanted = {one.id for one in services(pacemaker.look(machine)) if one.runs}
     begun = time.monotonic()
@@ -92,19 +94,19 @@ def move(machine: Machine, source: str, target: str, seconds: float) -> None:
         if state.active_node == target and not talking:
             talking.append(time.monotonic() - begun)
             console.note(f"the telephones run on {target}")
-        missing = moving.elsewhere(
+        missing = switchover.elsewhere(
             tuple(one for one in services(state) if one.id in wanted), target
         )
         return missing or (["the last actions"] if state.busy else [])
 
     console.note(f"moving everything from {source} to {target}")
     try:
-        moving.begin(machine, target, seconds)
-        missing = waiting.until(machine, left, seconds, console.say)
+        switchover.begin(machine, target, seconds)
+        missing = wait_for_state(machine, left, seconds, console.say)
     finally:
-        moving.clear(machine)
+        switchover.clear(machine)
     if missing:
-        raise Trouble(f"not on {target} after {seconds:.0f} s: {', '.join(missing)}",
+        raise UserError(f"not on {target} after {seconds:.0f} s: {', '.join(missing)}",
                       "nothing holds it there any more; asha status tells what runs where and why")
     console.note(f"everything runs on {target}: the telephones after {talking[0]:.0f} s, "
                  f"all after {time.monotonic() - begun:.0f} s")

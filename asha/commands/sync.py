@@ -1,4 +1,4 @@
-"""``asha sync``: how far the two disks are from being the same."""
+"""``asha sync``: show the progress of DRBD's resync."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ import time
 from asha.bootstrap.console import REDRAW
 from asha.cluster import site as conf
 from asha.commands.common import load_site, need_installed
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.ocf.text import printable
+from asha.run.text import printable
 from asha.status import render
 from asha.status.model import SCHEMA, Disks
 from asha.status.replication import DiskSight
 from asha.terminal import show
-from asha.trouble import Trouble
 
 EPILOG = """\
-Do not test a fail-over before the disks are the same: until then the node that
-is being synced cannot take over.
+Do not test a fail-over before the resync has ended: until then the node that
+is being synchronised cannot take over.
 
---watch waits until they are, with one line that is redrawn (away from a
-terminal: a line every ten seconds). --json prints one object, with --watch one
-a line:
-  schema 1; node, role, disk, peer, peer_role, peer_disk, connection: DRBD's
-    words;
+--watch waits for the end, with one line that is redrawn (without a terminal: a
+line every ten seconds). --json prints one object, with --watch one per line:
+  schema 2; node, role, disk, peer, peer_role, peer_disk, connection: DRBD's
+    terms;
   syncing, in_sync: true or false; percent: 0 to 100; out_of_sync: KiB; speed:
     KiB/s;
   seconds_left. null: not known.
 
-exit code: 0 the disks are the same, 3 not yet, 1 it cannot be told, or will
-not come right by itself
+exit code: 0 both disks are UpToDate, 3 not yet, 1 not known, or it needs
+somebody (split brain, a lost disk)
 """
 
 NOT_YET = 3
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def watch(sight: DiskSight, as_objects: bool) -> int:
-    """Until the disks are the same. Trouble when they never will be by themselves."""
+    """Until the disks are the same. UserError when they never will be by themselves."""
     redraw = sys.stdout.isatty() and not as_objects
     last = -LINE_SECONDS
     while True:
@@ -77,14 +76,14 @@ def watch(sight: DiskSight, as_objects: bool) -> int:
         if disks.in_sync:
             return 0
         if over:
-            raise Trouble("the disks have parted: DRBD found both changed on their own",
+            raise UserError("DRBD split brain: both nodes wrote while disconnected",
                           "decide whose data is kept; see asha(8), SPLIT BRAIN")
         time.sleep(WATCH_SECONDS)
 
 
 def known(disks: Disks | None) -> Disks:
     if disks is None:
-        raise Trouble("DRBD's resource asha is not up on this node",
+        raise UserError("DRBD's resource asha is not up on this node",
                       "asha status says why; where Pacemaker is stopped: systemctl start pacemaker")
     return disks
 

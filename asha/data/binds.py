@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from asha.data.mountinfo import Mount
+    from asha.ocf.state import StateFile
 
 
 class Bind:
@@ -65,22 +66,16 @@ class Bind:
         return about.st_ino == self.inode and about.st_nlink > 0
 
 
-def save(path: str, binds: Sequence[Bind]) -> None:
+def save(file: StateFile, binds: Sequence[Bind]) -> None:
     """Remember the binds, all or nothing. Raises OSError."""
-    fresh = path + ".new"
-    # by name: /run/resource-agents is root's alone
-    with open(fresh, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.writelines(bind.to_line() + "\n" for bind in binds)
-    os.replace(fresh, path)  # by name: the same
+    file.write("".join(bind.to_line() + "\n" for bind in binds))
 
 
-def load(path: str) -> list[Bind]:
+def load(file: StateFile) -> list[Bind]:
     """What was remembered; nothing where the file is absent or damaged."""
     try:
-        # by name: /run/resource-agents is root's alone
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            return [Bind.from_line(line) for line in file.read().split("\n") if line]
-    except (OSError, ValueError):
+        return [Bind.from_line(line) for line in file.read().split("\n") if line]
+    except ValueError:
         return []
 
 

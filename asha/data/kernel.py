@@ -16,10 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from asha.data.copies import Found
-    from asha.data.holders import Holder
-    from asha.ocf.deadline import Deadline
+    from asha.data.release.copies import Found
+    from asha.data.release.holders import Holder
     from asha.rootwork import Directory
+    from asha.run.deadline import Deadline
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 18
@@ -99,8 +99,8 @@ class Kernel:
 
         Raises Failed, NoAnswer with ``maps`` when one of root's memory maps cannot be read.
         """
-        from asha.data import copies, turns
-        from asha.ocf.child import in_child
+        from asha.data.release import copies, turns
+        from asha.run.child import in_child
 
         def among(pids: Iterable[int]) -> Iterator[str]:
             return copies.look(device, pids, maps)
@@ -117,7 +117,7 @@ class Kernel:
 
     def processes_of(self, users: Collection[int], point: str) -> list[Holder]:
         """See copies.of_users."""
-        from asha.data import copies
+        from asha.data.release import copies
 
         return copies.of_users(users, point)
 
@@ -171,7 +171,7 @@ def enter_namespace(descriptor: int) -> None:
 
     From then on the child imports nothing: the namespace's owner would choose what.
     """
-    from asha.ocf.child import import_nothing
+    from asha.run.child import import_nothing
 
     import_nothing()
     _call("setns", "", descriptor, CLONE_NEWNS)

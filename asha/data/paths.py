@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from asha.ocf.params import path_problem
-from asha.ocf.results import BadConfig
+from asha.run.results import BadConfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """What this node is to bind, and whether it may: every check before the first mount.
 
-It looks into the store, so it runs in a child; see asha.ocf.child.
+It looks into the store, so it runs in a child; see asha.run.child.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from asha.data import owners, store
 from asha.data.binds import Bind
 from asha.data.mountinfo import escape, holding, unescape
 from asha.data.paths import is_inside, overlap
-from asha.ocf.results import Failed
 from asha.rootwork import Directory, Untrusted
+from asha.run.results import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ RESTART = "then restart this resource"
 
 
 def on_both(hint: str) -> str:
-    """The mend of what is to be the same on both nodes: one text, whoever tells it. The
+    """The hint of what is to be the same on both nodes: one text, whoever tells it. The
     command ends the line, to be copied."""
     return f"on both nodes: {hint}"
 
 
 class LeftOut(Exception):
-    """An item cannot be bound as it is. ``lasting``: people are told until it is mended.
+    """An item cannot be bound as it is. ``lasting``: people are told until it is fixed.
 
     ``needed``: without it the PBX would run with other data.
     """
@@ -46,7 +46,7 @@ class LeftOut(Exception):
 class Plan:
     """The binds to make, the store's path for each, and what to tell of the rest.
 
-    ``lasting`` is what somebody has to mend, and is told until then.
+    ``lasting`` is what somebody has to fix, and is told until then.
     """
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ def _place(item: Item, mounted: Mount) -> str:
             point = place.path
     except Untrusted as problem:
         # Whoever writes there chooses what would be hidden by the bind.
-        raise LeftOut(f"{problem} (mend, {on_both(problem.hint)}; {RESTART})",
+        raise LeftOut(f"{problem} (hint, {on_both(problem.hint)}; {RESTART})",
                       needed=False) from None
     except (FileNotFoundError, NotADirectoryError):
         return ""
@@ -180,7 +180,7 @@ def _has(root: Directory, path: str) -> bool:
 def _look(item: Item, source: str, root: Directory) -> os.stat_result:
     """Of the store's directory. Raises LeftOut."""
     parent = os.path.dirname(source)
-    mend = f"mkdir -p {parent} && cp -a {item.path} {parent}/"
+    hint = f"mkdir -p {parent} && cp -a {item.path} {parent}/"
     try:
         with root.below(item.path) as found:
             return found.about()
@@ -188,15 +188,15 @@ def _look(item: Item, source: str, root: Directory) -> os.stat_result:
         # A link not even where it stays inside: who made it is not to be known.
         bad = _first_bad(root, item.path)
         raise LeftOut(f"{bad} is a symbolic link or something else, and no directory: put the"
-                      f" data itself there (mv {bad} {bad}.old; {mend}), and restart this"
+                      f" data itself there (mv {bad} {bad}.old; {hint}), and restart this"
                       " resource") from None
     except FileNotFoundError:
         if item.optional:
             reason = (f"it stays this node's own and is not replicated: the store has no {source};"
-                      f" to replicate it: {mend}, and restart this resource")
+                      f" to replicate it: {hint}, and restart this resource")
         else:
             reason = (f"{item.path} exists on this node, but the store has no {source}:"
-                      f" copy the data there first ({mend})")
+                      f" copy the data there first ({hint})")
         raise LeftOut(reason, lasting=False) from None
     except OSError as problem:
         raise LeftOut(f"{source} cannot be looked at: {problem.strerror}") from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 
-from asha.ocf.child import NoAnswer, in_child, is_alive, start_time
-from asha.ocf.results import Degraded, Failed
+from asha.ocf.state import StateFile
+from asha.run.child import NoAnswer, in_child, is_alive, start_time
+from asha.run.results import Degraded, Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 # Where in the store the probe writes: hidden, root's, one file per node.
 PROBE_DIRECTORY = ".asha"
@@ -161,19 +162,12 @@ def full(root: str, space: Space) -> Degraded:
 
 def _remember(memory: str, pid: int) -> None:
     try:
-        # by name: /run/resource-agents is root's alone
-        with open(memory, "w", encoding="ascii") as file:
-            file.write(f"{pid} {start_time(pid)}")
+        StateFile(memory).write(f"{pid} {start_time(pid)}")
     except OSError:
         pass  # then the next probe hangs a second child: a pity, no error
 
 
 def _remembered(memory: str) -> int:
     """The pid of a child that still hangs, or 0."""
-    try:
-        # by name: /run/resource-agents is root's alone
-        with open(memory, encoding="ascii") as file:
-            pid, _, started = file.read().partition(" ")
-    except (OSError, ValueError):
-        return 0
+    pid, _, started = StateFile(memory).read().partition(" ")
     return int(pid) if pid.isdecimal() and is_alive(int(pid), started) else 0

@@ -19,14 +19,14 @@ from __future__ import annotations
 import os
 import stat
 
-from asha.ocf.child import in_child
-from asha.ocf.results import AgentError, Failed
+from asha.run.child import in_child
+from asha.run.results import AgentError, Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from asha.ocf.deadline import Deadline
+    from asha.run.deadline import Deadline
 
 # Which files in which directories are databases. sark.db and its copies; AstDB.
 PLACES = {

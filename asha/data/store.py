@@ -25,7 +25,7 @@ def close_to_others(root: Directory) -> bool:
     about = root.about()
     if about.st_uid in (0, os.geteuid()) and stat.S_IMODE(about.st_mode) == MODE:
         return False
-    _dress(root.fd, MODE)
+    _copy_ownership(root.fd, MODE)
     return True
 
 
@@ -42,12 +42,12 @@ def item(root: Directory, path: str) -> Directory:
             here = outer.enter(part)
         about = here.about()
         if not is_roots_alone(about):
-            _dress(here.fd, stat.S_IMODE(about.st_mode) & ~0o022)
+            _copy_ownership(here.fd, stat.S_IMODE(about.st_mode) & ~0o022)
     with here as outer:
         return outer.enter(last)
 
 
-def _dress(descriptor: int, mode: int) -> None:
+def _copy_ownership(descriptor: int, mode: int) -> None:
     if os.geteuid() == 0:
         os.fchown(descriptor, 0, 0)
     os.fchmod(descriptor, mode)

@@ -1,13 +1,14 @@
 """What a resource agent is: parameters, actions, results, one deadline.
 
 Knows nothing of telephony. Importing it has no side effect, and brings in only
-what every action needs; metadata, the runner and notifications come when used.
+what every action needs; metadata and the runner come when used.
 """
 
-from asha.ocf.agent import Agent, Context, action, main
-from asha.ocf.deadline import Deadline
+from asha.ocf.action import action
+from asha.ocf.agent import Agent, Context, main
 from asha.ocf.params import Boolean, Choice, Duration, Integer, Path, String
-from asha.ocf.results import (
+from asha.run.deadline import Deadline
+from asha.run.results import (
     AgentError,
     BadConfig,
     BadHere,
@@ -17,7 +18,6 @@ from asha.ocf.results import (
     Expired,
     Failed,
     FailedPromoted,
-    NoPermission,
     NotInstalled,
     NotRunning,
 )
@@ -39,7 +39,6 @@ __all__ = [
     "Failed",
     "FailedPromoted",
     "Integer",
-    "NoPermission",
     "NotInstalled",
     "NotRunning",
     "Path",

@@ -28,9 +28,11 @@ import sys
 import time
 
 from asha import gate
-from asha.ocf.deadline import Deadline
+from asha.ocf.action import UNDECLARED_TIMEOUT
 from asha.ocf.params import Parameter
-from asha.ocf.results import (
+from asha.ocf.state import StateFile
+from asha.run.deadline import Deadline
+from asha.run.results import (
     AgentError,
     BadConfig,
     Degraded,
@@ -43,12 +45,10 @@ from asha.ocf.results import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import ClassVar, TextIO, TypeVar
+    from typing import ClassVar, TextIO
 
-    from asha.ocf.notify import Notification
-    from asha.ocf.runner import Completed, Runner
-
-    Method = TypeVar("Method", bound=Callable[..., object])
+    from asha.ocf.action import ActionSpec
+    from asha.run.runner import Completed, Runner
 
 # Where agents keep what they must remember until the next boot; a tmpfs that
 # the package resource-agents makes.
@@ -58,12 +58,6 @@ STATE_DIRECTORY = "/run/resource-agents"
 # the action's timeout, at most two seconds, is kept back.
 RESERVE_SHARE = 0.1
 RESERVE_MOST = 2.0
-
-# Seconds an action gets when neither Pacemaker nor the class says: what
-# Pacemaker itself gives an operation without a timeout.
-UNDECLARED_TIMEOUT = 20
-# Seconds for actions that only print.
-PLAIN_TIMEOUT = 5
 
 # Seconds that the cluster may take to be told something.
 TELL_SECONDS = 5.0
@@ -87,43 +81,6 @@ RUNNING = UNPROMOTED + PROMOTED
 # A monitor that says "not installed" or "cannot be configured like this" says
 # also that nothing can have been started.
 STOPPED = (Exit.NOT_RUNNING, Exit.ERR_INSTALLED, Exit.ERR_CONFIGURED)
-
-
-class ActionSpec:
-    """One advertised operation: times in seconds."""
-
-    def __init__(
-        self,
-        name: str,
-        timeout: int,
-        interval: int | None = None,
-        depth: int | None = None,
-        role: str | None = None,
-    ) -> None:
-        self.name = name
-        self.timeout = timeout
-        self.interval = interval
-        self.depth = depth
-        self.role = role
-
-
-def action(
-    *,
-    timeout: int,
-    interval: int | None = None,
-    depth: int | None = None,
-    role: str | None = None,
-) -> Callable[[Method], Method]:
-    """Declare a method an action of the agent. Stack it for several monitors."""
-
-    def mark(method: Method) -> Method:
-        specs = getattr(method, "ocf_actions", ())
-        name = method.__name__.replace("_", "-")
-        spec = ActionSpec(name, timeout, interval, depth, role)
-        method.ocf_actions = (spec, *specs)  # type: ignore[attr-defined]
-        return method
-
-    return mark
 
 
 class Context:
@@ -161,8 +118,10 @@ class Agent:
     parameters: ClassVar[dict[str, Parameter]]
     actions: ClassVar[tuple[ActionSpec, ...]]
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, is_base: bool = False) -> None:
         super().__init_subclass__()
+        if is_base:
+            return  # no agent itself: what its subclasses share
         cls.parameters = {}
         specs: dict[str, tuple[ActionSpec, ...]] = {}
         for klass in reversed(cls.__mro__):
@@ -231,7 +190,7 @@ class Agent:
     @property
     def runner(self) -> Runner:
         if self.context.runner is None:
-            from asha.ocf.runner import Runner
+            from asha.run.runner import Runner
 
             self.context.runner = Runner(keep_open=() if self._lock is None else (self._lock,))
         return self.context.runner
@@ -252,12 +211,8 @@ class Agent:
         safe = self.instance.replace("/", "_").replace(":", "_")
         return f"{base}/{self.name}-{safe}.{kind}"
 
-    def state_age(self, kind: str) -> float:
-        """Seconds since that file was written; no time at all where there is none."""
-        try:
-            return max(0.0, time.time() - os.stat(self.state_path(kind)).st_mtime)
-        except OSError:
-            return 0.0
+    def state_file(self, kind: str) -> StateFile:
+        return StateFile(self.state_path(kind))
 
     def info(self, message: str) -> None:
         self._say("INFO", LOG_INFO, message)
@@ -280,7 +235,7 @@ class Agent:
     def set_node_attribute(self, name: str, value: str, cap: float = TELL_SECONDS) -> bool:
         """Tell the cluster something of this node. Lost at reboot. False if it was not told
         within ``cap`` seconds."""
-        from asha.ocf.text import plain
+        from asha.run.text import plain
 
         value = plain(value)
         return self._tell_cluster(
@@ -319,7 +274,7 @@ class Agent:
         """Check the parameters beyond their syntax.
 
         At level 0 only what is wrong on every node (BadConfig); at level 10
-        also what this node lacks (NotInstalled, NoPermission, BadHere).
+        also what this node lacks (NotInstalled, BadHere).
         """
 
     def adopt(self) -> bool:
@@ -343,9 +298,6 @@ class Agent:
 
     def demote(self) -> None:
         raise NotImplementedError
-
-    def notify(self, news: Notification) -> None:
-        """Another instance of the clone does something."""
 
     # How an action runs.
 
@@ -414,15 +366,6 @@ class Agent:
             self.warn("demoted, but it was not running")
         return Exit.SUCCESS
 
-    def _perform_notify(self) -> Exit:
-        from asha.ocf.notify import Notification
-
-        try:
-            self.notify(Notification(self.environ))
-        except AgentError as problem:
-            self.warn(problem.reason)  # by the OCF rules a notify cannot fail
-        return Exit.SUCCESS
-
     def _perform_validate_all(self) -> Exit:
         self._check_parameters()
         self.validate(self.check_level)
@@ -484,7 +427,7 @@ class Agent:
 
     def _take_lock(self) -> None:
         """Wait until no earlier changing action of this resource is at work."""
-        from asha.ocf.lock import take
+        from asha.run.lock import take
 
         self._lock = take(
             self.state_path("lock"),
@@ -500,14 +443,14 @@ class Agent:
             self._lock = None
 
     def _say(self, word: str, priority: int, message: str) -> None:
-        from asha.ocf.text import printable
+        from asha.run.text import printable
 
         # One line: what follows a newline on this stream could be taken for an exit reason.
         line = printable(f"{self.name}({self.instance}): {message}")
         try:
             print(f"{line}" if word == "INFO" else f"{word}: {line}", file=self.context.err)
             if self.context.use_syslog:
-                from asha.ocf.log import send
+                from asha.run.log import send
 
                 send(priority, self.name, f"{word}: {line}")
         except (OSError, ValueError):
@@ -592,7 +535,7 @@ def _explain(agent: Agent, problem: AgentError) -> None:
 
 def _give_reason(context: Context, reason: str) -> None:
     """One line on stderr that Pacemaker shows beside the failure."""
-    from asha.ocf.text import plain
+    from asha.run.text import plain
 
     line = plain(" ".join(reason.split()))
     if len(line) > REASON_MOST:

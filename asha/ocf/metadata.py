@@ -13,13 +13,28 @@ from __future__ import annotations
 
 import textwrap
 
-from asha.ocf.agent import PLAIN_TIMEOUT, UNDECLARED_TIMEOUT, ActionSpec
+from asha.ocf.action import PLAIN_TIMEOUT, UNDECLARED_TIMEOUT, ActionSpec
 from asha.ocf.params import Choice, Duration, Integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.ocf.agent import Agent
+    from collections.abc import Mapping, Sequence
+    from typing import Protocol
+
     from asha.ocf.params import Parameter
+
+    class Declared(Protocol):
+        """A class of agents, as far as its description goes."""
+
+        __doc__: str | None
+        name: str
+        version: str
+
+        @property
+        def parameters(self) -> Mapping[str, Parameter]: ...
+        @property
+        def actions(self) -> Sequence[ActionSpec]: ...
+        def appendix(self) -> str: ...
 
 # By hand, because xml.sax.saxutils brings in urllib: 40 ms. Line ends and tabs
 # in an attribute are read back as spaces unless they are written as references.
@@ -32,7 +47,7 @@ ATTRIBUTE = TEXT | {
 }
 
 
-def render(agent_class: type[Agent]) -> str:
+def render(agent_class: Declared) -> str:
     """The whole document, in ASCII: right whatever locale stdout has."""
     short, long = _descriptions(agent_class)
     lines = [
@@ -51,14 +66,14 @@ def render(agent_class: type[Agent]) -> str:
     return "\n".join(lines).encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
-def _descriptions(agent_class: type[Agent]) -> tuple[str, str]:
+def _descriptions(agent_class: Declared) -> tuple[str, str]:
     """The docstring's first line, and the rest without its indentation, with the appendix."""
     first, _, rest = (agent_class.__doc__ or agent_class.name).strip().partition("\n")
     long = textwrap.dedent(rest).strip() or first
     return first, "\n\n".join(part for part in (long, agent_class.appendix()) if part)
 
 
-def _advertised(agent_class: type[Agent]) -> list[ActionSpec]:
+def _advertised(agent_class: Declared) -> list[ActionSpec]:
     declared = list(agent_class.actions)
     for spec in (
         ActionSpec("meta-data", PLAIN_TIMEOUT),

@@ -7,7 +7,7 @@ only then, so that an action which does not read it is not disturbed by it.
 
 from __future__ import annotations
 
-from asha.ocf.results import BadConfig
+from asha.run.results import BadConfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

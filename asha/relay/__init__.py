@@ -1,6 +1,7 @@
 """Cards that move a telephone line between two nodes: one contract, one module each.
 
-To add a device: write its module after ``contract.Card``, and name it here.
+To add a device: write its module after ``contract.Card``, with a function ``card``, and
+name it in ``KINDS``.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asha.relay.contract import Card, Run, Settings
 
-DRIVERS = ("rhino", "numato")
+# Each module's name, and what a person calls the device.
+KINDS = {
+    "rhino": "Rhino 1SPF card",
+    "numato": "Numato USB relay module",
+}
+DRIVERS = tuple(KINDS)
+
+# Those with more than one relay, which RELAYNUMBER tells apart.
+NUMBERED = ("numato",)
 
 
 def card_for(settings: Settings, run: Run) -> Card:
-    """The card's driver. A driver is imported only when its card is used."""
-    if settings.driver == "numato":
-        from asha.relay.numato import Numato
+    """The card's driver, imported only when its card is used. Raises ValueError."""
+    if settings.driver not in KINDS:
+        raise ValueError(f"no driver {settings.driver!r}; there is {', '.join(DRIVERS)}")
+    from importlib import import_module
 
-        return Numato(settings.device, settings.number)
-    if settings.driver == "rhino":
-        from asha.relay.rhino import Rhino
-
-        return Rhino(settings.device, settings.program, run)
-    raise ValueError(f"no driver {settings.driver!r}; there is {', '.join(DRIVERS)}")
+    made: Card = import_module(f"asha.relay.{settings.driver}").card(settings, run)
+    return made

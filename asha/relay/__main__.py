@@ -11,21 +11,21 @@ import argparse
 import sys
 
 from asha.conf import values_of
-from asha.ocf.deadline import Deadline
 from asha.ocf.params import path_problem
-from asha.ocf.results import AgentError
-from asha.ocf.runner import Runner
-from asha.ocf.text import printable
 from asha.relay import DRIVERS, card_for
 from asha.relay.contract import Position, Settings
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
+from asha.run.runner import Runner
+from asha.run.text import printable
 from asha.terminal import say, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asha.ocf.runner import Completed
     from asha.relay.contract import Card
+    from asha.run.runner import Completed
 
 # Seconds; the cards' drivers give up after about 7.
 PARK_SECONDS = 15.0

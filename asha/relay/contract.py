@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import stat
 
-from asha.ocf.results import Failed, NotInstalled
+from asha.run.results import Failed, NotInstalled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar, Protocol, TypeVar
 
-    from asha.ocf.deadline import Deadline
-    from asha.ocf.runner import Completed
+    from asha.run.deadline import Deadline
+    from asha.run.runner import Completed
 
     Result = TypeVar("Result")
 
@@ -37,7 +37,7 @@ RETRY_SECONDS = 0.3
 class Position:
     """Where a relay is. UNKNOWN is an answer of its own, never taken for OFF.
 
-    There are these three. Not an Enum: see asha.ocf.results.Exit.
+    There are these three. Not an Enum: see asha.run.results.Exit.
     """
 
     ON: ClassVar[Position]

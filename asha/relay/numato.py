@@ -12,15 +12,16 @@ github.com/NumatoLab/NumatoIO_Python, usb_relay) and its numato_usb_relay 0.0.1 
 
 from __future__ import annotations
 
-from asha.ocf.results import Failed, NotInstalled
 from asha.relay.contract import Card, Position
+from asha.run.results import Failed, NotInstalled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from asha.ocf.deadline import Deadline
+    from asha.relay.contract import Run, Settings
+    from asha.run.deadline import Deadline
 
     class Port(Protocol):
         """What is used of a pyserial port."""
@@ -73,6 +74,10 @@ def open_port(device: str) -> Port:
         dsrdtr=False,
     )
     return port
+
+
+def card(settings: Settings, run: Run) -> Card:
+    return Numato(settings.device, settings.number)
 
 
 class Numato(Card):

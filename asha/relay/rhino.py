@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 
-from asha.ocf.results import Failed, NotInstalled
 from asha.relay.contract import Card, Position
+from asha.run.results import Failed, NotInstalled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asha.ocf.deadline import Deadline
-    from asha.relay.contract import Run
+    from asha.relay.contract import Run, Settings
+    from asha.run.deadline import Deadline
 
 PROGRAM = "/usr/local/bin/rhinofailover"
 
@@ -31,6 +31,10 @@ CALL_SECONDS = 3.0
 RESET_SECONDS = 1.0
 
 COMMANDS = {Position.ON: "RELAYON", Position.OFF: "RELAYOFF"}
+
+
+def card(settings: Settings, run: Run) -> Card:
+    return Rhino(settings.device, settings.program, run)
 
 
 class Rhino(Card):

@@ -1,7 +1,7 @@
 """What a person should know of a Status, and what to do about it.
 
-A warning is something to see to now: the telephones are out, or the other node could
-not take over. A note is so by the way the site was built, or is over.
+A warning needs action now: the telephones are silent, or the other node could not take
+over. A note is a permanent property of the site, or a past event.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from asha.cluster.pacemaker import TELEPHONES, Ban
 from asha.data.space import size
 from asha.status.model import NOTE, WARNING, Finding, Node, Service, Status
-from asha.status.moving import Preference
+from asha.status.switchover import Preference
 
 # Free percent of the store, as sark-data's low_space.
 LOW_SPACE = 10
@@ -21,7 +21,7 @@ NOT_TO_BE_TESTED = "do not test a fail-over before it ends: asha sync --watch"
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class Context:
     """What the findings need beside the Status. None: not known."""
 
     other: str = ""
@@ -33,7 +33,7 @@ class Circumstances:
     clock_is_set: bool | None = None
     space: str = ""
     damage: str = ""
-    # What is wrong with this node's secret, and the mend.
+    # What is wrong with this node's secret, and the hint.
     secret: tuple[str, str] = ("", "")
     asterisk: str = ""
     kept: tuple[Preference, ...] = ()
@@ -43,7 +43,7 @@ class Circumstances:
     trouble: tuple[str, ...] = ()
 
 
-def findings(status: Status, about: Circumstances) -> tuple[Finding, ...]:
+def findings(status: Status, about: Context) -> tuple[Finding, ...]:
     """The urgent first."""
     return tuple(found for part in (
         _installation(status, about),
@@ -59,12 +59,12 @@ def findings(status: Status, about: Circumstances) -> tuple[Finding, ...]:
     ) for found in part)
 
 
-def _installation(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _installation(status: Status, about: Context) -> Iterator[Finding]:
     for trouble in about.trouble:
         yield Finding(WARNING, trouble)
     if about.cut_off:
-        yield Finding(WARNING, "an installation is at work here, or was cut off",
-                      "if none is at work: asha install (it goes on where it was)")
+        yield Finding(WARNING, "an installation is running here, or was interrupted",
+                      "if none is running: asha install (it resumes)")
     elif not status.configured:
         yield Finding(WARNING, "this machine is not configured", "asha configure, asha install")
     elif not status.installed:
@@ -99,7 +99,7 @@ def _blocked(status: Status) -> Iterator[Finding]:
                       f"asha status {then}; see asha(8), FENCING")
 
 
-def _service(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _service(status: Status, about: Context) -> Iterator[Finding]:
     if not status.installed:
         return
     if not status.pacemaker:
@@ -122,21 +122,22 @@ def _service(status: Status, about: Circumstances) -> Iterator[Finding]:
                       "crm maintenance off")
     for kept in about.kept:
         if kept.until is None:
-            yield Finding(WARNING, f"somebody's move keeps {kept.resource} on {kept.node} for ever",
+            yield Finding(WARNING, f"a permanent constraint of `crm resource move` keeps "
+                                   f"{kept.resource} on {kept.node}",
                           f"crm resource clear {kept.resource}")
         else:
-            yield Finding(WARNING, f"a switchover to {kept.node} is under way or was cut off",
+            yield Finding(WARNING, f"a switchover to {kept.node} is running or was interrupted",
                           f"it ends by itself at {kept.until.astimezone():%H:%M:%S}")
     for ban in about.bans:
         if ban.id.startswith("drbd-fence"):
-            yield Finding(WARNING, f"{ban.node} may not take over until its disk is the same",
+            yield Finding(WARNING, f"{ban.node} may not take over until its disk is UpToDate",
                           "asha sync --watch")
         else:
             yield Finding(WARNING, f"{ban.resource} may not run on {ban.node} ({ban.id})",
                           f"crm resource clear {ban.resource}")
 
 
-def _nodes(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _nodes(status: Status, about: Context) -> Iterator[Finding]:
     if not status.pacemaker:
         return
     if len(status.nodes) == 1:
@@ -159,13 +160,13 @@ def _node(node: Node) -> Finding:
     if node.state == "pending":
         return Finding(WARNING, f"{name} is just joining the cluster", "wait a minute")
     if node.state == "unclean":
-        return Finding(WARNING, f"{name} is gone, and nobody knows what it still does",
+        return Finding(WARNING, f"{name} is UNCLEAN: its state is unknown and it is not fenced",
                        f"switch {name} off, then on again")
     if node.here:  # or who would say so?
         return Finding(WARNING, f"this node ({name}) is not in the cluster yet",
                        "wait a minute; then: journalctl -b -u corosync -u pacemaker")
-    return Finding(WARNING, f"{name} is off or out of reach: there is no fail-over",
-                   f"see to {name}, its power and its cluster link")
+    return Finding(WARNING, f"{name} is offline: there is no fail-over",
+                   f"check the power and the cluster link of {name}")
 
 
 def _disks(status: Status) -> Iterator[Finding]:
@@ -178,21 +179,21 @@ def _disks(status: Status) -> Iterator[Finding]:
     if disks.in_sync:
         return
     if disks.syncing:
-        yield Finding(WARNING, "the disks are being made the same", NOT_TO_BE_TESTED)
+        yield Finding(WARNING, "the disks are resynchronising", NOT_TO_BE_TESTED)
         return
     for name, disk in ((disks.node, disks.disk), (disks.peer, disks.peer_disk)):
         if disk in ("Failed", "Diskless"):
             yield Finding(WARNING, f"{name} has lost its disk for the store",
                           f"see dmesg and drbdadm status asha on {name}")
     if disks.connection == "StandAlone":
-        yield Finding(WARNING, "the disks have parted: DRBD found both changed on their own",
+        yield Finding(WARNING, "DRBD split brain: both nodes wrote while disconnected",
                       "decide whose data is kept; see asha(8), SPLIT BRAIN")
     elif disks.connection != "Connected":
         if any(not node.here and node.state == "online" for node in status.nodes):
             yield Finding(WARNING, f"the disks are not connected ({disks.connection or 'unknown'})",
-                          "see to the cluster link and to the other node")
+                          "check the cluster link and the other node")
     elif "Failed" not in (disks.disk, disks.peer_disk):
-        yield Finding(WARNING, f"the disks are not the same ({disks.node} {disks.disk}, "
+        yield Finding(WARNING, f"the disks are not in sync ({disks.node} {disks.disk}, "
                                f"{disks.peer} {disks.peer_disk})", NOT_TO_BE_TESTED)
 
 
@@ -204,14 +205,14 @@ def _links(status: Status) -> Iterator[Finding]:
                                    f"{link.state}", "check its cable, NIC and switch")
 
 
-def _secrets(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _secrets(status: Status, about: Context) -> Iterator[Finding]:
     if about.secret[0]:
         yield Finding(WARNING, *about.secret)
     changing = [one for one in status.secrets if one.coming]
     if changing:
         where = ", ".join(f"{one.node} from {one.id} to {one.coming}" for one in changing)
-        yield Finding(WARNING, f"a change of the cluster secret is half done ({where})",
-                      "asha secret rotate, on either node, goes on with it")
+        yield Finding(WARNING, f"a change of the cluster secret is not finished ({where})",
+                      "asha secret rotate, on either node, finishes it")
     elif len({one.id for one in status.secrets}) > 1:
         where = ", ".join(f"{one.node} {one.id}" for one in status.secrets)
         others = [one.node for one in status.secrets if one.node != status.node]
@@ -221,23 +222,23 @@ def _secrets(status: Status, about: Circumstances) -> Iterator[Finding]:
                       f"{status.node}")
 
 
-def _space(status: Status, about: Circumstances) -> Iterator[Finding]:
-    mend = "remove old recordings and voicemail, or grow the disk"
+def _space(status: Status, about: Context) -> Iterator[Finding]:
+    hint = "remove old recordings and voicemail, or grow the disk"
     if status.store is not None and status.store.total:
         percent = status.store.free * 100 // status.store.total
         if percent < LOW_SPACE:
             yield Finding(WARNING, f"the store has only {size(status.store.free)} "
-                                   f"({percent} %) left", mend)
+                                   f"({percent} %) left", hint)
     elif about.space.startswith(("low", "full")):
-        yield Finding(WARNING, f"the store is {about.space}", mend)
+        yield Finding(WARNING, f"the store is {about.space}", hint)
     if about.damage:
         # A corrupt database, or a directory that is left out: the agent's own words.
-        yield Finding(WARNING, f"the store's data is not all as it should be ({about.damage})",
+        yield Finding(WARNING, f"a problem with the data on the store: {about.damage}",
                       "do what it says (a restart, which ends all calls: crm resource restart "
                       "p_data); journalctl -t sark-data tells more")
 
 
-def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _resources(status: Status, about: Context) -> Iterator[Finding]:
     if not status.pacemaker:
         return
     stuck = _stuck(status)
@@ -256,7 +257,7 @@ def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
                           f"after the last failure); why: asha evidence list, on {nodes}")
         elif service.state == "failed":
             yield Finding(WARNING, f"{service.title}: {service.why or 'failed'}",
-                          f"mend it, then: crm resource cleanup {service.id}")
+                          f"fix it, then: crm resource cleanup {service.id}")
         elif service.state == "stopped":
             yield Finding(WARNING, f"{service.title}: not running"
                                    f"{': ' + service.why if service.why else ''}",
@@ -265,20 +266,20 @@ def _resources(status: Status, about: Circumstances) -> Iterator[Finding]:
             yield Finding(WARNING, f"{service.title}: not managed by the cluster",
                           f"crm resource manage {service.id}")
         elif service.id == TELEPHONES and about.asterisk:
-            yield Finding(WARNING, f"{service.title}: work, but: {about.asterisk}",
+            yield Finding(WARNING, f"{service.title}: degraded: {about.asterisk}",
                           f"on {status.active}: journalctl -t asterisk-health tells more")
         elif service.degraded:
-            yield Finding(NOTE, f"{service.title}: well now, but: {service.why}",
+            yield Finding(NOTE, f"{service.title}: works now; earlier: {service.why}",
                           f"nothing to do; to forget it: crm resource cleanup {service.id}")
         elif service.id == TELEPHONES and service.action == "monitor":
             # A hang leaves evidence, a death does not.
             look = "journalctl -u asterisk" if service.code == NOT_RUNNING else \
                 "asha evidence show last"
-            yield Finding(WARNING, f"{service.title}: run again, but: {service.why}",
+            yield Finding(WARNING, f"{service.title}: restarted after a failure: {service.why}",
                           f"why: {look}, on {service.failed_on}; "
                           f"then: crm resource cleanup {service.id}")
         elif service.why:
-            yield Finding(WARNING, f"{service.title}: runs again, but: {service.why}",
+            yield Finding(WARNING, f"{service.title}: restarted after a failure: {service.why}",
                           f"see why; then: crm resource cleanup {service.id}")
     if status.calls is not None and status.calls.trouble:
         yield Finding(NOTE, f"calls not known: {status.calls.trouble}")
@@ -292,7 +293,7 @@ def _given_up(status: Status, service: Service) -> bool:
         and online <= set(service.given_up_on)
 
 
-def _notes(status: Status, about: Circumstances) -> Iterator[Finding]:
+def _notes(status: Status, about: Context) -> Iterator[Finding]:
     if status.pacemaker and about.fencing is False:
         cut = "both links are" if about.two_nics else "its link is"
         yield Finding(NOTE, f"NO FENCING: if a node hangs, or {cut} cut, both nodes may run and "
@@ -300,7 +301,7 @@ def _notes(status: Status, about: Circumstances) -> Iterator[Finding]:
     if status.configured and not about.two_nics:
         yield Finding(NOTE, "ONE NIC for all: good for learning, not for telephones")
     elif status.installed and not about.second_ring and len(status.nodes) != 1:
-        yield Finding(NOTE, "no second ring: one cut cable between the nodes parts them",
+        yield Finding(NOTE, "no second ring: one cut cable separates the nodes",
                       "give both nodes static LAN addresses (ANODELAN, BNODELAN)")
     if about.clock_is_set is False:
         yield Finding(NOTE, "the clock is not synchronised: logs and call records will not agree",

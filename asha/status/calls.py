@@ -1,7 +1,7 @@
 """Calls and registrations, as the Asterisk of this node tells them.
 
-panoramisk speaks AMI and knows no deadline: it waits for ever for an answer,
-reconnects for ever and reports on the standard error. Here it lives in an event loop
+panoramisk speaks AMI and knows no deadline: it waits without end for an answer,
+reconnects without end and reports on the standard error. Here it lives in an event loop
 of its own that ends with the question, whatever the other side does.
 
 Actions and their events: Asterisk's main/manager.c, res/res_pjsip/*, channels/chan_sip.c
@@ -18,16 +18,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from asha.asterisk.ami import Credentials, answer_to
-from asha.asterisk.control import Console
-from asha.asterisk.ours import Ours
-from asha.asterisk.proc import Endpoint, Proc, Process
-from asha.asterisk.squatter import AGAIN, RELOAD, holder
-from asha.asterisk.unit import account_number
-from asha.asterisk.wire import Silent, hold
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError
-from asha.ocf.text import number
+from asha.asterisk.process.ours import Ours
+from asha.asterisk.process.port_owner import AGAIN, RELOAD, holder
+from asha.asterisk.process.proc import Endpoint, Proc, Process
+from asha.asterisk.process.unit import account_number
+from asha.asterisk.talk.ami import Credentials, answer_to
+from asha.asterisk.talk.connections import Silent, hold
+from asha.asterisk.talk.control import Console
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
+from asha.run.text import number
 
 SECRET = "/etc/asha/ami.secret"
 PORT = 5038

@@ -12,25 +12,25 @@ import re
 import time
 from datetime import datetime, timedelta
 
-from asha.asterisk import told
-from asha.bootstrap import rotation
+from asha.asterisk import ATTRIBUTE as ASTERISK_ATTRIBUTE
+from asha.bootstrap.join import rotation
 from asha.cluster import generation, pacemaker
 from asha.cluster import site as conf
 from asha.cluster.pacemaker import State
 from asha.cluster.site import Site, SiteError
 from asha.data import space
-from asha.machine import Machine
-from asha.ocf.child import in_child
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError
-from asha.status import advice, calls, moving
-from asha.status.advice import Circumstances
+from asha.errors import UserError
+from asha.machine import DeadlineMachine, Machine
+from asha.ocf.attributes import DEGRADED
+from asha.run.child import in_child
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
+from asha.status import advice, calls, switchover
+from asha.status.advice import Context
 from asha.status.calls import Calls
-from asha.status.hurry import Hurried
 from asha.status.model import Address, Generation, Line, Link, Node, Status, Store
 from asha.status.replication import DiskSight
 from asha.status.services import services
-from asha.trouble import Trouble
 
 # All of it, leaving the interpreter's own start and end out of ten.
 SECONDS = 9.0
@@ -52,12 +52,12 @@ MOVE_TIME = timedelta(minutes=10)
 def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Status:
     """Everything, within ``seconds``. ``name``: this node's, by default uname -n."""
     name = name or os.uname().nodename
-    quick = Hurried(machine, Deadline(seconds), PROGRAM_SECONDS)
+    quick = DeadlineMachine(machine, Deadline(seconds), PROGRAM_SECONDS)
     site, trouble = _site(machine)
     begun = time.monotonic()
     try:
         state: State | None = pacemaker.look(quick)
-    except Trouble:
+    except UserError:
         state = None
     hangs = state is None and time.monotonic() - begun >= PROGRAM_SECONDS
     status = Status(
@@ -98,13 +98,13 @@ def _site(machine: Machine) -> tuple[Site | None, list[str]]:
     except OSError as problem:
         return None, [f"cannot read {conf.CONF}: {problem.strerror}"]
     except SiteError as wrong:
-        return None, [f"{conf.CONF} is not right: {problem}" for problem in wrong.problems]
+        return None, [f"{conf.CONF} is invalid: {one.what}" for one in wrong.findings]
 
 
 def _other(site: Site | None, state: State | None, name: str) -> str:
     if site is not None:
         return site.second.name if site.first.name == name else site.first.name
-    return moving.other_node(state, name) if state is not None else ""
+    return switchover.other_node(state, name) if state is not None else ""
 
 
 def _from_cluster(status: Status, state: State, site: Site | None, name: str) -> Status:
@@ -163,7 +163,7 @@ def _calls(machine: Machine, seconds: float) -> Calls:
 
 def _links(machine: Machine) -> tuple[Link, ...]:
     """``corosync-cfgtool -s``: each link with its address here and its state per node."""
-    said = machine.says("corosync-cfgtool", "-s")
+    said = machine.output("corosync-cfgtool", "-s")
     found = []
     for part in said.split("LINK ID ")[1:]:
         number = re.match(r"\d+", part)
@@ -197,7 +197,7 @@ def _store(machine: Machine, deadline: Deadline) -> Store | None:
 def _generation(machine: Machine) -> str:
     try:
         return generation.text(machine)
-    except (Trouble, OSError):
+    except (UserError, OSError):
         return ""
 
 
@@ -206,7 +206,7 @@ def _secrets(machine: Machine, status: Status) -> tuple[Generation, ...]:
     found = []
     for node in status.nodes:
         said = _generation(machine) if node.here else ""
-        said = said or machine.says("crm_attribute", "--node", node.name, "--name",
+        said = said or machine.output("crm_attribute", "--node", node.name, "--name",
                                     generation.ATTRIBUTE, "--query", "--quiet").strip()
         if said:
             current, _, coming = said.partition(">")
@@ -221,16 +221,16 @@ def _answers(machine: Machine, status: Status) -> bool | None:
     try:
         return machine.run("ping", "-n", "-c", "1", "-W", "1", status.address.address,
                            check=False).ok
-    except Trouble:
+    except UserError:
         return None
 
 
 def _circumstances(machine: Machine, status: Status, state: State | None,
-                   site: Site | None) -> Circumstances:
-    kept = moving.preferences(machine) if state is not None else []
-    synchronised = machine.says("timedatectl", "show", "--property=NTPSynchronized", "--value")
+                   site: Site | None) -> Context:
+    kept = switchover.preferences(machine) if state is not None else []
+    synchronised = machine.output("timedatectl", "show", "--property=NTPSynchronized", "--value")
     active = status.active
-    return Circumstances(
+    return Context(
         fencing=state.has_fencing if state is not None else None,
         two_nics=site.two_nics if site else True,
         second_ring=len(status.links) > 1 or (site.second_ring if site else True),
@@ -240,7 +240,7 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
         space=state.attribute(active, SPACE_ATTRIBUTE) if state else "",
         damage=state.attribute(active, DAMAGE_ATTRIBUTE) if state else "",
         secret=_secret(machine) if status.installed else ("", ""),
-        asterisk=state.attribute(active, told.ATTRIBUTE).removeprefix(told.PREFIX) if state else "",
+        asterisk=_degraded(state, active),
         kept=tuple(kept),
         bans=state.bans if state else (),
         maintenance=state.maintenance if state else False,
@@ -248,15 +248,19 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
 
 
 def _secret(machine: Machine) -> tuple[str, str]:
-    """What is wrong with the one that this node has, and the mend."""
+    """What is wrong with the one that this node has, and the hint."""
     try:
         if generation.pending(machine) is None:  # a change that is half done is told otherwise
             rotation.require_in_use(machine, generation.current(machine))
-    except Trouble as trouble:
-        return str(trouble), trouble.mend
+    except UserError as trouble:
+        return str(trouble), trouble.hint
     except OSError:
         pass  # it is root's
     return "", ""
+
+
+def _degraded(state: State | None, active: str) -> str:
+    return state.attribute(active, ASTERISK_ATTRIBUTE).removeprefix(DEGRADED) if state else ""
 
 
 def _stamp(moment: datetime) -> str:

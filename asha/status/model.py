@@ -12,7 +12,7 @@ from typing import Any
 
 from asha.status.calls import Calls
 
-SCHEMA = 1
+SCHEMA = 2
 
 HEALTHY = 0
 DEGRADED = 1
@@ -132,11 +132,11 @@ class Store:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know; ``mend`` is what to do about it, "" where nothing can be."""
+    """One thing to know; ``hint`` is what to do about it, "" where nothing can be."""
 
     level: str
     what: str
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)

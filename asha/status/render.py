@@ -8,8 +8,8 @@ import time
 from typing import TextIO
 
 from asha.data.space import size
-from asha.ocf.text import lines as within
-from asha.ocf.text import printable
+from asha.run.text import lines as within
+from asha.run.text import printable
 from asha.status.calls import Calls
 from asha.status.model import DEGRADED, NO_SERVICE, VITAL, WARNING, Disks, Service, Status
 
@@ -20,8 +20,8 @@ GREEN, YELLOW, RED, BOLD = "32", "33", "31", "1"
 NODE_WORDS = {
     "online": "online",
     "standby": "standby: takes nothing over",
-    "offline": "OFF or out of reach",
-    "unclean": "GONE, and nobody knows what it still does",
+    "offline": "OFFLINE",
+    "unclean": "UNCLEAN: state unknown, not fenced",
     "pending": "joining",
     "maintenance": "in maintenance: not watched",
 }
@@ -143,7 +143,7 @@ class _Screen:
             lines = textwrap.wrap(within(finding.what), WIDTH - 2) or [""]
             self.text.append(f"{mark} {lines[0]}")
             self.text += [f"  {line}" for line in lines[1:]]
-            self.text += textwrap.wrap(within(finding.mend), WIDTH, initial_indent="    -> ",
+            self.text += textwrap.wrap(within(finding.hint), WIDTH, initial_indent="    -> ",
                                        subsequent_indent="       ")
 
     def _row(self, title: str, text: str, colour: str = "") -> None:
@@ -160,7 +160,7 @@ def disks(disks: Disks) -> str:
     """Both halves, and how far a sync is."""
     halves = f"{disks.node} {disks.disk or 'unknown'}, {disks.peer} {disks.peer_disk or 'unknown'}"
     if disks.in_sync:
-        return f"the same ({halves})"
+        return f"in sync ({halves})"
     if disks.syncing:
         return f"{sync(disks)} ({halves})"
     return f"{disks.connection or 'not connected'} ({halves})"

@@ -20,7 +20,7 @@ TITLES = {
 }
 
 # Pacemaker's name for a failure that it was told of (crm_resource --fail); its own
-# words for it, "Simulated failure", would mislead. See asha/asterisk/notice.py.
+# words for it, "Simulated failure", would mislead. See asha/asterisk/process/death_notice.py.
 TOLD = "asyncmon"
 
 

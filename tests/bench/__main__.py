@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tests.bench.about import about
 from tests.bench.cpu import WITH_SECONDS, WITHOUT_SECONDS, idle, monitors
-from tests.bench.faults import FAULTS, Fault
 from tests.bench.record import Run, Sample
 from tests.bench.report import (
     complete,
@@ -26,8 +25,9 @@ from tests.bench.report import (
     detection as detected,
 )
 from tests.bench.rounds import phases, play
-from tests.bench.stacks import OURS, Changer, StackCluster, stacks
+from tests.bench.stacks import Changer, StackCluster, stacks
 from tests.lab import Lab, LabError
+from tests.lab.faults import OURS, Fault, of_bench
 from tests.lab.image import RELEASES
 from tests.lab.lab import REPOSITORY
 from tests.lab.prober import Prober
@@ -72,7 +72,8 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    names = [fault.name for fault in FAULTS]
+    # What continues from another is played with that one.
+    names = [fault.name for fault in of_bench() if not fault.after]
     parser = argparse.ArgumentParser(
         prog="python3 -m tests.bench",
         description="Two nodes live through every fault, in turns under the stack of 2014 and "
@@ -103,13 +104,14 @@ def parse_arguments() -> argparse.Namespace:
 def choose(options: argparse.Namespace) -> list[Fault]:
     if options.cpu_only:
         return []
-    return [fault for fault in FAULTS if not options.fault or fault.name in options.fault]
+    return [fault for fault in of_bench()
+            if not options.fault or {fault.name, fault.after} & {*options.fault}]
 
 
 def estimate(chosen: list[Fault], options: argparse.Namespace) -> float:
     """Seconds."""
     names = [stack.name for stack in stacks()]
-    faults = sum(fault.seconds.get(name, 0.0) for fault in chosen for name in names)
+    faults = sum(fault.bench.get(name, 0.0) for fault in chosen for name in names)
     rounds = options.rounds if chosen else 1
     cpu = 0.0 if options.fault else (
         len(names) * (WITH_SECONDS + WITHOUT_SECONDS) + MONITORS_SECONDS)
@@ -132,7 +134,8 @@ class Bench:
             waits = {fault.name: phases(rounds, random.Random()) for fault in chosen}
             for number in range(1, rounds + 1):
                 for stack in stacks():
-                    mine = [fault for fault in chosen if stack.name in fault.seconds]
+                    mine = [fault for fault in chosen
+                            if stack.name in fault.bench and not fault.after]
                     if not mine and chosen:
                         continue
                     cluster = self._changer.change(stack)

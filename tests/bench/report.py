@@ -7,17 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.bench.cpu import OURS_DEEP, STOCK_SHALLOW, seconds_per_hour
-from tests.bench.faults import CRASHED, FAULTS, KILLED, PLANNED, RETURNED, SIGSTOP, Fault
 from tests.bench.record import Run, Sample
-from tests.bench.stacks import OURS, STOCK, STOCK_SIP
+from tests.lab.faults import HANG, OURS, STOCK, STOCK_SIP, of_bench
 
 TITLES = {STOCK: "stock", STOCK_SIP: "stock, monitor_sipuri", OURS: "ours"}
-RETURN = Fault(RETURNED, "the crashed node returns", {})
 
 # Ours as a part of stock's, medians of the outage.
-RATIOS = {PLANNED: 0.25, CRASHED: 0.33, SIGSTOP: 0.08}
-KILLED_SECONDS = 3.0
-HANG_SECONDS = 15.0
+RATIOS = {"planned": 0.25, "active-crashed": 0.33, "sigstop": 0.08}
+# Median of ours.
+SECONDS = {"asterisk-killed": 3.0}
 DEEP_MONITOR = 1.0
 IDLE_SHARE = 0.02
 
@@ -39,10 +37,6 @@ def outage(sample: Sample) -> float | None:
 
 def detection(sample: Sample) -> float | None:
     return sample.detection
-
-
-def rows_of_faults() -> list[Fault]:
-    return [*FAULTS, RETURN]
 
 
 def of(run: Run, stack: str, fault: str) -> list[Sample]:
@@ -80,7 +74,7 @@ def cell(samples: Sequence[Sample], part: Part) -> str:
 def faults_table(run: Run, part: Part, title: str, without: Sequence[str] = ()) -> Table:
     rows: list[Row] = [("fault", *(TITLES[name] for name in (STOCK, STOCK_SIP, OURS)),
                         "ours/stock")]
-    for fault in rows_of_faults():
+    for fault in of_bench():
         played = {stack: of(run, stack, fault.name) for stack in TITLES}
         if fault.name in without or not any(played.values()):
             continue
@@ -121,7 +115,7 @@ def idle_table(run: Run) -> Table:
 def tables(run: Run) -> list[Table]:
     made = [
         faults_table(run, outage, "Outage"),
-        faults_table(run, detection, "Time to detection", without=(PLANNED, RETURNED)),
+        faults_table(run, detection, "Time to detection", without=("planned", "node-returns")),
         monitors_table(run),
         idle_table(run),
     ]
@@ -141,24 +135,24 @@ class Limit:
 def judged(run: Run) -> list[Limit]:
     """Each limit that something was measured for."""
     found = []
-    titles = {fault.name: fault.title for fault in rows_of_faults()}
+    titles = {fault.name: fault.title for fault in of_bench()}
     for name, most in RATIOS.items():
         if of(run, OURS, name) and of(run, STOCK, name):
             got = ratio(run, name)
             found.append(Limit(titles[name], f"at most {most} of stock",
                                "no ratio" if got is None else f"{got:.3f} of stock",
                                got is not None and got <= most))
-    killed = of(run, OURS, KILLED)
-    if killed:
-        middle = median(killed, outage)
-        found.append(Limit(titles[KILLED], f"median under {KILLED_SECONDS:.0f} s",
-                           cell(killed, outage), middle is not None and middle < KILLED_SECONDS))
-    for fault in FAULTS:
+    for name, most in SECONDS.items():
+        if mine := of(run, OURS, name):
+            middle = median(mine, outage)
+            found.append(Limit(titles[name], f"median under {most:.0f} s", cell(mine, outage),
+                               middle is not None and middle < most))
+    for fault in of_bench():
         mine = of(run, OURS, fault.name)
-        if fault.is_hang and mine:
+        if HANG in fault.kinds and mine:
             found.append(Limit(
-                fault.title, f"always at most {HANG_SECONDS:.0f} s", cell(mine, outage),
-                all(one.outage is not None and one.outage <= HANG_SECONDS for one in mine),
+                fault.title, f"always at most {fault.limit:.0f} s", cell(mine, outage),
+                all(one.outage is not None and one.outage <= fault.limit for one in mine),
             ))
     if OURS_DEEP in run.monitors:
         share = turns_ratio(run.monitors[OURS_DEEP], run.monitors[STOCK_SHALLOW])
@@ -175,7 +169,7 @@ def judged(run: Run) -> list[Limit]:
 
 def limits(run: Run) -> list[str]:
     """A line for each limit that is not reached. What was not measured is not judged."""
-    titles = {fault.name: fault.title for fault in rows_of_faults()}
+    titles = {fault.name: fault.title for fault in of_bench()}
     wrong = [f"{one.what}: {one.got}, not {one.most}" for one in judged(run) if not one.reached]
     wrong += [
         f"round {one.round}, {TITLES[one.stack]}, {titles.get(one.fault, one.fault)}: {one.problem}"
@@ -193,7 +187,7 @@ def limits_table(run: Run) -> Table:
 
 def complete(run: Run, rounds: int) -> list[str]:
     """Why the run is less than the whole bench of ``rounds`` rounds; empty when it is it."""
-    wanted = [(stack, fault.name) for fault in FAULTS for stack in fault.seconds]
+    wanted = [(stack, fault.name) for fault in of_bench() for stack in fault.bench]
     played = sum(
         min(rounds, sum(1 for one in run.samples if (one.stack, one.fault) == turn))
         for turn in wanted

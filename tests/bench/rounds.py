@@ -9,9 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.bench.faults import CRASHED, PLANNED, RETURNED, Fault
 from tests.bench.record import Sample
-from tests.bench.stacks import OURS, StackCluster
+from tests.bench.stacks import StackCluster
 from tests.bench.watch import (
     FAILURE,
     NODE_LOST,
@@ -22,7 +21,9 @@ from tests.bench.watch import (
 )
 from tests.lab import Node, wait_for
 from tests.lab.cluster import READY_SECONDS
+from tests.lab.faults import MOVES, OURS, Fault, of_bench
 from tests.lab.fence import FenceDevice, fencing
+from tests.lab.play import has_moved
 from tests.lab.prober import Prober
 
 # Nothing that a stack does about a fault that it sees takes longer.
@@ -40,19 +41,24 @@ def phases(rounds: int, dice: random.Random) -> list[float]:
 def play(
     cluster: StackCluster, prober: Prober, fault: Fault, number: int, phase: float
 ) -> Iterator[Sample]:
-    """The samples of one turn. LabError when it could not be played or healed."""
+    """The samples of one turn, those of what continues from the fault among them.
+
+    LabError when it could not be played or healed.
+    """
     # A cleanup has Pacemaker look at all anew.
     cluster.wait_settled()
     prober.wait_answering(time.monotonic(), timeout=READY_SECONDS)
     stack = cluster.stack.name
-    if fault.name == PLANNED:
-        yield Sample(number, stack, fault.name, *switch(cluster, prober))
-    elif fault.name == CRASHED:
-        crashed = cluster.active()
-        yield Sample(number, stack, fault.name, *crash(cluster, prober, crashed))
-        yield Sample(number, stack, RETURNED, *come_back(cluster, prober, crashed))
+    if fault.expected == MOVES and not fault.is_fenced:
+        before, begun = cluster.active(), Clock()
+        with fault.inject(cluster):
+            yield Sample(number, stack, fault.name, *moved(cluster, prober, before, begun))
+            for one in of_bench():
+                if one.after == fault.name:
+                    yield Sample(number, stack, one.name, *gone_on(cluster, prober, one))
+        cluster.wait_ready()
     else:
-        with fence_device(cluster, fault.fenced and stack == OURS):
+        with fence_device(cluster, fault.is_fenced and stack == OURS):
             yield Sample(number, stack, fault.name, *hit(cluster, prober, fault, phase))
 
 
@@ -77,41 +83,27 @@ def fence_device(cluster: StackCluster, wanted: bool) -> Iterator[None]:
 Times = tuple[float | None, float | None, float]
 
 
-def switch(cluster: StackCluster, prober: Prober) -> Times:
-    node = cluster.active()
-    begun = Clock()
-    cluster.standby(node)
-    wait_for(lambda: cluster.state().active not in ("", node.name), "the other node to take over",
+def moved(cluster: StackCluster, prober: Prober, before: Node, begun: Clock) -> Times:
+    """The other node takes over: the longest silence, and when a node was found lost."""
+    wait_for(lambda: has_moved(cluster, before.name), "the other node to take over",
              timeout=CURE_SECONDS)
     cluster.wait_ready()
-    prober.wait_answering(time.monotonic(), timeout=CURE_SECONDS)
-    outage = prober.outage(begun.monotonic)
-    cluster.online(node)
-    cluster.wait_ready()
-    return outage, None, begun.passed
-
-
-def crash(cluster: StackCluster, prober: Prober, node: Node) -> Times:
-    begun = Clock()
-    node.crash()
     prober.wait_answering(time.monotonic(), timeout=CURE_SECONDS)
     outage = prober.outage(begun.monotonic)
     return outage, first_line(cluster.running, begun, NODE_LOST), begun.passed
 
 
-def come_back(cluster: StackCluster, prober: Prober, node: Node) -> Times:
-    """The crashed node boots: what the telephones notice of that."""
-    cluster.wait_ready()
+def gone_on(cluster: StackCluster, prober: Prober, fault: Fault) -> Times:
+    """What the telephones notice of a fault that continues from the one before."""
     begun = Clock()
-    node.boot()
-    cluster.heal()
-    prober.wait_answering(time.monotonic(), timeout=CURE_SECONDS)
-    return prober.outage(begun.monotonic), None, begun.passed
+    with fault.inject(cluster):
+        cluster.heal()
+        prober.wait_answering(time.monotonic(), timeout=CURE_SECONDS)
+        return prober.outage(begun.monotonic), None, begun.passed
 
 
 def hit(cluster: StackCluster, prober: Prober, fault: Fault, phase: float) -> Times:
     """Something is done to Asterisk: when it was seen, and when a new one answers."""
-    assert fault.inject is not None
     fault.prepare(cluster)
     stack, struck = cluster.stack, cluster.active()
     old = pid(struck)

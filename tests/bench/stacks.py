@@ -11,9 +11,8 @@ from xml.etree import ElementTree
 
 from tests.lab import Lab, Node, Result, wait_for
 from tests.lab.cluster import CIB, CLONES, SINGLES, Cluster
+from tests.lab.faults import OURS, STOCK, STOCK_SIP
 from tests.lab.image import FILES
-
-STOCK, STOCK_SIP, OURS = "stock", "stock+sip", "ours"
 
 # The store's mirrored tree has them at the same places below /drbd.
 LINKS = (

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from tests.lab import LabError, Node
-from tests.lab.injectors import daemon
+from tests.lab.daemon import daemon
 from tests.lab.prober import Prober
 
 # Pacemaker's attribute daemon counts each failure on every node, in the very moment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,12 +28,12 @@ SITE = {
     "siteid": "the lab",
 }
 FIRST = {**SITE, "primary": "true", "ip": "10.0.3.251", "otherip": "10.0.3.252",
-         "othername": "crm2", "relay": "true", "relaydriver": "rhino",
+         "othername": "crm2", "relay": "here", "relaydriver": "rhino",
          "rhinousb": "/dev/ttyUSB0"}
 SECOND = {**SITE, "primary": "false", "ip": "10.0.3.252", "otherip": "10.0.3.251",
-          "othername": "crm1", "relay": "false"}
+          "othername": "crm1", "relay": "none"}
 # debconf's types, where they are not string; see debian/asha.templates.
-KINDS = {"primary": "boolean", "usenic1": "boolean", "relay": "boolean", "relaydriver": "select"}
+KINDS = {"primary": "boolean", "usenic1": "boolean", "relay": "select", "relaydriver": "select"}
 
 
 def preseed(node: Node, answers: Mapping[str, str]) -> None:
@@ -68,6 +69,16 @@ def install_node(
 def secret_of(node: Node) -> str:
     """The cluster secret, in the form that can be typed."""
     return node.path(SECRET).read_text().strip()
+
+
+def secrets_of(node: Node) -> list[str]:
+    """The cluster secret, and what is made of it: DRBD's, Corosync's, the AMI user's."""
+    typed = secret_of(node)
+    drbd = re.findall(r'shared-secret "(.*)"', node.path("/etc/drbd.d/asha.res").read_text())
+    ami = re.findall(r"[0-9a-f]{40}", node.path("/etc/asha/ami.secret").read_text())
+    key = node.path("/etc/corosync/authkey").read_text()
+    assert len(drbd) == len(ami) == 1
+    return [typed, typed.replace("-", ""), *drbd, *ami, key]
 
 
 def wait_in_sync(node: Node, timeout: float = 120.0) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +11,17 @@ from tests.cluster.single import call, mount_store, reason
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import asterisk
+from tests.lab.daemon import PID_FILE, thread_that_runs
+from tests.lab.faults import by_name
 from tests.lab.injectors import (
     CONTROL_SOCKET,
     control_socket_gone,
     dialplan_locked,
     helper,
+    sigstop,
     stopped,
     store_frozen,
     thread_parked,
-    thread_that_runs,
 )
 
 AGENT = "asterisk-health"
@@ -200,7 +200,7 @@ def test_frozen(node: Node) -> None:
     with stopped(node):
         seen = monitor(node, 0)
         assert seen.code == 1
-        assert "SIGSTOP" in reason(seen)
+        assert by_name("sigstop").named in reason(seen)
         recover(node)
 
 
@@ -224,7 +224,7 @@ def test_dialplan_lock_held(node: Node) -> None:
         assert "active calls" in asterisk(node, "core show channels count")
         seen = monitor(node, 10)
         assert seen.code == 1
-        assert reason(seen).startswith("dialplan lock")
+        assert reason(seen).startswith(by_name("dialplan-lock").named)
         events = node.run("python3", "-m", "asha", "evidence", "list").out
         assert "dialplan lock" in events.splitlines()[-1]
         shown = node.run("python3", "-m", "asha", "evidence", "show", "last", "--all").out
@@ -233,7 +233,7 @@ def test_dialplan_lock_held(node: Node) -> None:
 
 
 def test_a_debugger_is_no_hang(node: Node) -> None:
-    pid = node.run("cat", "/run/asterisk/asterisk.pid").out.strip()
+    pid = node.run("cat", PID_FILE).out.strip()
     node.run(
         "systemd-run", "--unit=debugger", "gdb", "--quiet", "-p", pid, "-ex", "shell sleep 600"
     )
@@ -271,14 +271,11 @@ def task_states(pid: int) -> list[str]:
 
 def test_stop_while_systemd_does_not_answer(node: Node) -> None:
     """Asterisk is gone, but a start may be in systemd's queue: no success."""
-    os.kill(node.init, signal.SIGSTOP)
-    try:
+    with sigstop(node.init):
         stop = call(node, AGENT, "stop", timeout=12)
         assert node.pids("asterisk") == []
         assert stop.code == 1
         assert "systemd may start it" in reason(stop)
-    finally:
-        os.kill(node.init, signal.SIGCONT)
 
 
 def test_call_records_reach_a_database_that_comes_later(node: Node) -> None:
@@ -355,8 +352,7 @@ def test_a_database_that_hangs_keeps_no_more_than_one_call(node: Node) -> None:
 
 
 def hold_a_call_up(node: Node) -> None:
-    node.kill("mariadbd", signal.SIGSTOP)
-    try:
+    with sigstop(*node.pids("mariadbd")):
         asterisk(node, "channel originate Local/100@lab application Wait 1")
         wait_for(lambda: monitor(node, 20).code == 190, "the record to hold a call up", timeout=40)
         for _ in range(2):
@@ -366,5 +362,3 @@ def hold_a_call_up(node: Node) -> None:
         # Both halves of one.
         assert len({line.partition(";")[0] for line in channels(node).splitlines()}) == 1
         assert monitor(node, 10).code == 0
-    finally:
-        node.kill("mariadbd", signal.SIGCONT)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from asha.asterisk.squatter import AGAIN, RELOAD
+from asha.asterisk.process.port_owner import AGAIN, RELOAD
 from tests.cluster.single import call, mount_store, reason
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for

@@ -14,7 +14,7 @@ from tests.cluster.single import call, mount_store, reason
 from tests.conftest import lab_or_skip
 from tests.lab import Node
 from tests.lab.cluster import Cluster
-from tests.lab.faults import wait_for_audit
+from tests.lab.play import wait_for_audit
 
 AGENT = "asterisk-health"
 PBX = ("setpriv", "--reuid=asterisk", "--regid=asterisk", "--clear-groups")

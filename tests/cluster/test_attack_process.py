@@ -15,8 +15,8 @@ from tests.cluster.single import call, mount_store, reason
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster, asterisk
-from tests.lab.faults import wait_for_audit
 from tests.lab.host import start_time
+from tests.lab.play import wait_for_audit
 from tests.lab.prober import Prober
 
 AGENT = "asterisk-health"

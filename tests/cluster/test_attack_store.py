@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from asha.agents.sark_data import PATHS, WARNING_ATTRIBUTE
+from asha.agents.sark_data import WARNING_ATTRIBUTE
+from asha.data import PATHS
 from tests.cluster import single
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster
-from tests.lab.faults import wait_for_audit
+from tests.lab.play import wait_for_audit
 
 ITEM = "/opt/sark/www/origrecs"
 ABOVE = "/opt/sark/www"

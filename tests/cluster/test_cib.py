@@ -8,8 +8,9 @@ import pytest
 
 from tests.conftest import lab_or_skip
 from tests.lab.cluster import CIB, Cluster
-from tests.lab.faults import STANDBY, play
+from tests.lab.faults import by_name
 from tests.lab.image import RELEASES
+from tests.lab.play import play
 from tests.lab.prober import Prober
 
 
@@ -49,5 +50,5 @@ def test_no_secret_in_the_cib(cluster: Cluster) -> None:
 
 def test_planned_switch(cluster: Cluster) -> None:
     with Prober(cluster.lab) as prober:
-        report = play(cluster, prober, STANDBY)
+        report = play(cluster, prober, by_name("planned"))
     assert report.problems() == []

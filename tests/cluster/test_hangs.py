@@ -12,19 +12,27 @@ from dataclasses import dataclass
 
 import pytest
 
-from asha.asterisk.told import ATTRIBUTE
+from asha.asterisk import ATTRIBUTE
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster, Data
-from tests.lab.faults import GENEROUS, UNNOTICED, WATCH_SECONDS, wait_for_audit
+from tests.lab.daemon import daemon
+from tests.lab.faults import (
+    DEGRADED,
+    FELT,
+    GENEROUS,
+    HANG,
+    MOVES,
+    RESTARTS,
+    Fault,
+    by_name,
+    of_kind,
+)
 from tests.lab.fence import FenceDevice, fencing
-from tests.lab.hangs import DEGRADED, FENCED, HANGS, RECOVERS, Hang, hang
-from tests.lab.injectors import CONTROL_SOCKET, daemon
+from tests.lab.injectors import CONTROL_SOCKET
+from tests.lab.play import WATCH_SECONDS, has_moved, wait_for_audit
 from tests.lab.prober import Prober
 
-# Seconds from the injection until a caller is served again, on a machine that does
-# nothing else: what `make bench` demands.
-CURED = 15.0
 # What is seen at depth 20 only is seen at its second look, a minute after the first.
 SEEN = 150.0
 # The start's timeout in cib/asha.crm.
@@ -59,12 +67,12 @@ def scene() -> Iterator[Scene]:
             yield Scene(cluster, prober, device, cluster.write_data())
 
 
-@pytest.mark.parametrize("hang", HANGS, ids=lambda hang: hang.name)
-def test_hang(scene: Scene, hang: Hang) -> None:
+@pytest.mark.parametrize("fault", of_kind(HANG), ids=lambda fault: fault.name)
+def test_hang(scene: Scene, fault: Fault) -> None:
     cluster = scene.cluster
     cluster.heal()
-    hang.prepare(cluster)
-    if hang.outcome == FENCED:
+    fault.prepare(cluster)
+    if fault.expected == MOVES:
         scene.data = cluster.write_data()  # the disk is taken away under it
     call = cluster.place_call()
     node = cluster.active()
@@ -73,23 +81,23 @@ def test_hang(scene: Scene, hang: Hang) -> None:
     scene.prober.wait_answering(time.monotonic())
     fenced = len(scene.device.done)
     begun = time.monotonic()
-    with hang.inject(cluster):
-        if hang.outcome == RECOVERS:
-            check_recovery(scene, hang, node, begun)
-        elif hang.outcome == FENCED:
-            check_fencing(scene, hang, node, begun, fenced)
+    with fault.inject(cluster):
+        if fault.expected == RESTARTS:
+            check_recovery(scene, fault, node, begun)
+        elif fault.expected == MOVES:
+            check_fencing(scene, fault, node, begun, fenced)
         else:
-            check_left_alone(scene, hang, node)
+            check_left_alone(scene, fault, node)
             assert before.lives
             if node.path(CONTROL_SOCKET).exists():
                 assert cluster.call_is_up(call)
     cluster.wait_settled()  # undoing the fault may have killed Asterisk just now
     scene.prober.wait_answering(time.monotonic())
-    if hang.outcome in (RECOVERS, FENCED):
+    if fault.expected in (RESTARTS, MOVES):
         assert not before.lives
         news = scene.evidence(node)[len(kept):]
         assert len(news) == 1
-        assert hang.named in news[0]
+        assert fault.named in news[0]
     elif before.lives:  # not where undoing the fault takes a restart
         assert cluster.call_is_up(call)
     wait_for(lambda: called_well(cluster), "Asterisk to be called well again")
@@ -98,59 +106,57 @@ def test_hang(scene: Scene, hang: Hang) -> None:
     assert cluster.lost_data(scene.data) == []
 
 
-def check_recovery(scene: Scene, hang: Hang, node: Node, begun: float) -> None:
+def check_recovery(scene: Scene, fault: Fault, node: Node, begun: float) -> None:
     """Failed once, for the right reason, and restarted where it was."""
-    wait_for(lambda: named(scene, hang), f"Pacemaker to see: {hang.title}", timeout=60, every=0.2)
+    wait_for(lambda: named(scene, fault), f"Pacemaker to see: {fault.title}", timeout=60, every=0.2)
     assert scene.cluster.wait_ready() == node.name
     scene.prober.wait_answering(time.monotonic())
     took = scene.prober.recovered(begun)
-    print(f"{hang.name}: served again after {took:.1f} s")
+    print(f"{fault.name}: served again after {took:.1f} s")
     assert all("_monitor_" in text for text in scene.said())
-    assert 0 < took <= CURED * GENEROUS
+    assert 0 < took <= fault.limit * GENEROUS
     assert fail_count(node) == 1
 
 
-def check_fencing(scene: Scene, hang: Hang, node: Node, begun: float, earlier: int) -> None:
+def check_fencing(scene: Scene, fault: Fault, node: Node, begun: float, earlier: int) -> None:
     """Failed for the right reason, not ended, so its node is off before another starts.
 
     ``earlier``: how many were fenced before the injection.
     """
-    wait_for(lambda: named(scene, hang), f"Pacemaker to see: {hang.title}", timeout=60, every=0.2)
-    wait_for(
-        lambda: scene.cluster.state().active not in ("", node.name), "the other node to take over",
-        timeout=120, every=0.2,
-    )
+    wait_for(lambda: named(scene, fault), f"Pacemaker to see: {fault.title}", timeout=60, every=0.2)
+    wait_for(lambda: has_moved(scene.cluster, node.name), "the other node to take over",
+             timeout=120, every=0.2)
     scene.prober.wait_answering(time.monotonic())
     took = scene.prober.recovered(begun)
     [fenced] = scene.device.done[earlier:]
-    print(f"{hang.name}: fenced after {fenced.moment - begun:.1f} s, served after {took:.1f} s")
+    print(f"{fault.name}: fenced after {fenced.moment - begun:.1f} s, served after {took:.1f} s")
     assert fenced.node == node.name
-    assert 0 < took <= CURED * GENEROUS
+    assert 0 < took <= fault.limit * GENEROUS
     wait_for(lambda: node.is_up, "the fenced node to boot")
 
 
-def check_left_alone(scene: Scene, hang: Hang, node: Node) -> None:
+def check_left_alone(scene: Scene, fault: Fault, node: Node) -> None:
     """Watched through several monitors: named if it must be, and nothing is restarted."""
     begun = time.monotonic()  # not before: gdb halts Asterisk while it makes the fault
-    degraded = hang.outcome == DEGRADED
+    degraded = fault.expected == DEGRADED
     wait_for(
-        lambda: time.monotonic() - begun > WATCH_SECONDS and (named(scene, hang) or not degraded),
-        f"Pacemaker to look at: {hang.title}", timeout=SEEN, every=0.2,
+        lambda: time.monotonic() - begun > WATCH_SECONDS and (named(scene, fault) or not degraded),
+        f"Pacemaker to look at: {fault.title}", timeout=SEEN, every=0.2,
     )
     if degraded:
         assert all("_monitor_" in text for text in scene.said())
-        assert hang.named in attribute(node)
+        assert fault.named in attribute(node)
     else:
         assert scene.said() == []
     assert fail_count(node) == 0
-    if not hang.felt:
-        assert scene.prober.outage(begun) <= UNNOTICED * GENEROUS
+    if fault.limit < FELT:
+        assert scene.prober.outage(begun) <= fault.limit * GENEROUS
 
 
-def named(scene: Scene, hang: Hang) -> bool:
+def named(scene: Scene, fault: Fault) -> bool:
     """Whether Pacemaker shows this fault. Not any: a monitor that looked while gdb made
     it names the debugger."""
-    return any(hang.named in text for text in scene.said())
+    return any(fault.named in text for text in scene.said())
 
 
 def called_well(cluster: Cluster) -> bool:
@@ -176,7 +182,7 @@ def test_a_start_while_no_name_server_answers(scene: Scene) -> None:
     cluster = scene.cluster
     cluster.heal()
     begun = time.monotonic()
-    with hang("dns-blackhole").inject(cluster):
+    with by_name("dns-blackhole").inject(cluster):
         node = cluster.active()
         node.kill("asterisk")
         wait_for(lambda: bool(scene.said()), "Pacemaker to see its death", timeout=30)

@@ -6,6 +6,8 @@ One story on one lab, told in order: each test goes on from where the last one e
 from __future__ import annotations
 
 import json
+import re
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +73,14 @@ def files_of_ours(node: Node) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in found.splitlines())
 
 
+def logs_with_secrets(node: Node) -> str:
+    """The files of ASHA's in /var/log that have one."""
+    words = [word for one in customer.secrets_of(node) for word in ("-e", one)]
+    found = node.run("grep", "-rliF", *words, "/var/log/asha", check=False)
+    assert found.code in (0, 1)
+    return found.out
+
+
 def test_the_package_disturbs_nothing(lab: Lab, deb: Path) -> None:
     node = lab.node("crm1")
     before = node.run("cat", "/run/asterisk/asterisk.pid").out
@@ -108,7 +118,7 @@ def test_wrong_answers_are_refused_before_any_change(lab: Lab, change: str, said
     finally:
         node.write("/etc/asha/asha.conf", conf)
     after = files_of_ours(node)
-    ours = ("/etc/asha/asha.conf", "/var/lib/asha/journal")
+    ours = ("/etc/asha/asha.conf", "/var/log/asha/install.log")
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert changed <= set(ours)
     assert set(active_services(node).values()) == {"active"}
@@ -123,6 +133,7 @@ def test_a_device_with_a_file_system_is_refused(lab: Lab) -> None:
         assert "/dev/sda5" in refused.out
         assert "ext4" in refused.out
         assert "wipefs" in refused.out
+        assert "what ran: /var/log/asha/commands.log" in refused.err
         node.run("mkdir", "-p", "/mnt/x")
         node.run("mount", "/dev/sda5", "/mnt/x")
         _, refused = customer.install_node(node, check=False)
@@ -172,9 +183,25 @@ def test_the_first_node_with_everything_written_meanwhile(lab: Lab, alone: Clust
     assert secret in said.out
     logs = node.run("journalctl", "--no-pager", "-o", "cat", timeout=60).out
     assert secret not in logs
-    assert secret not in node.path("/var/lib/asha/journal").read_text()
+    assert logs_with_secrets(node) == ""
     assert secret not in node.path("/var/cache/debconf/passwords.dat").read_text()
     assert secret not in node.path("/var/cache/debconf/config.dat").read_text()
+
+
+def test_the_log_has_what_ran(lab: Lab) -> None:
+    node = lab.node("crm1")
+    log = node.path("/var/log/asha/commands.log")
+    ran = log.read_text()
+    assert "=== asha install --yes (" in ran
+    for program in ("drbdadm --force create-md asha", "drbdadm up asha",
+                    "crm --display=plain configure load update",
+                    "systemctl stop asterisk.service"):
+        assert re.search(rf"\] exit 0, [\d.]+ s: {re.escape(program)}", ran), program
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    before = log.stat().st_size
+    shown = node.run("asha", "--debug", "status", check=False)
+    assert re.search(r"exit 0, [\d.]+ s: crm_mon ", shown.err)
+    assert log.stat().st_size == before
 
 
 def test_the_services_are_the_clusters_now(lab: Lab) -> None:
@@ -267,6 +294,11 @@ def test_the_second_node_joins_and_the_calls_go_on(lab: Lab, cluster: Cluster) -
     assert cluster.call_is_up(call)
     assert cluster.lost_data(data) == []
     assert len(cluster.state().online) == 2
+    for node in lab.nodes.values():
+        assert logs_with_secrets(node) == ""
+    # What the listener did is there too.
+    assert "corosync-cfgtool -R" in lab.node("crm1").path(
+        "/var/log/asha/commands.log").read_text()
 
 
 def test_the_second_nodes_run_again_changes_nothing(lab: Lab) -> None:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from asha.bootstrap import facts
+from asha.bootstrap.host import facts
 from asha.cluster import corosync, generation
 from asha.cluster import site as conf
 from asha.cluster.secret import PATH, Secret
@@ -54,7 +54,7 @@ from asha.bootstrap import join
 from asha.machine import Machine
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
-from asha.trouble import Trouble
+from asha.errors import UserError
 site, secret, machine = conf.read(), Secret.read(), Machine()
 try:
     if sys.argv[1:] == ["facts"]:
@@ -63,8 +63,8 @@ try:
         [action] = join.actions(site, machine, secret)
         action.do(machine, print)
         print("done" if action.is_done(machine) else "not done")
-except Trouble as trouble:
-    sys.exit(f"{trouble}|{trouble.mend}")
+except UserError as trouble:
+    sys.exit(f"{trouble}|{trouble.hint}")
 """
 # Whatever a network has: nothing, noise, half a hello, a hello and then noise.
 NOISE = """\

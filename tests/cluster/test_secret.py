@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import ami
+from asha.bootstrap.steps import asterisk
 from asha.cluster import corosync, drbd, generation
 from asha.cluster.secret import PATH, Secret
 from tests.cluster import customer
@@ -105,7 +105,7 @@ def keys_are_of(node: Node, wanted: Secret) -> list[str]:
     """What on this node is not made of it, in words; empty when all is."""
     wrong = []
     for path, text in ((PATH, wanted.text), (corosync.AUTHKEY, wanted.corosync_authkey()),
-                       (ami.SECRET_FILE, ami.own_text(wanted))):
+                       (asterisk.SECRET_FILE, asterisk.own_text(wanted))):
         place = node.path(path)
         if place.read_text() != text:
             wrong.append(path)
@@ -229,8 +229,8 @@ def test_a_new_secret_in_a_call(lab: Lab, cluster: Cluster) -> None:
             assert hidden not in logs + cib
         assert "nothing to do" in customer.install_node(node)[1].out
     account = first.path("/etc/asterisk/asha_manager.conf").read_text()
-    assert ami.user(new) in account
-    assert ami.user(old) not in account
+    assert asterisk.user(new) in account
+    assert asterisk.user(old) not in account
 
 
 def test_cut_off_at_any_step_and_gone_on_with(lab: Lab, cluster: Cluster) -> None:
@@ -239,7 +239,7 @@ def test_cut_off_at_any_step_and_gone_on_with(lab: Lab, cluster: Cluster) -> Non
     with background(first, "waiter", *ROTATE):
         wait_for(first.path(generation.PENDING).exists, "a new secret", timeout=20)
     new = Secret.parse(first.path(generation.PENDING).read_text())
-    assert "a change of the cluster secret is half done" in json.dumps(status(first)["findings"])
+    assert "a change of the cluster secret is not finished" in json.dumps(status(first)["findings"])
     with undisturbed(cluster):
         for step in ("drbd", "corosync-key", "ami-switch"):
             unit = f"asha-secret@{step}:{new.key_id()}.service"
@@ -261,7 +261,7 @@ def test_a_secret_changed_by_hand_is_refused_and_cured(lab: Lab, cluster: Cluste
     kept = secret(second)
     first.write(PATH, Secret.generate().text, 0o600)
     before = {path: first.path(path).read_bytes()
-              for path in (corosync.AUTHKEY, ami.SECRET_FILE, drbd.CONF)}
+              for path in (corosync.AUTHKEY, asterisk.SECRET_FILE, drbd.CONF)}
     _, refused = customer.install_node(first, check=False)
     assert refused.code == 1
     assert "is not the secret that this node's keys are made of" in refused.err

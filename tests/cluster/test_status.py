@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from asha.status import moving
+from asha.status import switchover
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import Cluster
-from tests.lab.faults import wait_for_audit
-from tests.lab.injectors import stopped
+from tests.lab.injectors import sigstop, stopped
+from tests.lab.play import wait_for_audit
 
 # SEARCH of asha.machine has it before the true one.
 DRBDSETUP = "/usr/local/sbin/drbdsetup"
@@ -174,11 +174,8 @@ def test_a_hanging_asterisk_does_not_hang_the_status(cluster: Cluster) -> None:
 
 def test_a_hanging_pacemaker_does_not_hang_the_status(cluster: Cluster) -> None:
     node = cluster.passive()
-    node.kill("pacemaker-based", signal.SIGSTOP)
-    try:
+    with sigstop(*node.pids("pacemaker-based")):
         found = status(node)
-    finally:
-        node.kill("pacemaker-based", signal.SIGCONT)
     assert not found["pacemaker"]
     assert found["disks"]["in_sync"]
 
@@ -191,7 +188,7 @@ def test_pacemaker_is_stopped(cluster: Cluster) -> None:
     assert found["nodes"] == []
     other = status(cluster.active())
     assert other["exit_code"] == 1
-    assert f"{node.name} is off or out of reach" in warnings(other)
+    assert f"{node.name} is offline" in warnings(other)
 
 
 def test_no_cluster_at_all(cluster: Cluster) -> None:
@@ -274,8 +271,8 @@ def test_switchover_killed_half_way(cluster: Cluster, signal_number: int) -> Non
     wait_for_audit(cluster)
     assert cluster.audit() == []
     assert cluster.state().standby == []
-    left = moving.read_preferences(
-        source.run("cibadmin", "--query", "--xpath", moving.PREFERENCES, check=False).out
+    left = switchover.read_preferences(
+        source.run("cibadmin", "--query", "--xpath", switchover.PREFERENCES, check=False).out
     )
     if signal_number == signal.SIGTERM:
         assert left == []

@@ -57,6 +57,29 @@ dpkg-deb --root-owner-group -b /tmp/next /srv/next.deb
 """
 
 
+# A person at a terminal, in which the program of the arguments runs: of each line of
+# the input, once the first part is shown, the second is typed. All that was shown is said.
+TYPIST = r"""
+import os, pty, sys
+lines = [line.rstrip("\n").split("\t") for line in sys.stdin]
+child, terminal = pty.fork()
+if child == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+new = ""
+while True:
+    try:
+        read = os.read(terminal, 4096).decode(errors="replace")
+    except OSError:
+        break
+    print(read, end="", flush=True)
+    new += read
+    if lines and lines[0][0] in new:
+        os.write(terminal, f"{lines.pop(0)[1]}\n".encode())
+        new = ""
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
 @pytest.fixture(scope="module", params=RELEASES)
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with lab_or_skip("crm1", customer=True, release=request.param) as lab:
@@ -142,8 +165,31 @@ def test_preseeded_answers_are_written_and_an_upgrade_keeps_the_file(node: Node)
     node.write("/etc/asha/asha.conf", text.replace("192.168.1.90", "192.168.1.91"))
     install(node)
     assert "CLUSTERIP=192.168.1.91\n" in node.path("/etc/asha/asha.conf").read_text()
+    assert "asha/clusterip: 192.168.1.91\n" in node.run("debconf-show", "asha").out
     node.run("dpkg-reconfigure", "-fnoninteractive", "asha", env=DEBCONF)
     assert "CLUSTERIP=192.168.1.91\n" in node.path("/etc/asha/asha.conf").read_text()
+
+
+def test_debconf_asks_again_with_the_reason_and_writes_what_was_answered(node: Node) -> None:
+    install(node, ANSWERS)
+    virtual = "Virtual IP address of the cluster:"
+    typed = (("Is this the first node", "yes"), ("Name of the other node:", "crm2"),
+             ("network card of its own for the cluster link?", "yes"),
+             (virtual, "192.168.7.90"), (virtual, "192.168.1.93"),
+             ("Cluster address of this node:", "10.0.3.251"),
+             ("Cluster address of the other node:", "10.0.3.252"),
+             ("Partition for the replicated data:", PARTITION),
+             ("Mail address for alerts:", "other@example.com"),
+             ("Name of this site in alerts:", "the lab"), ("Line relay:", "1"))
+    said = node.run("python3", "-c", TYPIST, "dpkg-reconfigure", "-freadline", "-phigh", "asha",
+                    env={"TERM": "dumb", "PERL_RL": "stub"}, timeout=120,
+                    stdin="".join(f"{prompt}\t{line}\n" for prompt, line in typed)).out
+    assert "CLUSTERIP=192.168.7.90: is not in eth0's network 192.168.1.0/24" in said
+    assert "choose a free address of the LAN" in said
+    text = node.path("/etc/asha/asha.conf").read_text()
+    assert "CLUSTERIP=192.168.1.93\n" in text
+    assert "CLUSTERALERT=other@example.com\n" in text
+    assert "RHINOSPF=NO\n" in text
 
 
 def test_answers_that_will_not_do_are_said_and_not_written(node: Node) -> None:
@@ -210,7 +256,7 @@ def test_purge_takes_everything_but_data(node: Node) -> None:
     node.run("systemctl", "enable", *UNITS)
     for path in ("/etc/asha/secret", "/etc/asha/ami.secret", "/etc/asha/cluster-owns-services",
                  "/etc/drbd.d/asha.res", "/etc/systemd/system/mariadb.service.d/asha.conf",
-                 "/var/log/asha/install.log", "/var/lib/asha/journal",
+                 "/var/log/asha/install.log", "/var/lib/asha/old",
                  "/etc/systemd/network/10-asha-link.network"):
         node.write(path, "x")
     node.write("/etc/asterisk.asha-20260101/sip.conf", "data")

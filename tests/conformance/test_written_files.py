@@ -8,7 +8,7 @@ import pytest
 
 from asha.cluster import corosync, drbd
 from asha.cluster.secret import Secret
-from asha.cluster.site import Peer, Site, parse
+from asha.cluster.site import NodeConfig, Site, parse
 from tests.conftest import lab_or_skip
 from tests.lab import Node
 from tests.lab.image import RELEASES
@@ -44,7 +44,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
         yield node
 
 
-def run_as(node: Node, peer: Peer, *argv: str) -> str:
+def run_as(node: Node, peer: NodeConfig, *argv: str) -> str:
     return node.run("unshare", "--uts", "--net", "sh", "-ec", AS_NODE, "sh",
                     peer.name, peer.address, peer.lan, *argv).out
 

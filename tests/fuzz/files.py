@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asha.asterisk.ami import Credentials
+from asha.asterisk import configuration
 from asha.asterisk.evidence import events_in
-from asha.asterisk.proc import Proc
-from asha.bootstrap import ami, asteriskconf, sark
+from asha.asterisk.process.proc import Proc
+from asha.asterisk.talk.ami import Credentials
+from asha.bootstrap.steps import asterisk, sark
 from asha.cli import main
 from asha.data import sqlite
-from asha.ocf.deadline import Deadline
 from asha.rootwork import Directory
+from asha.run.deadline import Deadline
 from tests.fuzz import mutate
 from tests.fuzz.target import Make, Wrong, given, target
 
@@ -101,10 +102,10 @@ def _asterisk(data: bytes, scratch: Path) -> None:
     with Directory.trusted(str(scratch), str(scratch)) as top:
         ways: tuple[Any, ...] = (scratch, top)
         for name in ("manager.conf", "modules.conf"):
-            for section in _in(asteriskconf.read, ways)(name):
+            for section in _in(configuration.read, ways)(name):
                 section.get("port")
-            _in(asteriskconf.includes, ways)(name, "asha_manager.conf")
-        _in(ami.uses_pjsip, ways)()
+            _in(configuration.includes, ways)(name, "asha_manager.conf")
+        _in(asterisk.uses_pjsip, ways)()
 
 
 def _in(function: Callable[..., Any], ways: tuple[Any, ...]) -> Callable[..., Any]:

@@ -7,38 +7,32 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from asha.asterisk import stacks
-from asha.bootstrap import (
-    agreement,
-    disks,
-    facts,
-    fail2ban,
-    interview,
-    network,
-    nft,
-    nics,
-    shorewall,
-)
-from asha.bootstrap import record as records
-from asha.bootstrap.fail2ban import OURS
-from asha.bootstrap.journal import JOURNAL, Journal
-from asha.bootstrap.ports import openings
-from asha.bootstrap.testing import FakeMachine, Outcome
+from asha.asterisk.talk import sip_transports
+from asha.bootstrap.configure import interview
+from asha.bootstrap.firewall import fail2ban, nftables, shorewall
+from asha.bootstrap.firewall.fail2ban import OURS
+from asha.bootstrap.host import disks, facts, nics
+from asha.bootstrap.host.ports import allowed, openings
+from asha.bootstrap.preflight import peer
+from asha.bootstrap.steps import link_address
+from asha.bootstrap.takeover import state as records
 from asha.cluster import corosync, drbd, pacemaker, secret
 from asha.cluster import site as conf
 from asha.cluster.site import SiteError
 from asha.conf import values_of
 from asha.data import binds, mountinfo, paths
 from asha.data.binds import Bind
-from asha.ocf.deadline import Deadline
-from asha.ocf.runner import Completed
-from asha.ocf.text import lines, plain, printable
+from asha.errors import UserError
+from asha.ocf.state import StateFile
 from asha.relay.contract import Position
 from asha.relay.numato import Numato
 from asha.relay.rhino import Rhino
-from asha.trouble import Trouble
+from asha.run.deadline import Deadline
+from asha.run.runner import Completed
+from asha.run.text import lines, plain, printable
+from tests.fakes.machine import FakeMachine, Outcome
 from tests.fuzz import mutate, samples
-from tests.fuzz.target import Wrong, given, target, text
+from tests.fuzz.target import Wrong, target, text
 
 SITE = conf.parse(samples.SITE)
 
@@ -64,7 +58,7 @@ class Babbler(FakeMachine):
 
 @target("text", *samples.of("test_text.py", "\x1b"), "Ünïcode\n\ttext")
 def _text(data: bytes, scratch: Path) -> None:
-    """asha.ocf.text: what is shown can be shown."""
+    """asha.run.text: what is shown can be shown."""
     for raw in (text(data), data.decode("latin-1")):
         for made in (printable(raw), plain(raw), lines(raw)):
             made.encode()
@@ -106,8 +100,9 @@ def _mountinfo(data: bytes, scratch: Path) -> None:
         mountinfo.holding(mounts, mount.point)
     mountinfo.below(mounts, mounts)
     bind = [Bind(mount.device, mount.root, mount.point) for mount in mounts]
-    binds.save(str(scratch / "binds"), bind)
-    again = [one.to_line() for one in binds.load(str(scratch / "binds"))]
+    memory = StateFile(str(scratch / "binds"))
+    binds.save(memory, bind)
+    again = [one.to_line() for one in binds.load(memory)]
     if again != [one.to_line() for one in bind]:
         raise Wrong("the binds' state file does not come back")
 
@@ -116,7 +111,7 @@ def _mountinfo(data: bytes, scratch: Path) -> None:
 def _binds(data: bytes, scratch: Path) -> None:
     """The state file of the binds: nothing, where it is damaged."""
     (scratch / "binds").write_bytes(data)
-    binds.load(str(scratch / "binds"))
+    binds.load(StateFile(str(scratch / "binds")))
 
 
 @target("paths", "/etc/asterisk:asterisk /var/lib/mysql:mysql? /opt/sark/www/origrecs?")
@@ -137,8 +132,8 @@ def _conf(data: bytes, scratch: Path) -> None:
     place = scratch / "asha.conf"
     place.write_bytes(data)
     machine = FakeMachine(scratch)
-    values, problems = interview.complete(machine, facts.Facts("crm1"), values_of(said))
-    if not problems:
+    values, findings = interview.complete(machine, facts.Facts("crm1"), values_of(said))
+    if not findings:
         conf.parse(interview.render(values, said))
     conf.read(str(place), strict=True)
 
@@ -181,7 +176,7 @@ def _drbd(data: bytes, scratch: Path) -> None:
         drbd.parse_json(said, "9.2.0")
         drbd.parse_proc(said, "8.4.11", 1000)
         drbd.status(Babbler(scratch, said).put("/proc/drbd", said))
-    except Trouble as trouble:
+    except UserError as trouble:
         raise Wrong(f"raises {trouble}") from None
 
 
@@ -210,9 +205,9 @@ RULESET = json.dumps({"nftables": [
 def _nft(data: bytes, scratch: Path) -> None:
     """nft's JSON: the rules of other programs among ours."""
     machine = Babbler(scratch, text(data))
-    nft.in_force(machine, openings(SITE))
-    nft.load(machine, openings(SITE))
-    nft.unload(machine)
+    nftables.in_force(machine, openings(SITE))
+    nftables.load(machine, openings(SITE))
+    nftables.unload(machine)
 
 
 LINKS = json.dumps([{
@@ -237,7 +232,7 @@ def _machine(data: bytes, scratch: Path) -> None:
     nics.default_route_nic(machine)
     disks.candidates(machine)
     interview.complete(machine, found, values_of(samples.SITE))
-    network.has_address(SITE, machine)
+    link_address.has_address(SITE, machine)
 
 
 @target("ifupdown", "auto lo\niface lo inet loopback\n\nauto eth1\niface eth1 inet static\n"
@@ -248,7 +243,7 @@ def _ifupdown(data: bytes, scratch: Path) -> None:
     said = text(data)
     machine = Babbler(scratch, "").put("/etc/network/interfaces", said)
     machine.put("/etc/network/interfaces.d/x", said).put("/etc/systemd/network/x.network", said)
-    for action in network.actions(SITE, machine):
+    for action in link_address.actions(SITE, link_address.look(machine)):
         action.is_done(machine)
         action.preview(machine)
         action.script()
@@ -264,7 +259,7 @@ def _shorewall(data: bytes, scratch: Path) -> None:
     for name in ("zones", "interfaces", "policy", "rules", "params"):
         machine.put(f"{shorewall.DIRECTORY}/{name}", said)
     before = machine.read(f"{shorewall.DIRECTORY}/rules") or ""
-    [action] = given(shorewall.actions, site=SITE, machine=machine)
+    [action] = shorewall.actions(SITE, allowed(SITE, machine))
     action.preview(machine)
     action.do(machine, lambda text: None)
     after = machine.read(f"{shorewall.DIRECTORY}/rules") or ""
@@ -293,7 +288,7 @@ def _fail2ban(data: bytes, scratch: Path) -> None:
     machine = Babbler(scratch, "")
     for place in ("jail.conf", "jail.local", "jail.d/x.conf", "x.conf"):
         machine.put(f"/etc/fail2ban/{place}", said)
-    [action] = fail2ban.actions(SITE, machine)
+    [action] = fail2ban.actions(SITE, fail2ban.look(machine))
     action.is_done(machine)
     action.do(machine, lambda text: None)
     if SITE.there.address not in (machine.read(OURS) or ""):
@@ -314,21 +309,13 @@ def _handover(data: bytes, scratch: Path) -> None:
         found.is_orphaned(machine), found.is_ours, found.reached(records.MOVING)
 
 
-@target("journal", '{"time": "x", "event": "begin", "action": "copy"}\n{"event": "done"}\n')
-def _journal(data: bytes, scratch: Path) -> None:
-    """The installer's journal: never raises."""
-    machine = FakeMachine(scratch).put(JOURNAL)
-    machine.path(JOURNAL).write_bytes(data)
-    Journal(machine).cut_off_in()
-
-
 # What the other node tells, once it has proved the secret.
 
 THEIRS: Mapping[str, object] = {
     "name": "crm2", "device": "/dev/sda5", "size": 1 << 30, "clock": 1e9, "received": 1e9,
     "nodes": {"crm1": "10.0.3.251", "crm2": "10.0.3.252"}, "users": {"asterisk": 117},
     "groups": {"asterisk": 121}, "versions": {"asterisk": "22.1"},
-    "agree": {"CLUSTERIP": "192.168.1.90"},
+    "agree": conf.agreement(SITE), "relay": "crm1", "first": False,
 }
 
 
@@ -339,10 +326,10 @@ def _agreement(data: bytes, scratch: Path) -> None:
         other = json.loads(data)
     except (ValueError, RecursionError):
         return
-    if isinstance(other, dict):  # as asha.bootstrap.join makes sure
+    if isinstance(other, dict):  # as asha.bootstrap.join.client makes sure
         own = facts.shared_facts(Babbler(scratch, ""), SITE)
-        for finding in agreement.compare({**THEIRS, **own, "name": "crm1"}, other):
-            printable(f"{finding.what} {finding.mend}").encode()
+        for finding in peer.compare({**THEIRS, **own, "name": "crm1"}, other):
+            printable(f"{finding.what} {finding.hint}").encode()
 
 
 # A relay card.
@@ -402,11 +389,11 @@ def _relay(data: bytes, scratch: Path) -> None:
 
 # What Asterisk says in many lines.
 
-@target("sockets", *samples.of("test_asterisk_stacks.py", "\n"))
+@target("sockets", *samples.of("test_asterisk_sip_transports.py", "\n"))
 def _sockets(data: bytes, scratch: Path) -> None:
     """Asterisk's lists of SIP sockets, and what is remembered of them."""
     for stack in ("pjsip", "sip"):
-        found = stacks._entries(stack, text(data))
-        stacks.read(stacks.kept(found))
-        stacks.wanted(found)
-    stacks.read(text(data))
+        found = sip_transports._entries(stack, text(data))
+        sip_transports.read(sip_transports.kept(found))
+        sip_transports.wanted(found)
+    sip_transports.read(text(data))

@@ -13,24 +13,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asha.asterisk import control, sip
-from asha.asterisk.ami import Ami, Credentials
-from asha.asterisk.proc import Endpoint
-from asha.asterisk.wire import Silent, hold
-from asha.bootstrap import listener
-from asha.bootstrap.listener import Listener
-from asha.bootstrap.wire import Talk, WireError
+from asha.asterisk.process.proc import Endpoint
+from asha.asterisk.talk import control, sip
+from asha.asterisk.talk.ami import Ami, Credentials
+from asha.asterisk.talk.connections import Silent, hold
+from asha.bootstrap.join import server as server_join
+from asha.bootstrap.join.protocol import Session, WireError
+from asha.bootstrap.join.server import Listener
 from asha.cluster.secret import Secret
-from asha.cluster.site import Site
-from asha.ocf.deadline import Deadline
-from asha.ocf.text import printable
+from asha.cluster.site import Site, agreement
+from asha.run.deadline import Deadline
+from asha.run.text import printable
 from asha.status import calls
 from tests.fuzz import mutate
 from tests.fuzz.parsers import SITE, Babbler
 from tests.fuzz.target import Make, Wrong, target
 
 if TYPE_CHECKING:
-    from asha.asterisk.wire import Conversation
+    from asha.asterisk.talk.connections import Conversation
 
 # Seconds that a conversation is given, and by which it may be late on a busy machine.
 PATIENCE = 0.25
@@ -280,7 +280,7 @@ def _wire(data: bytes, scratch: Path) -> None:
     """The join's conversation, on both sides, with a stranger."""
     for side in ("join", "listen"):
         with _pair(Peer(json.loads(data)), Peer.play) as channel, in_time() as deadline:
-            talk = Talk(channel, deadline)
+            talk = Session(channel, deadline)
             with contextlib.suppress(WireError):
                 getattr(talk, side)(SECRET.join_key(), "crm1")
                 talk.say({"do": "facts"})
@@ -310,7 +310,7 @@ def _pair(peer: Peer, play: Callable[[Peer, socket.socket], None]) -> Iterator[s
 WISH = json.dumps({
     "do": "join", "name": "crm2", "address": "10.0.3.252", "lan": "192.168.1.12", "runs": False,
     "ids": {"crm1": 1, "crm2": 2}, "addresses": {"crm1": "10.0.3.251", "crm2": "10.0.3.252"},
-    "agree": listener.agreement(SITE)}).encode()
+    "agree": agreement(SITE)}).encode()
 
 
 def _request(rng: random.Random) -> bytes:
@@ -324,7 +324,7 @@ def _request(rng: random.Random) -> bytes:
 def _listener(data: bytes, scratch: Path) -> None:
     """Who lets the other node in: raises nothing, and logs a line at a time."""
     whole = json.loads(data)
-    listener.EXCHANGE_SECONDS = listener.ANSWER_SECONDS = PATIENCE
+    server_join.EXCHANGE_SECONDS = server_join.ANSWER_SECONDS = PATIENCE
     machine = Babbler(scratch, "")
     said: list[str] = []
 
@@ -336,7 +336,7 @@ def _listener(data: bytes, scratch: Path) -> None:
             peer.play(channel)
             return
         with contextlib.suppress(WireError, OSError):
-            talk = Talk(channel, Deadline(PATIENCE * 4))
+            talk = Session(channel, Deadline(PATIENCE * 4))
             talk.join(SECRET.join_key(), "crm2")
             talk.say(whole["wish"])
             talk.hear()

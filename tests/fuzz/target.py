@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asha.ocf.results import AgentError
-from asha.trouble import Trouble
+from asha.errors import UserError
+from asha.run.results import AgentError
 from tests.fuzz import mutate
 
 Run = Callable[[bytes, Path], None]
 Make = Callable[[random.Random], bytes]
 
 # What every function may raise.
-DECLARED: tuple[type[Exception], ...] = (Trouble, AgentError, OSError)
+DECLARED: tuple[type[Exception], ...] = (UserError, AgentError, OSError)
 
 
 class Wrong(Exception):

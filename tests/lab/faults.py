@@ -1,291 +1,281 @@
-"""The faults that a cluster must live through, each told once for demo and tests.
+"""The faults that a cluster must live through, each written once: FAULTS, below.
 
-``play`` runs one on a ready cluster: data is written and the watcher armed before
-the fault, and afterwards everything that must hold is looked up.
+``with fault.inject(cluster):`` makes one, and undoes it at the end, whatever happened
+meanwhile. Its ``kinds`` and ``bench`` say who plays it. To add one, add a row.
+
+Faults of the nodes and of the cluster are made here, those of Asterisk in injectors.py.
 """
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 
-from tests.lab.cluster import Cluster, freeze_asterisk
-from tests.lab.host import LabError, Result, wait_for
+from tests.lab import injectors
+from tests.lab.cluster import Cluster
+from tests.lab.daemon import daemon
+from tests.lab.host import wait_for
 from tests.lab.lab import CARD_NODE
-from tests.lab.prober import Prober
+from tests.lab.node import Node
 
-# An outage below this is a lost packet or two, not a fault of service.
-UNNOTICED = 0.5
+# What the cluster must do about it.
+MOVES = "moves"  # Asterisk runs on the other node afterwards
+RESTARTS = "restarts"  # it was started again where it was
+RETURNS = "returns"  # it was started again, on whichever node
+DEGRADED = "is degraded"  # the same Asterisk runs on, and Pacemaker shows what is wrong
+STAYS = "stays"  # the same Asterisk runs on
+
+# Who plays it.
+CLUSTER = "cluster"  # tests/cluster/test_faults.py
+DEMO = "demo"  # make demo: each takes half a minute or more
+HANG = "hang"  # tests/cluster/test_hangs.py: done to Asterisk, and a fence device is there
+
+# The stacks of the bench.
+STOCK, STOCK_SIP, OURS = "stock", "stock+sip", "ours"
+
+# Limits, in seconds.
+UNNOTICED = 0.5  # a lost packet or two, not a fault of service
+HUNG = 15.0  # the watch (5 s), its confirmation, evidence and a start
+FELT = math.inf  # the telephones feel the fault itself, whatever anybody does about it
 # What a test allows more: a loaded machine is slower, a hang is for ever.
 GENEROUS = 3.0
-# How long a fault that must change nothing is watched.
-WATCH_SECONDS = 12.0
 
-BAD_CONFIGURATION = "/etc/mysql/mariadb.conf.d/99-bad.cnf"
-
-MOVES, RESTARTS, RETURNS, STAYS = "moves", "restarts", "returns", "stays"
+Injected = AbstractContextManager[object]
+Injector = Callable[[Cluster], Injected]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``expected`` is what the cluster must do; ``limit`` the longest outage in seconds."""
+    """``expected`` is what the cluster must do; ``limit`` the longest outage in seconds.
+
+    ``named``: what a failure that Pacemaker shows must contain, "" if it need show none.
+    ``bench``: about how many seconds a turn takes on each stack of the bench that plays
+    it, healing included.
+    """
 
     name: str
     title: str
-    inject: Callable[[Cluster], None]
+    inject: Injector
     expected: str
-    limit: float
+    limit: float = UNNOTICED
+    named: str = ""
+    kinds: tuple[str, ...] = (CLUSTER, DEMO)
+    bench: Mapping[str, float] = field(default_factory=dict)
+    # The fault from which this one continues: it is injected before, and held.
+    after: str = ""
     # Where the cluster must be for the fault to mean something.
-    prepare: Callable[[Cluster], None] = lambda cluster: None
-    # What must be done before the cluster can be whole again, if anything.
-    undo: Callable[[Cluster], None] = lambda cluster: None
-    # What Pacemaker must have seen before the watching may end.
+    prepare: Callable[[Cluster], object] = lambda cluster: None
+    # What must have been seen before the watching may end, other than ``named``.
     noticed: Callable[[Cluster], bool] = lambda cluster: True
 
-
-@dataclass(frozen=True)
-class Report:
-    """What one fault led to."""
-
-    fault: Fault
-    before: str
-    after: str
-    outage: float
-    line_during: str
-    line: str
-    call_kept: bool
-    restarted: bool
-    violations: list[str]
-    lost: list[str]
-
     @property
-    def did(self) -> str:
-        if self.after != self.before:
-            return f"moved {self.before} to {self.after}"
-        return f"restarted on {self.after}" if self.restarted else f"stayed on {self.after}"
-
-    @property
-    def as_expected(self) -> bool:
-        moved = self.after != self.before
-        return {
-            MOVES: moved,
-            RESTARTS: not moved and self.restarted,
-            RETURNS: self.restarted,
-            STAYS: not moved and not self.restarted and self.call_kept,
-        }[self.fault.expected]
-
-    def problems(self) -> list[str]:
-        """Everything that is not as it must be, the time apart."""
-        wrong = [*self.violations, *(f"lost: {what}" for what in self.lost)]
-        if not self.as_expected:
-            wrong.append(f"expected that it {self.fault.expected}, but it {self.did}"
-                         + ("" if self.call_kept else "; the call was cut"))
-        return wrong
+    def is_fenced(self) -> bool:
+        """Whether Asterisk cannot be ended: its node is fenced, if there is a device."""
+        return HANG in self.kinds and self.expected == MOVES
 
 
-def play(cluster: Cluster, prober: Prober, fault: Fault) -> Report:
-    """Write data, arm the watcher, inject, wait, undo, and look at everything."""
-    cluster.wait_ready()
-    fault.prepare(cluster)
-    before = cluster.wait_ready()
-    data = cluster.write_data()
-    call = cluster.place_call()
-    pids = cluster.lab.node(before).pids("asterisk")
-    prober.wait_answering(time.monotonic())
-    begun = time.monotonic()
-    fault.inject(cluster)
-    if fault.expected == STAYS:
-        end = time.monotonic() + WATCH_SECONDS
-        wait_for(
-            lambda: time.monotonic() >= end and fault.noticed(cluster),
-            f"Pacemaker to notice: {fault.title}", timeout=90,
-        )
-    else:
-        moves = fault.expected == MOVES
-        wait_for(
-            lambda: has_moved(cluster, before) if moves else not is_same(cluster, before, pids),
-            f"the cluster to act: {fault.title}", timeout=150,
-        )
-        # Before any undo: the cluster must get there without help.
-        cluster.wait_ready()
-    prober.wait_answering(time.monotonic(), timeout=150)
-    outage = prober.outage(begun)
-    line_during = cluster.lab.line_switch.line_goes_to()
-    fault.undo(cluster)
-    after = cluster.wait_ready()
-    same = is_same(cluster, before, pids)
-    # Pacemaker is content: now look behind it. The line follows the calls within
-    # moments, so it is given those.
-    wait_for_audit(cluster)
-    return Report(
-        fault=fault,
-        before=before,
-        after=after,
-        outage=outage,
-        line_during=line_during,
-        line=cluster.lab.line_switch.line_goes_to(),
-        call_kept=same and cluster.call_is_up(call),
-        restarted=not same,
-        violations=cluster.audit(),
-        lost=cluster.lost_data(data),
-    )
+def of_kind(kind: str) -> list[Fault]:
+    return [one for one in FAULTS if kind in one.kinds]
 
 
-def wait_for_audit(cluster: Cluster) -> None:
-    """Until every invariant holds; after the time, whoever asks next sees which not."""
+def of_bench() -> list[Fault]:
+    return [one for one in FAULTS if one.bench]
+
+
+def by_name(name: str) -> Fault:
+    return next(one for one in FAULTS if one.name == name)
+
+
+# What makes them.
+
+
+def on_active(injector: Callable[[Node], Injected]) -> Injector:
+    return lambda cluster: injector(cluster.active())
+
+
+def killed(program: str) -> Injector:
+    """All processes of that name."""
+
+    @contextmanager
+    def inject(cluster: Cluster) -> Iterator[None]:
+        cluster.active().kill(program)
+        yield
+
+    return inject
+
+
+@contextmanager
+def asterisk_killed(cluster: Cluster) -> Iterator[None]:
+    # Not what is called asterisk: so are the consoles by which it is watched.
+    daemon(cluster.active()).kill()
+    yield
+
+
+@contextmanager
+def standby(cluster: Cluster) -> Iterator[None]:
+    node = cluster.active()
+    cluster.standby(node)
     try:
-        wait_for(lambda: not cluster.audit(), "the invariants", timeout=15)
-    except LabError:
-        pass
+        yield
+    finally:
+        cluster.online(node)
 
 
-def has_moved(cluster: Cluster, before: str) -> bool:
-    """Whether Asterisk runs on another node."""
-    return cluster.state().active not in ("", before)
+def power_lost(which: Callable[[Cluster], Node]) -> Injector:
+    """That node loses power; it is switched on again in the end, if it is still off."""
+
+    @contextmanager
+    def inject(cluster: Cluster) -> Iterator[None]:
+        which(cluster).crash()
+        try:
+            yield
+        finally:
+            switch_on(cluster)
+        wait_online(cluster)
+
+    return inject
 
 
-def is_same(cluster: Cluster, node: str, pids: list[int]) -> bool:
-    """Whether the very same Asterisk process is still there."""
-    there = cluster.lab.node(node)
-    return there.is_up and there.pids("asterisk") == pids
+@contextmanager
+def node_returns(cluster: Cluster) -> Iterator[None]:
+    switch_on(cluster)
+    wait_online(cluster)
+    yield
 
 
-def standby(cluster: Cluster) -> None:
-    cluster.standby(cluster.active())
+@contextmanager
+def power_cycle(cluster: Cluster) -> Iterator[None]:
+    for node in cluster.lab.running:
+        node.crash()
+    switch_on(cluster)
+    yield
 
 
-def all_online(cluster: Cluster) -> None:
-    for name in cluster.state().standby:
-        cluster.online(cluster.lab.node(name))
+def switch_on(cluster: Cluster) -> None:
+    """Every node that is off, side by side."""
+    off = [cluster.lab.node(name) for name, node in cluster.lab.nodes.items() if not node.is_up]
+    for node in off:
+        node.boot(wait=False)
+    for node in off:
+        node.wait_booted()
 
 
-def kill_asterisk(cluster: Cluster) -> None:
-    cluster.active().kill("asterisk")
-
-
-def kill_mariadb(cluster: Cluster) -> None:
-    cluster.active().kill("mariadbd")
-
-
-def kill_apache(cluster: Cluster) -> None:
-    cluster.active().kill("apache2", signal.SIGKILL)
-
-
-def has_failed(operation: str) -> Callable[[Cluster], bool]:
-    """Whether Pacemaker has counted a failure of a resource, or of one operation of it."""
-
-    def noticed(cluster: Cluster) -> bool:
-        return any(text.startswith(operation) for text in cluster.state().failures)
-
-    return noticed
-
-
-def crash_active(cluster: Cluster) -> None:
-    cluster.active().crash()
-
-
-def crash_passive(cluster: Cluster) -> None:
-    cluster.passive().crash()
+def wait_online(cluster: Cluster) -> None:
+    wait_for(lambda: len(cluster.state().online) == len(cluster.lab.nodes), "both nodes online",
+             timeout=90)
 
 
 def sees_one_node(cluster: Cluster) -> bool:
     return len(cluster.state().online) == len(cluster.lab.running) == 1
 
 
-def boot_crashed(cluster: Cluster) -> None:
-    for node in cluster.lab.nodes.values():
-        if not node.is_up:
-            cluster.lab.node(node.name).boot()
-    wait_for(
-        lambda: len(cluster.state().online) == len(cluster.lab.nodes), "both nodes online",
-        timeout=90,
-    )
-
-
-def cut_link(cluster: Cluster) -> None:
+@contextmanager
+def link_cut(cluster: Cluster) -> Iterator[None]:
     cluster.passive().cut("eth1")
+    try:
+        yield
+    finally:
+        for node in cluster.lab.nodes.values():
+            node.restore("eth1")
+    wait_for(lambda: not link_is_down(cluster), "the cluster link to be used again", timeout=60)
 
 
 def link_is_down(cluster: Cluster) -> bool:
     """Corosync has given the cluster link up and lives on the LAN."""
-    said: Result = cluster.active().run("corosync-cfgtool", "-s", check=False)
-    return "disconnected" in said.out
-
-
-def restore_link(cluster: Cluster) -> None:
-    for node in cluster.lab.nodes.values():
-        node.restore("eth1")
-    wait_for(
-        lambda: not link_is_down(cluster), "the cluster link to be used again", timeout=60
-    )
-
-
-def power_cycle(cluster: Cluster) -> None:
-    for node in cluster.lab.running:
-        node.crash()
-    for node in cluster.lab.nodes.values():
-        cluster.lab.node(node.name).boot(wait=False)
-    for node in cluster.lab.nodes.values():
-        node.wait_booted()
+    return "disconnected" in cluster.active().run("corosync-cfgtool", "-s", check=False).out
 
 
 def to_card_node(cluster: Cluster) -> None:
     """Make the node active that powers the relay card."""
     if cluster.active().name != CARD_NODE:
-        standby(cluster)
-        wait_for(lambda: cluster.state().active == CARD_NODE, f"{CARD_NODE} active", timeout=90)
-        all_online(cluster)
+        with standby(cluster):
+            wait_for(lambda: cluster.state().active == CARD_NODE, f"{CARD_NODE} active",
+                     timeout=90)
 
 
-def unplug_relay(cluster: Cluster) -> None:
+@contextmanager
+def relay_unplugged(cluster: Cluster) -> Iterator[None]:
     cluster.lab.line_switch.unplug()
+    try:
+        yield
+    finally:
+        cluster.lab.line_switch.plug()
 
 
-def plug_relay(cluster: Cluster) -> None:
-    cluster.lab.line_switch.plug()
-
-
-def break_mariadb(cluster: Cluster) -> None:
+@contextmanager
+def mariadb_broken(cluster: Cluster) -> Iterator[None]:
     """From now on MariaDB does not start on the active node."""
     node = cluster.active()
-    node.write(BAD_CONFIGURATION, "[mariadbd]\nno-such-option=1\n")
-    node.kill("mariadbd")
-
-
-def mend_mariadb(cluster: Cluster) -> None:
-    node = cluster.active()
-    node.run("rm", BAD_CONFIGURATION)
+    bad = "/etc/mysql/mariadb.conf.d/99-bad.cnf"
+    node.write(bad, "[mariadbd]\nno-such-option=1\n")
+    try:
+        node.kill("mariadbd")
+        yield
+    finally:
+        node.path(bad).unlink()
     node.run("crm_resource", "--cleanup", "--resource", "p_mysql")
 
 
-STANDBY = Fault("standby", "crm node standby", standby, MOVES, 5.0, undo=all_online)
-# A death is told at once and costs a start. A frozen Asterisk costs the watch (5 s), its
-# confirmation, evidence and a start.
+# In the order in which they are played. The bench wants what boots a node last.
 FAULTS = (
-    STANDBY,
-    Fault("standby-back", "crm node standby, the other way", standby, MOVES, 5.0, undo=all_online),
-    Fault("asterisk-killed", "Asterisk killed (SIGKILL)", kill_asterisk, RESTARTS, 6.0),
-    Fault("asterisk-frozen", "Asterisk frozen (SIGSTOP)", lambda c: freeze_asterisk(c.active()),
-          RESTARTS, 15.0),
-    Fault("mariadb-killed", "MariaDB killed (SIGKILL)", kill_mariadb, STAYS, UNNOTICED,
-          noticed=has_failed("p_mysql_")),
-    Fault("apache-killed", "Apache killed (SIGKILL)", kill_apache, STAYS, UNNOTICED,
-          noticed=has_failed("p_apache_")),
-    Fault("active-crashed", "active node loses power", crash_active, MOVES, 8.0),
-    Fault("node-returns", "the crashed node returns", boot_crashed, STAYS, UNNOTICED),
-    Fault("passive-crashed", "passive node loses power", crash_passive, STAYS, UNNOTICED,
-          undo=boot_crashed, noticed=sees_one_node),
-    Fault("link-cut", "cluster link cut, LAN alive", cut_link, STAYS, UNNOTICED,
-          undo=restore_link, noticed=link_is_down),
-    Fault("relay-unplugged", "relay unplugged, plugged in again", unplug_relay, STAYS, UNNOTICED,
-          prepare=to_card_node, undo=plug_relay, noticed=has_failed("p_line_")),
+    Fault("planned", "planned switch (crm node standby)", standby, MOVES, 5.0,
+          bench={STOCK: 18, OURS: 15}),
+    Fault("planned-back", "planned switch, the other way", standby, MOVES, 5.0),
+    # A death is told at once and costs a start.
+    Fault("asterisk-killed", "Asterisk killed (SIGKILL)", asterisk_killed, RESTARTS, 6.0,
+          bench={STOCK: 18, STOCK_SIP: 18, OURS: 9}),
+    # Hangs. A stack whose monitor asks the console first waits there in vain when all of
+    # Asterisk stands still, whatever it would ask after that: stock+sip plays no such hang.
+    Fault("sigstop", "Asterisk frozen (SIGSTOP)", on_active(injectors.stopped), RESTARTS, HUNG,
+          "is stopped by a signal", (CLUSTER, DEMO, HANG), bench={STOCK: 62, OURS: 13}),
+    Fault("cgroup-frozen", "control group frozen", on_active(injectors.cgroup_frozen),
+          RESTARTS, HUNG, "is frozen by its cgroup", (HANG,), bench={STOCK: 62, OURS: 13}),
+    Fault("dialplan-lock", "dialplan lock held (gdb)", on_active(injectors.dialplan_locked),
+          RESTARTS, HUNG, "dialplan lock", (HANG,), bench={STOCK: 30, STOCK_SIP: 48, OURS: 16}),
+    Fault("channel-lock", "channel list's lock held (gdb)", on_active(injectors.channels_locked),
+          RESTARTS, HUNG, "channel lock", (HANG,), bench={STOCK: 30, STOCK_SIP: 30, OURS: 18},
+          prepare=Cluster.place_call),
+    Fault("sip-thread", "SIP thread stands still (gdb)", on_active(injectors.sip_thread_parked),
+          RESTARTS, HUNG, "SIP at UDP", (HANG,), bench={STOCK: 32, STOCK_SIP: 48, OURS: 16}),
+    Fault("store-frozen", "the store frozen (fsfreeze)", on_active(injectors.store_frozen),
+          MOVES, HUNG, "AstDB", (HANG,), bench={STOCK: 35, STOCK_SIP: 30, OURS: 50}),
+    # No reason to end the calls.
+    Fault("sip-traced", "SIP thread held by ptrace", on_active(injectors.sip_thread_traced),
+          DEGRADED, FELT, "a debugger", (HANG,)),
+    Fault("astdb-locked", "AstDB locked (BEGIN EXCLUSIVE)", on_active(injectors.astdb_locked),
+          DEGRADED, named="AstDB", kinds=(HANG,)),
+    Fault("store-full", "the store full", injectors.store_full,
+          DEGRADED, named="AstDB", kinds=(HANG,)),
+    Fault("ami-blocked", "AMI's port blocked (nftables)", on_active(injectors.ami_blocked),
+          DEGRADED, named="packets to it are lost", kinds=(HANG,)),
+    Fault("socket-gone", "control socket removed", on_active(injectors.control_socket_gone),
+          DEGRADED, named="control socket", kinds=(HANG,)),
+    # Seen at depth 20, at its second look.
+    Fault("cpu-runaway", "one thread eats a CPU (gdb)", on_active(injectors.thread_spinning),
+          DEGRADED, named="has not rested", kinds=(HANG,)),
+    Fault("dns-blackhole", "DNS silent, a peer has a host name", injectors.dns_blackhole,
+          STAYS, kinds=(HANG,)),
+    Fault("reload-storm", "core reload, again and again", on_active(injectors.reload_storm),
+          STAYS, kinds=(HANG,)),
+    # What is beside the telephones.
+    Fault("mariadb-killed", "MariaDB killed (SIGKILL)", killed("mariadbd"), STAYS,
+          named="p_mysql_"),
+    Fault("apache-killed", "Apache killed (SIGKILL)", killed("apache2"), STAYS,
+          named="p_apache_"),
+    # Nodes and cables.
+    Fault("active-crashed", "active node loses power", power_lost(Cluster.active), MOVES, 8.0,
+          bench={STOCK: 24, OURS: 10}),
+    Fault("node-returns", "the crashed node returns", node_returns, STAYS,
+          bench={STOCK: 24, OURS: 10}, after="active-crashed"),
+    Fault("passive-crashed", "passive node loses power", power_lost(Cluster.passive), STAYS,
+          noticed=sees_one_node),
+    Fault("link-cut", "cluster link cut, LAN alive", link_cut, STAYS, noticed=link_is_down),
+    Fault("relay-unplugged", "relay unplugged, plugged in again", relay_unplugged, STAYS,
+          named="p_line_", prepare=to_card_node),
     Fault("power-cycle", "both nodes lose power and boot", power_cycle, RETURNS, 60.0),
-)
-
-# Too long for the demo.
-MARIADB_BROKEN = Fault(
-    "mariadb-broken", "MariaDB does not start any more", break_mariadb, STAYS, UNNOTICED,
-    undo=mend_mariadb, noticed=has_failed("p_mysql_start"),
+    # Too long for the demo.
+    Fault("mariadb-broken", "MariaDB does not start any more", mariadb_broken, STAYS,
+          named="p_mysql_start", kinds=(CLUSTER,)),
 )

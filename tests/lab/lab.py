@@ -22,6 +22,8 @@ from typing import IO
 from tests.lab.host import LabError, cgroup_root, run, start_time, wait_for
 from tests.lab.image import FILES, Say, ensure_image, image_path, recipe_hash
 from tests.lab.lineswitch import LineSwitchClient, start_line_switch
+from tests.lab.log import LabLog
+from tests.lab.log import begin as begin_log
 from tests.lab.network import SWITCHBOARD_ADDRESS, Network
 from tests.lab.node import Node, copy_sparse, detach_loops, remove_cgroup
 
@@ -86,10 +88,12 @@ class Lab:
         self.directory = BASE / self.name
         self.shared = self.directory / "shared"
         self.network = Network(self.name)
+        # Of what runs on the nodes; stays when the lab is removed.
+        self.log = LabLog(self.name)
         self.nodes = {
             node: Node(
                 self.name, node, self.directory / node, self.shared, self.network,
-                ADDRESSES[node], configured=not customer,
+                ADDRESSES[node], self.log, configured=not customer,
                 partition=(partitions or {}).get(node, PARTITION_SIZE) if customer else 0,
             )
             for node in nodes
@@ -114,6 +118,8 @@ class Lab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is not None:
+            self._say(f"what ran on the nodes: {self.log.path}")
         self.down()
 
     @classmethod
@@ -151,6 +157,7 @@ class Lab:
             raise
 
     def _build(self) -> None:
+        begin_log(self.name)
         self.directory.mkdir()
         run(["mount", "-t", "tmpfs", "-o", f"size={MEMORY_DISK},mode=755", "asha-lab",
              str(self.directory)])
@@ -197,6 +204,7 @@ class Lab:
             self.directory.rmdir()
         lock_path(self.name).unlink(missing_ok=True)
         self._give_up_ownership()
+        self.log.finish("removed")
 
     def node(self, name: str) -> Node:
         if name not in self.nodes:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.lab.host import CommandFailed, LabError, Result, cgroup_root, run, start_time, wait_for
+from tests.lab.log import LabLog
 from tests.lab.network import Network
 
 # Loop device nodes a node may use; the store takes one per primary.
@@ -38,8 +41,10 @@ class Node:
     """
 
     def __init__(self, lab: str, name: str, directory: Path, shared: Path, network: Network,
-                 addresses: dict[str, str], *, configured: bool, partition: int) -> None:
+                 addresses: dict[str, str], log: LabLog, *, configured: bool,
+                 partition: int) -> None:
         self.name = name
+        self.log = log
         self.addresses = addresses
         self.machine = f"asha-{lab}-{name}"
         self.root = directory / "root"
@@ -109,6 +114,7 @@ class Node:
         """Switch the node on; with ``wait``, until its systemd has finished."""
         if self.is_up:
             raise LabError(f"{self.name} is on already")
+        self.log.note(f"{self.name}: power on")
         self._network.reset_node(self.name, self._given)
         for nic in self.addresses:
             self._network.plug(self.name, nic)
@@ -171,6 +177,8 @@ class Node:
 
     def crash(self) -> None:
         """As if the power failed: every process gone at once, both cables dead."""
+        if self.is_up:
+            self.log.note(f"{self.name}: power off")
         for nic in self.addresses:
             if os.path.exists(self._network.path(self.name)):
                 self._network.unplug(self.name, nic)
@@ -201,17 +209,21 @@ class Node:
 
     def freeze(self) -> None:
         """Stop every process of the node, as a hung kernel would look."""
+        self.log.note(f"{self.name}: frozen")
         (self._cgroup / "cgroup.freeze").write_text("1")
 
     def thaw(self) -> None:
+        self.log.note(f"{self.name}: thawed")
         (self._cgroup / "cgroup.freeze").write_text("0")
 
     # Cables: eth0 is the LAN, eth1 the cluster link.
 
     def cut(self, nic: str) -> None:
+        self.log.note(f"{self.name}: {nic} unplugged")
         self._network.unplug(self.name, nic)
 
     def restore(self, nic: str) -> None:
+        self.log.note(f"{self.name}: {nic} plugged in")
         self._network.plug(self.name, nic)
 
     # Doing something in it.
@@ -237,16 +249,23 @@ class Node:
         stdin: str | None = None,
     ) -> Result:
         """Run a program in the node. CommandFailed on a non-zero code with ``check``."""
-        done = run(
-            self.command(*argv, env=env), timeout=timeout, check=False, stdin=stdin, where=self.name
-        )
+        begun = time.monotonic()
+        try:
+            done = run(self.command(*argv, env=env), timeout=timeout, check=False, stdin=stdin,
+                       where=self.name)
+        except CommandFailed as late:
+            result = Result(argv, late.result.code, late.result.out, late.result.err)
+            self.log.ran(self.name, result, time.monotonic() - begun)
+            raise
         result = Result(argv, done.code, done.out, done.err)
+        self.log.ran(self.name, result, time.monotonic() - begun)
         if check and not result.ok:
             raise CommandFailed(result, self.name)
         return result
 
     def start(self, *argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start a program in the node and return at once; the caller ends it."""
+        self.log.note(f"{self.name}: starting {shlex.join(argv)}")
         return subprocess.Popen(
             self.command(*argv, env=env),
             stdin=subprocess.DEVNULL,

@@ -18,8 +18,8 @@ from xml.etree import ElementTree
 
 from tests.cluster.single import AGENTS, environment
 from tests.lab import LabError, Node
+from tests.lab.daemon import PID_FILE
 from tests.lab.node import PATH
-from tests.soak.disturb import PID_FILE
 from tests.soak.monitors import DEGRADED, GOOD
 
 AGENT = "asterisk-health"

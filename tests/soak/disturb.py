@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 
 from tests.lab import LabError, Node
 from tests.lab.cluster import asterisk
-from tests.lab.host import kill_session
+from tests.lab.daemon import PID_FILE
+from tests.lab.injectors import background
 
 RELOAD_EVERY = 20.0
 ROTATE_EVERY = 30.0
@@ -26,7 +28,6 @@ BUSY_SECONDS = 30.0
 # Asterisk passes over a file that is as old as when it was read.
 CHANGED = ("/etc/asterisk/extensions.conf", "/etc/asterisk/pjsip.conf")
 
-PID_FILE = "/run/asterisk/asterisk.pid"
 BUSY = "while :; do :; done"
 
 Interval = tuple[float, float]
@@ -101,9 +102,7 @@ class Disturbances:
 
     def _load(self) -> None:
         """At normal priority, so that everything on the node has to share."""
-        loops = [self._node.start("sh", "-c", BUSY) for _ in range(os.cpu_count() or 1)]
-        try:
+        with ExitStack() as loops:
+            for _ in range(os.cpu_count() or 1):
+                loops.enter_context(background(self._node, "sh", "-c", BUSY))
             self._stop.wait(BUSY_SECONDS)
-        finally:
-            for loop in loops:
-                kill_session(loop)

@@ -14,7 +14,6 @@ import sys
 import time
 from typing import IO, TYPE_CHECKING
 
-from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
     ChannelLocks,
     ControlSocket,
@@ -24,13 +23,14 @@ from asha.asterisk.probes import (
     Probe,
     SipOptions,
 )
-from asha.asterisk.proc import Proc
-from asha.asterisk.wire import side_by_side
-from asha.ocf.deadline import Deadline
+from asha.asterisk.process.proc import Proc
+from asha.asterisk.talk.ami import Credentials
+from asha.asterisk.talk.connections import side_by_side
+from asha.run.deadline import Deadline
 
 if TYPE_CHECKING:
     from asha.asterisk.probes import Verdict
-    from asha.asterisk.wire import Conversation
+    from asha.asterisk.talk.connections import Conversation
 
 # Seconds between two rounds, and of patience: more than the agent's, to see how
 # much longer than that an answer would have taken.

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import live, units, writers
-from asha.bootstrap import record as records
-from asha.bootstrap.testing import FakeMachine, Outcome
+from asha.bootstrap.host import data_directories, processes, services
+from asha.bootstrap.takeover import state as records
 from asha.cluster import cib
 from asha.cluster.site import Site, site_of
 from asha.data import owners
+from tests.fakes.machine import FakeMachine, Outcome
 
 ROOT_MOUNT = "1 0 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
 STORE_MOUNT = "2 1 147:0 / /drbd rw,noatime - ext4 /dev/drbd0 rw\n"
@@ -47,7 +47,7 @@ class Customer(FakeMachine):
         super().__init__(root)
         self.running = {*SERVICES, "cron.service", "mariadb.socket"}
         self.enabled = {*SERVICES, "cron.service"}
-        self.existing = {*SERVICES, "cron.service", "mariadb.socket", *units.CLUSTER}
+        self.existing = {*SERVICES, "cron.service", "mariadb.socket", *services.CLUSTER}
         self.broken: set[str] = set()
         self.said: list[str] = []
         self.rsyncs = 0
@@ -119,16 +119,16 @@ class Customer(FakeMachine):
     def _mount(self, argv: tuple[str, ...], stdin: str | None) -> Outcome:
         kept = self.path("/kept-store")
         if kept.exists():
-            shutil.rmtree(self.path(live.STORE), ignore_errors=True)
-            os.rename(kept, self.path(live.STORE))
+            shutil.rmtree(self.path(data_directories.STORE), ignore_errors=True)
+            os.rename(kept, self.path(data_directories.STORE))
         self._mounted(ROOT_MOUNT + STORE_MOUNT)
         return Outcome()
 
     def _umount(self, argv: tuple[str, ...], stdin: str | None) -> Outcome:
         if self.store_busy:
             return Outcome(code=32, err="target is busy")
-        os.rename(self.path(live.STORE), self.path("/kept-store"))
-        os.mkdir(self.path(live.STORE))
+        os.rename(self.path(data_directories.STORE), self.path("/kept-store"))
+        os.mkdir(self.path(data_directories.STORE))
         self._mounted(ROOT_MOUNT)
         return Outcome()
 
@@ -171,6 +171,6 @@ def customer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Customer:
     me = pwd.getpwuid(os.geteuid())
     monkeypatch.setattr(owners, "account", lambda user: me)
     # What runs on the machine that runs the tests is not what is tested.
-    monkeypatch.setattr(writers, "daemons", list)
+    monkeypatch.setattr(processes, "daemons", list)
     monkeypatch.delenv(records.OWNER_VARIABLE, raising=False)
     return Customer(tmp_path)

@@ -106,7 +106,3 @@ class Promotable(Plain):
         self._maybe("demote")
         if self._state():
             self._become("unpromoted")
-
-    @action(timeout=5)
-    def notify(self, news: object) -> None:
-        self._maybe("notify")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asha.asterisk import astdb
-from asha.asterisk.proc import Proc, Process
+from asha.asterisk.process.proc import Proc, Process
 from asha.ocf import Deadline
 
 HOLDER = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); " \

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from asha.asterisk import evidence
-from asha.asterisk.control import Console
 from asha.asterisk.evidence import Collector, events_in, prune
-from asha.asterisk.proc import Proc, Process
-from asha.asterisk.testing import CONTROL, SECRET, FakeAsterisk, FakeProc
+from asha.asterisk.process.proc import Proc, Process
+from asha.asterisk.talk.control import Console
 from asha.ocf import Deadline, Failed
-from asha.ocf.results import Expired
-from asha.ocf.runner import Completed, Runner
+from asha.run.results import Expired
+from asha.run.runner import Completed, Runner
+from tests.fakes.asterisk import CONTROL, SECRET, FakeAsterisk, FakeProc
 
 
 @pytest.fixture

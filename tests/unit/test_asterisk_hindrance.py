@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from asha.asterisk import hindrance
-from asha.asterisk.proc import Proc
-from asha.asterisk.testing import FakeProc
+from asha.asterisk.process.proc import Proc
 from asha.ocf import Deadline
+from tests.fakes.asterisk import FakeProc
 
 NOBODY = 65534
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.asterisk.ours import Ours
-from asha.asterisk.proc import Proc, Process
-from asha.asterisk.squatter import strangers_at
-from asha.asterisk.testing import FakeProc
+from asha.asterisk.process.ours import Ours
+from asha.asterisk.process.port_owner import strangers_at
+from asha.asterisk.process.proc import Proc, Process
+from tests.fakes.asterisk import FakeProc
 
 BINARY = "/usr/sbin/asterisk"
 UNIT = "asterisk.service"

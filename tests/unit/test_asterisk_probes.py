@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asha.asterisk import probes
-from asha.asterisk.ami import Credentials
 from asha.asterisk.probes import (
     HEALTHY,
     HUNG,
@@ -26,13 +25,14 @@ from asha.asterisk.probes import (
     Verdict,
     ask,
 )
-from asha.asterisk.proc import Endpoint, Proc, Process
-from asha.asterisk.testing import AMI, CONTROL, SECRET, SIP, USER, FakeAsterisk
-from asha.asterisk.wire import Line, NotConnected, Wait
+from asha.asterisk.process.proc import Endpoint, Proc, Process
+from asha.asterisk.talk.ami import Credentials
+from asha.asterisk.talk.connections import Line, NotConnected, Wait
 from asha.ocf import Deadline
+from tests.fakes.asterisk import AMI, CONTROL, SECRET, SIP, USER, FakeAsterisk
 
 if TYPE_CHECKING:
-    from asha.asterisk.wire import Conversation
+    from asha.asterisk.talk.connections import Conversation
 
 ENOUGH = 5.0
 SHORT = 0.2

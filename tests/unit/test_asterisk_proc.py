@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from asha.asterisk import proc as proc_module
-from asha.asterisk import unixdiag
-from asha.asterisk.proc import Proc, Process
-from asha.asterisk.testing import FakeProc
+from asha.asterisk.process import proc as proc_module
+from asha.asterisk.process import unixdiag
+from asha.asterisk.process.proc import Proc, Process
 from asha.ocf import Failed
-from asha.ocf.child import NoAnswer
+from asha.run.child import NoAnswer
+from tests.fakes.asterisk import FakeProc
 
 BINARY = "/usr/sbin/asterisk"
 USERS = "user.slice/user-1000.slice/user@1000.service"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from asha.asterisk.control import Console
-from asha.asterisk.proc import Proc, Process
-from asha.asterisk.testing import FakeProc
+from asha.asterisk.process.proc import Proc, Process
+from asha.asterisk.talk.connections import Silent
+from asha.asterisk.talk.control import Console
 from asha.asterisk.threads import Runaway, runaways, stuck
-from asha.asterisk.wire import Silent
 from asha.ocf import Deadline
+from tests.fakes.asterisk import FakeProc
 
 SECOND = 1_000_000_000
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from asha.agents.asterisk_health import AsteriskHealth
-from asha.asterisk.proc import Proc
-from asha.asterisk.testing import FakeProc
-from asha.asterisk.unit import Direct, SystemdUnit, has_unit, starts_at_boot, telling_line
+from asha.asterisk.process.proc import Proc
+from asha.asterisk.process.unit import Direct, SystemdUnit, has_unit, starts_at_boot, telling_line
 from asha.ocf import Context, Deadline, Expired, Failed, NotInstalled
-from asha.ocf.runner import Completed
-from asha.ocf.testing import CallQueue, FakeClock
+from asha.run.runner import Completed
+from tests.fakes.asterisk import FakeProc
+from tests.fakes.ocf import CallQueue, FakeClock
 
 UNIT = "asterisk.service"
 SHOW = ("systemctl", "show", "-p")
@@ -327,7 +327,7 @@ def test_direct_start_under_systemd_is_in_a_slice_of_its_own(
 def test_without_systemd_a_stop_names_what_it_cannot_tell(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asha.asterisk.unit.account_number", lambda name, deadline: 107)
+    monkeypatch.setattr("asha.asterisk.process.unit.account_number", lambda name, deadline: 107)
     (tmp_path / "proc").mkdir()
     fake = FakeProc(tmp_path / "proc")
     fake.add(50, "agi.php", uid=107)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asha.asterisk import probes
-from asha.asterisk.ami import FILE_MOST, Credentials
 from asha.asterisk.probes import (
     HEALTHY,
     HUNG,
@@ -34,9 +33,10 @@ from asha.asterisk.probes import (
     SipOptions,
     ask,
 )
-from asha.asterisk.proc import Endpoint, Proc, Process
-from asha.asterisk.testing import SECRET, USER, FakeAsterisk
+from asha.asterisk.process.proc import Endpoint, Proc, Process
+from asha.asterisk.talk.ami import FILE_MOST, Credentials
 from asha.ocf import BadHere, Deadline
+from tests.fakes.asterisk import SECRET, USER, FakeAsterisk
 
 if TYPE_CHECKING:
     from typing import Any

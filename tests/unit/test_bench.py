@@ -10,14 +10,10 @@ import pytest
 from tests.bench import report
 from tests.bench.__main__ import main as bench_main
 from tests.bench.cpu import OURS_DEEP, STOCK_SHALLOW
-from tests.bench.faults import FAULTS
 from tests.bench.record import Idle, Run, Sample
 from tests.bench.rounds import phases
 from tests.bench.stacks import (
     LINKS,
-    OURS,
-    STOCK,
-    STOCK_SIP,
     STOCK_TOKEN,
     primitive,
     seconds,
@@ -27,6 +23,7 @@ from tests.bench.stacks import (
     without_resources,
 )
 from tests.bench.watch import FAILURE, NODE_LOST, matching
+from tests.lab.faults import OURS, STOCK, STOCK_SIP, of_bench
 from tests.lab.image import FILES
 
 JOURNAL = """\
@@ -51,8 +48,8 @@ def sample(stack: str, fault: str, outage: float | None, number: int = 1, **rest
 def whole_run() -> Run:
     """As good as it must be."""
     run = Run("python3 -m tests.bench", 5, {"Debian": "13.1"})
-    for fault in FAULTS:
-        for stack in fault.seconds:
+    for fault in of_bench():
+        for stack in fault.bench:
             for number in range(1, 6):
                 outage = 100.0 if stack != OURS else 1.0 + number / 10
                 run.samples.append(sample(stack, fault.name, outage, number))
@@ -195,7 +192,7 @@ def test_the_ratio_is_of_the_medians() -> None:
     assert report.ratio(run, "planned") == pytest.approx(0.2)
     run.samples.append(sample(STOCK, "planned", 90.0, problem="no nodes"))
     assert report.ratio(run, "planned") == pytest.approx(0.2)
-    assert report.ratio(run, "crash") is None
+    assert report.ratio(run, "active-crashed") is None
 
 
 def test_a_run_as_good_as_it_must_be() -> None:
@@ -209,9 +206,9 @@ def test_a_run_as_good_as_it_must_be() -> None:
     ("fault", "outage", "word"),
     [
         ("planned", 26.0, "0.25"),
-        ("crash", 34.0, "0.33"),
+        ("active-crashed", 34.0, "0.33"),
         ("sigstop", 9.0, "0.08"),
-        ("killed", 3.0, "under 3 s"),
+        ("asterisk-killed", 3.0, "under 3 s"),
         ("store-frozen", 15.1, "at most 15 s"),
         ("channel-lock", None, "never in 22 s"),
     ],
@@ -257,7 +254,7 @@ def test_what_was_not_measured_is_not_judged_and_not_the_whole() -> None:
     short.idle.pop()
     assert report.complete(short, 5) == [f"no idle CPU of {OURS}"]
     short.samples.pop()
-    turns = 5 * sum(len(fault.seconds) for fault in FAULTS)
+    turns = 5 * sum(len(fault.bench) for fault in of_bench())
     assert report.complete(short, 5)[0] == f"{turns - 1} of {turns} turns were played"
 
 
@@ -266,7 +263,7 @@ def test_the_tables_in_both_forms() -> None:
     made = report.tables(run)
     assert [table.title for table in made] == list(report.NOTES)
     outage, detection = made[0], made[1]
-    assert len(outage.rows) == len(FAULTS) + 1
+    assert len(outage.rows) == len(of_bench()) + 1
     assert not any("planned" in row[0] for row in detection.rows)
     assert report.pipes(outage).splitlines()[3] == "| --- | --- | --- | --- | --- |"
     lines = report.plain(made).splitlines()
@@ -285,7 +282,7 @@ def test_the_raw_figures_come_back(tmp_path: Path) -> None:
 def test_each_limit_stands_beside_its_figure() -> None:
     run = whole_run()
     page = report.markdown(run, [])
-    assert "| kill -9 | median under 3 s | " in page
+    assert "| Asterisk killed (SIGKILL) | median under 3 s | " in page
     assert "| all agents idle | under 2% of a core | " in page
     assert len(report.judged(run)) == len(report.limits_table(run).rows) - 1
     assert "NOT REACHED" not in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.action import Call, Remove, Run, Say, Write
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
 
 ME = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
 MINE = subprocess.run(["id", "-gn"], capture_output=True, text=True, check=True).stdout.strip()
@@ -58,6 +59,14 @@ def test_a_difference_is_shown_and_a_secret_is_not(machine: Machine) -> None:
     hidden = write(text="hunter2\n", secret=True)
     assert "hunter2" not in hidden.preview(machine)
     assert "hunter2" not in hidden.script()
+    machine.path("/etc/a.conf").write_text("user a\npassword old1\n")
+    half = write(text="user b\npassword hunter2\n", secret=True)
+    half.masked = lambda text: re.sub("(password) .*", r"\1 ***", text)
+    shown = half.preview(machine)
+    assert "+user b" in shown
+    assert "password ***" in shown
+    assert "hunter2" not in shown + half.script()
+    assert "old1" not in shown
 
 
 def test_a_write_that_fails_leaves_the_old_file(
@@ -93,14 +102,14 @@ def test_a_file_is_removed_and_its_absence_is_enough(machine: Machine) -> None:
 
 
 def test_a_program_that_fails_is_trouble_with_its_words(machine: Machine) -> None:
-    with pytest.raises(Trouble, match=r"exit 2: .*No such file"):
+    with pytest.raises(UserError, match=r"exit 2: .*No such file"):
         Run("list", ["ls", "/does/not/exist"], done=lambda m: False).do(machine, silent)
 
 
 def test_a_program_that_is_not_there_is_trouble(machine: Machine) -> None:
-    with pytest.raises(Trouble, match="not installed"):
+    with pytest.raises(UserError, match="not installed"):
         machine.run("no-such-program-here")
-    assert machine.says("no-such-program-here") == ""
+    assert machine.output("no-such-program-here") == ""
 
 
 def test_a_program_gets_no_locale_and_no_other_environment(
@@ -115,7 +124,7 @@ def test_a_program_gets_no_locale_and_no_other_environment(
 
 
 def test_a_program_that_does_not_end_is_killed(machine: Machine) -> None:
-    with pytest.raises(Trouble, match="did not end"):
+    with pytest.raises(UserError, match="did not end"):
         machine.run("sleep", "600", timeout=0.2)
 
 

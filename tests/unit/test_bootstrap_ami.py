@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from asha.asterisk.ami import Credentials
-from asha.bootstrap import ami, asteriskconf, copy
+from asha.asterisk import configuration
+from asha.asterisk.configuration import Section
+from asha.asterisk.talk.ami import Credentials
 from asha.bootstrap.action import Action
-from asha.bootstrap.asteriskconf import Section
+from asha.bootstrap.steps import asterisk, data
 from asha.cluster.secret import Secret
 from asha.machine import Machine
 from asha.rootwork import Directory
@@ -22,14 +23,14 @@ TRANSPORT = "[transport-udp]\ntype = transport\nbind = 0.0.0.0\n"
 
 
 def in_copy(machine: Customer) -> list[Action]:
-    for one in copy.actions(site(), machine):
+    for one in data.actions(site(), data.look(machine)):
         one.do(machine, machine.say)
-    return ami.actions(site(), machine, SECRET)
+    return asterisk.actions(site(), SECRET)
 
 
 def read(directory: Path, name: str, said: list[str] | None = None) -> list[Section]:
     with Directory.trusted(str(directory)) as here:
-        return asteriskconf.read(here, name, warn=(said if said is not None else []).append)
+        return configuration.read(here, name, warn=(said if said is not None else []).append)
 
 
 def manager(directory: Path, text: str, **more: str) -> str:
@@ -38,16 +39,16 @@ def manager(directory: Path, text: str, **more: str) -> str:
     for name, other in more.items():
         (directory / f"{name}.conf").write_text(other)
     with Directory.trusted(str(directory)) as here:
-        return ami.account_text(here, SECRET)
+        return asterisk.account_text(here, SECRET)
 
 
 def test_the_agent_reads_what_is_written(tmp_path: Path) -> None:
     machine = Machine(str(tmp_path))
-    (action,) = ami.actions(site(first=False), machine, SECRET)
+    (action,) = asterisk.actions(site(first=False), SECRET)
     action.do(machine, print)
     who = Credentials.read(str(tmp_path / "etc/asha/ami.secret"))
     assert who is not None
-    assert (who.user, who.secret) == (ami.user(SECRET), SECRET.ami())
+    assert (who.user, who.secret) == (asterisk.user(SECRET), SECRET.ami())
     assert SECRET.ami() not in action.preview(machine) + action.script()
 
 
@@ -64,7 +65,7 @@ def test_one_line_in_managers_file_and_a_file_of_our_own(customer: Customer) -> 
     ours = customer.path("/drbd/etc/asterisk/asha_manager.conf")
     assert ours.stat().st_mode & 0o777 == 0o640
     sections = read(ours.parent, "manager.conf")
-    assert sections[-1].name == ami.user(SECRET) == f"asha-{SECRET.key_id()}"
+    assert sections[-1].name == asterisk.user(SECRET) == f"asha-{SECRET.key_id()}"
     assert sections[-1].get("secret") == SECRET.ami()
     assert SECRET.ami() not in account.preview(customer) + account.script()
     assert not any(SECRET.ami() in text for text in customer.said)
@@ -87,7 +88,7 @@ def test_a_file_without_a_last_newline(customer: Customer) -> None:
 
 def test_no_asterisk_nothing_to_do(customer: Customer) -> None:
     customer.path("/etc/asterisk").rename(customer.path("/etc/other"))
-    _own, account = ami.actions(site(), customer, SECRET)
+    _own, account = asterisk.actions(site(), SECRET)
     assert account.is_done(customer)
 
 
@@ -137,7 +138,7 @@ def test_pjsip_is_left_alone_where_it_does_not(tmp_path: Path, pjsip: str, modul
     (tmp_path / "pjsip.conf").write_text(pjsip)
     (tmp_path / "modules.conf").write_text(modules)
     with Directory.trusted(str(tmp_path)) as here:
-        assert not ami.uses_pjsip(here)
+        assert not asterisk.uses_pjsip(here)
 
 
 def test_files_that_include_each_other_end(tmp_path: Path) -> None:

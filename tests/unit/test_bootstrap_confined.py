@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.confined import in_directory
+from asha.bootstrap.host.confined import in_directory
 from asha.ocf import Deadline, Failed
 from asha.rootwork import Directory
 

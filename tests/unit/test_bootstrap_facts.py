@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from asha.bootstrap import agreement, disks, facts, nics
-from asha.bootstrap.disks import Disk
-from asha.bootstrap.nics import Address, Nic
-from asha.bootstrap.testing import FakeMachine, Outcome
+from asha.bootstrap.host import disks, facts, nics
+from asha.bootstrap.host.disks import Disk
+from asha.bootstrap.host.nics import Address, Nic
+from asha.bootstrap.preflight import peer
 from asha.cluster import site as conf
-from asha.trouble import Trouble
+from asha.errors import UserError
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """PRIMARY=true
 CLUSTERIP=192.168.1.90
@@ -107,15 +108,6 @@ def test_the_loaded_drbd_counts_before_the_one_on_disk(tmp_path: Path) -> None:
     assert facts.versions(machine) == {"drbd": "9.2.8"}
 
 
-def test_units_that_are_there(tmp_path: Path) -> None:
-    said = ("Id=asterisk.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\n"
-            "Id=slapd.service\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\n")
-    units = facts.units(FakeMachine(tmp_path, {"systemctl show": said}))
-    assert units == {
-        "asterisk.service": facts.Unit("asterisk.service", "enabled", "active"),
-    }
-
-
 def test_numbers_of_accounts(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path).put("/etc/passwd", "root:x:0:0::/:/bin/sh\n+::::::\nbroken\n"
                                                        "mysql:x:105:110::/:/bin/false\n")
@@ -165,9 +157,9 @@ def test_every_mark_on_a_disk_is_named(tmp_path: Path) -> None:
 
 def test_no_device_and_a_file_are_refused(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path).put("/dev/sda5")
-    with pytest.raises(Trouble, match="there is no /dev/sdz9"):
+    with pytest.raises(UserError, match="there is no /dev/sdz9"):
         disks.look_at(machine, "/dev/sdz9")
-    with pytest.raises(Trouble, match="/dev/sda5 is not a disk or a partition"):
+    with pytest.raises(UserError, match="/dev/sda5 is not a disk or a partition"):
         disks.look_at(machine, "/dev/sda5")
 
 
@@ -222,12 +214,15 @@ def test_candidates_are_empty_large_and_known_once(
 # What two nodes tell each other.
 
 
+AGREED = {"CLUSTERIP": "192.168.1.90", "LANPREFIX": "24", "LINKPREFIX": "24", "USENIC1": "true",
+          "LDAP": "NO"}
+
+
 def shared(**changes: Any) -> dict[str, object]:
     return {
         "name": "crm1", "first": True,
         "nodes": {"crm1": "10.0.3.251", "crm2": "10.0.3.252"},
-        "lan": "192.168.1.11", "virtual_address": "192.168.1.90", "lan_prefix": 24,
-        "link_prefix": 24, "two_nics": True, "macs": [], "device": "/dev/sda5",
+        "lan": "192.168.1.11", "agree": AGREED, "relay": "", "macs": [], "device": "/dev/sda5",
         "size": 10 << 30,
         "users": {"asterisk": 108, "mysql": 105, "www-data": 33, "sshd": 112},
         "groups": {"asterisk": 115, "mysql": 110, "www-data": 33},
@@ -245,22 +240,25 @@ def test_what_is_shared_is_json_and_agrees_with_itself(tmp_path: Path) -> None:
                         {"local": "192.168.1.11", "prefixlen": 24})]
     machine = FakeMachine(tmp_path, {"ip": json.dumps(listed), "dpkg-query": "", "modinfo": ""})
     device(machine.absent("asterisk"), "/dev/sda5")
-    own = facts.shared_facts(machine, conf.parse(SITE))
-    assert own["lan"] == "192.168.1.11"  # not the virtual address
+    own = facts.shared_facts(machine, conf.parse(f"{SITE}ANODELAN=192.168.1.11\n"))
+    assert own["lan"] == "192.168.1.11"
     assert own["size"] == 200 << 20
     other = json.loads(json.dumps(own)) | {"first": False, "received": own["clock"]}
-    assert agreement.compare(own, other) == []
+    assert peer.compare(own, other) == []
 
 
 def test_two_that_fit() -> None:
-    assert agreement.compare(second(), shared(received=1001.9)) == []
+    assert peer.compare(second(), shared(received=1001.9)) == []
 
 
-@pytest.mark.parametrize(("other", "what", "mend"), [
+@pytest.mark.parametrize(("other", "what", "hint"), [
     ({"size": 11 << 30}, "the partitions for the store differ", f"{(11 << 30) // 512} sectors"),
-    ({"virtual_address": "192.168.1.91"}, "CLUSTERIP is 192.168.1.90 here and 192.168.1.91", ""),
-    ({"lan_prefix": 23}, "LANPREFIX is 24 here and 23 on crm1", "both must say the same"),
-    ({"two_nics": False}, "USENIC1 is true here and false on crm1", ""),
+    ({"agree": AGREED | {"CLUSTERIP": "192.168.1.91"}},
+     "CLUSTERIP is 192.168.1.90 here and 192.168.1.91", ""),
+    ({"agree": AGREED | {"LANPREFIX": "23"}},
+     "LANPREFIX is 24 here and 23 on crm1", "both must say the same"),
+    ({"agree": AGREED | {"LDAP": "YES"}}, "LDAP is NO here and YES on crm1", ""),
+    ({"agree": AGREED | {"USENIC1": "false"}}, "USENIC1 is true here and false on crm1", ""),
     ({"nodes": {"crm1": "10.0.3.251", "crm3": "10.0.3.252"}},
      "crm1 10.0.3.251 and crm3 10.0.3.252 in crm1's", ""),
     ({"received": 1004.5}, "are 4 s apart", "chrony"),
@@ -271,23 +269,30 @@ def test_two_that_fit() -> None:
     ({"users": {"asterisk": 108, "mysql": 105, "www-data": 33}, "versions": None},
      "is of another release", "same asha package"),
 ])
-def test_what_does_not_fit(other: dict[str, Any], what: str, mend: str) -> None:
-    (finding,) = agreement.compare(second(), shared(**other))
+def test_what_does_not_fit(other: dict[str, Any], what: str, hint: str) -> None:
+    (finding,) = peer.compare(second(), shared(**other))
     assert finding.severity == "error"
     assert what in finding.what
-    assert mend in finding.mend
+    assert hint in finding.hint
+
+
+def test_one_node_alone_powers_the_relay() -> None:
+    assert peer.compare(second(), shared(relay="crm1")) == []
+    assert peer.compare(second(relay="crm1"), shared(relay="crm1")) == []
+    (finding,) = peer.compare(second(relay="crm2"), shared(relay="crm1"))
+    assert "the line relay is powered by crm2 in crm2's asha.conf and by crm1" in finding.what
 
 
 def test_a_size_that_cannot_be_read_is_told() -> None:
-    (finding,) = agreement.compare(second(), shared(size=0))
+    (finding,) = peer.compare(second(), shared(size=0))
     assert finding.severity == "warning"
     assert finding.what.startswith("crm1 cannot read the size of /dev/sda5")
 
 
 def test_a_number_that_another_has_is_freed_first() -> None:
     theirs = {"asterisk": 112, "mysql": 105, "www-data": 33, "late": 998}
-    (finding,) = agreement.compare(second(), shared(users=theirs))
-    first, _, rest = finding.mend.partition("; ")
+    (finding,) = peer.compare(second(), shared(users=theirs))
+    first, _, rest = finding.hint.partition("; ")
     assert first.endswith("usermod --uid 997 sshd")  # who has 112 here; 998 is taken there
     assert "-uid 112 -exec chown --no-dereference 997" in rest
     assert rest.index("997") < rest.index("usermod --uid 112 asterisk")
@@ -295,7 +300,7 @@ def test_a_number_that_another_has_is_freed_first() -> None:
 
 
 def test_a_user_who_is_missing_here() -> None:
-    found = agreement.compare(second(users={"mysql": 105, "www-data": 33}), shared())
+    found = peer.compare(second(users={"mysql": 105, "www-data": 33}), shared())
     assert [one.what for one in found] == ["there is no user asterisk here, but on crm1"]
 
 
@@ -305,24 +310,24 @@ def test_a_user_who_is_missing_here() -> None:
 ])
 def test_another_series_is_a_warning(package: str, version: str, is_told: bool) -> None:
     mine = dict(shared()["versions"])  # type: ignore[call-overload]
-    found = agreement.compare(second(), shared(versions=mine | {package: version}))
+    found = peer.compare(second(), shared(versions=mine | {package: version}))
     assert [one.severity for one in found] == ["warning"] * is_told
 
 
 def test_two_first_nodes() -> None:
-    (finding,) = agreement.compare(shared(name="crm2"), shared())
+    (finding,) = peer.compare(shared(name="crm2"), shared())
     assert "both nodes are configured as the first one" in finding.what
 
 
 def test_a_replacement_for_the_first_sees_the_nodes_the_other_way_round() -> None:
     survivor = shared(name="crm2", first=False)
     new = shared(first=False, nodes={"crm2": "10.0.3.252", "crm1": "10.0.3.251"})
-    assert agreement.compare(new, survivor) == []
+    assert peer.compare(new, survivor) == []
 
 
 @pytest.mark.parametrize("key", sorted(set(shared()) - {"lan", "macs", "device"}))
 def test_an_answer_with_a_hole_is_a_finding(key: str) -> None:
     other = shared(received=1000.0)
     del other[key]
-    found = agreement.compare(second(), other)
+    found = peer.compare(second(), other)
     assert ["another release" in one.what for one in found] == [True]

@@ -1,4 +1,4 @@
-"""Step 10: the cluster's ports are the other node's alone, whatever rules the machine."""
+"""Step 10: restrict the cluster's ports to the peer, whatever rules the machine."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from asha.bootstrap import fail2ban, firewall, nft, shorewall
-from asha.bootstrap.facts import MARKER
-from asha.bootstrap.ports import allowed, openings
-from asha.bootstrap.testing import FakeMachine, Outcome
+from asha.bootstrap.firewall import backends, fail2ban, nftables, shorewall
+from asha.bootstrap.host.facts import MARKER
+from asha.bootstrap.host.ports import allowed, openings
 from asha.cluster import corosync
-from asha.cluster.site import Peer, Site
-from asha.trouble import Trouble
+from asha.cluster.site import NodeConfig, Site
+from asha.errors import UserError
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "192.168.1.11", 1),
-    second=Peer("crm2", "10.0.3.252", "192.168.1.12", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "192.168.1.11", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "192.168.1.12", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",
@@ -29,9 +29,9 @@ SITE = Site(
     link_prefix=24,
     device="/dev/sda5",
 )
-DYNAMIC = dataclasses.replace(SITE, second=Peer("crm2", "10.0.3.252", "", 2))
+DYNAMIC = dataclasses.replace(SITE, second=NodeConfig("crm2", "10.0.3.252", "", 2))
 ONE_NIC = dataclasses.replace(
-    DYNAMIC, two_nics=False, second=Peer("crm2", "192.168.1.12", "", 2)
+    DYNAMIC, two_nics=False, second=NodeConfig("crm2", "192.168.1.12", "", 2)
 )
 
 
@@ -85,7 +85,7 @@ def test_who_is_no_member_may_only_ask_to_be_let_in(tmp_path: Path) -> None:
 # Which one rules.
 
 def names(fake: FakeMachine) -> list[str]:
-    return [action.title for action in firewall.actions(SITE, fake)]
+    return [action.title for action in backends.actions(SITE, backends.look(fake))]
 
 
 def test_shorewall_rules_where_it_is_enabled(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ class Firewalld:
 def test_firewalld_gets_rules_for_now_and_for_good_in_each_nics_zone(tmp_path: Path) -> None:
     fake = units(FakeMachine(tmp_path), active=("firewalld.service",))
     daemon = Firewalld(fake)
-    [action] = firewall.actions(SITE, fake)
+    [action] = backends.actions(SITE, backends.look(fake))
     assert not action.is_done(fake)
     action.do(fake, silent)
     assert action.is_done(fake)
@@ -154,12 +154,12 @@ def test_firewalld_gets_rules_for_now_and_for_good_in_each_nics_zone(tmp_path: P
 def test_firewalld_is_closed_to_a_removed_node(tmp_path: Path) -> None:
     fake = units(FakeMachine(tmp_path), active=("firewalld.service",))
     daemon = Firewalld(fake)
-    firewall.actions(SITE, fake)[0].do(fake, silent)
-    firewall.close(SITE, alone(fake), silent)
+    backends.actions(SITE, backends.look(fake))[0].do(fake, silent)
+    backends.close(SITE, alone(fake), silent)
     assert len(daemon.rules) == 2
     assert all('port="5409"' in key[-1] for key in daemon.rules)
     before = set(daemon.rules)
-    firewall.close(SITE, fake, silent)
+    backends.close(SITE, fake, silent)
     assert daemon.rules == before
 
 
@@ -197,7 +197,7 @@ def with_ruleset(tmp_path: Path, *ruleset: Rule) -> FakeMachine:
 
 
 def test_the_table_lets_the_peer_in_and_drops_the_rest() -> None:
-    lines = [line.strip() for line in nft.render(openings(SITE), openings(SITE)).splitlines()]
+    lines = [line.strip() for line in nftables.render(openings(SITE), openings(SITE)).splitlines()]
     assert ('iifname "eth1" ip saddr 10.0.3.252 tcp dport 7788 accept '
             'comment "asha: tcp 7788 from 10.0.3.252 on eth1"') in lines
     assert "udp dport { 5405, 5406 } drop" in lines
@@ -207,15 +207,15 @@ def test_the_table_lets_the_peer_in_and_drops_the_rest() -> None:
 
 
 def test_nothing_loaded_is_not_in_force(tmp_path: Path) -> None:
-    assert not nft.in_force(with_ruleset(tmp_path), openings(SITE))
-    assert not nft.in_force(FakeMachine(tmp_path).absent("nft"), openings(SITE))
+    assert not nftables.in_force(with_ruleset(tmp_path), openings(SITE))
+    assert not nftables.in_force(FakeMachine(tmp_path).absent("nft"), openings(SITE))
 
 
 def test_our_table_alone_is_enough_where_nothing_else_drops(tmp_path: Path) -> None:
     open_chain = [chain("filter"), rule("filter", {"accept": None})]
     fake = with_ruleset(tmp_path, *ours(), *open_chain)
-    assert nft.in_force(fake, openings(SITE))
-    assert not nft.in_force(fake, openings(DYNAMIC))
+    assert nftables.in_force(fake, openings(SITE))
+    assert not nftables.in_force(fake, openings(DYNAMIC))
 
 
 DROPPING = {
@@ -236,15 +236,15 @@ DROPPING = {
 def test_a_chain_that_drops_gets_the_same_rules(tmp_path: Path, how: str) -> None:
     family = "ip" if how == "iptables" else "inet"
     fake = with_ruleset(tmp_path, *ours(), *DROPPING[how])
-    assert not nft.in_force(fake, openings(SITE))
-    nft.load(fake, openings(SITE))
+    assert not nftables.in_force(fake, openings(SITE))
+    nftables.load(fake, openings(SITE))
     inserted = fake.ran(f"nft insert rule {family} filter input")
     assert len(inserted) == 4
     assert inserted[0].argv[-1].startswith('iifname "eth1" ip saddr 10.0.3.252 udp dport 5405 ')
     there = [rule("filter", {"accept": None}, family=family, comment=one) for one in comments()]
     again = with_ruleset(tmp_path, *ours(), *DROPPING[how], *there)
-    assert nft.in_force(again, openings(SITE))
-    nft.load(again, openings(SITE))
+    assert nftables.in_force(again, openings(SITE))
+    nftables.load(again, openings(SITE))
     assert not again.ran("nft insert")
 
 
@@ -260,8 +260,8 @@ def test_what_never_drops_the_other_node_is_left_alone(
     tmp_path: Path, ruleset: list[Rule]
 ) -> None:
     fake = with_ruleset(tmp_path, *ours(), *ruleset)
-    assert nft.in_force(fake, openings(SITE))
-    nft.load(fake, openings(SITE))
+    assert nftables.in_force(fake, openings(SITE))
+    nftables.load(fake, openings(SITE))
     assert not fake.ran("nft insert")
 
 
@@ -271,8 +271,8 @@ def test_rules_for_another_address_go(tmp_path: Path) -> None:
         rule("filter", {"accept": None}, comment="asha: udp 5405 from 10.9.9.9 on eth1", handle=42),
         rule("filter", {"accept": None}, comment="somebody's asha: rule", handle=43),
     )
-    assert not nft.in_force(fake, openings(SITE))
-    nft.load(fake, openings(SITE))
+    assert not nftables.in_force(fake, openings(SITE))
+    nftables.load(fake, openings(SITE))
     assert [call.argv[-1] for call in fake.ran("nft delete rule inet filter input")] == ["42"]
 
 
@@ -281,7 +281,7 @@ def test_unloading_leaves_nothing_of_ours_and_all_else(tmp_path: Path) -> None:
         tmp_path, *ours(), chain("filter", policy="drop"), rule("filter", {"drop": None}),
         rule("filter", {"accept": None}, comment=comments()[0], handle=42),
     )
-    nft.unload(fake)
+    nftables.unload(fake)
     assert [str(call) for call in fake.ran("nft delete")] == [
         "nft delete table inet asha", "nft delete rule inet filter input handle 42"
     ]
@@ -290,13 +290,13 @@ def test_unloading_leaves_nothing_of_ours_and_all_else(tmp_path: Path) -> None:
 def test_nft_is_closed_to_a_removed_node(tmp_path: Path) -> None:
     fake = alone(units(with_ruleset(tmp_path, *ours()), enabled=("asha-firewall.service",)))
     # Without step 10 there is nothing of ours.
-    firewall.close(SITE, fake, silent)
-    assert not fake.exists(nft.TABLE_FILE)
-    fake.put(nft.TABLE_FILE, nft.render(openings(SITE), openings(SITE)))
+    backends.close(SITE, fake, silent)
+    assert not fake.exists(nftables.TABLE_FILE)
+    fake.put(nftables.TABLE_FILE, nftables.render(openings(SITE), openings(SITE)))
     loads = fake.on("systemctl restart asha-firewall.service").ran
-    firewall.close(SITE, fake, silent)
+    backends.close(SITE, fake, silent)
     assert loads("systemctl restart asha-firewall.service")
-    lines = [line.strip() for line in (fake.read(nft.TABLE_FILE) or "").splitlines()]
+    lines = [line.strip() for line in (fake.read(nftables.TABLE_FILE) or "").splitlines()]
     assert [line for line in lines if "accept comment" in line] == [
         'iifname "eth1" ip saddr 10.0.3.252 tcp dport 5409 accept '
         'comment "asha: tcp 5409 from 10.0.3.252 on eth1"'
@@ -307,15 +307,15 @@ def test_nft_is_closed_to_a_removed_node(tmp_path: Path) -> None:
 
 def test_nft_is_loaded_by_its_unit(tmp_path: Path) -> None:
     fake = units(with_ruleset(tmp_path))
-    made = nft.actions(SITE, fake)
+    made = nftables.actions(SITE, allowed(SITE, fake))
     made[0].do(fake, silent)
-    assert fake.read(nft.TABLE_FILE) == nft.render(openings(SITE), openings(SITE))
+    assert fake.read(nftables.TABLE_FILE) == nftables.render(openings(SITE), openings(SITE))
     fake.on("systemctl enable asha-firewall.service")
     fake.on("systemctl restart asha-firewall.service", Outcome(code=1, err="no nft"))
     made[1].do(fake, silent)
-    with pytest.raises(Trouble, match="no nft") as trouble:
+    with pytest.raises(UserError, match="no nft") as trouble:
         made[2].do(fake, silent)
-    assert "nftables" in trouble.value.mend
+    assert "nftables" in trouble.value.hint
 
 
 # Shorewall.
@@ -348,7 +348,7 @@ def blocks(fake: FakeMachine, name: str) -> list[str]:
 
 def test_shorewall_gets_a_zone_for_a_nic_that_has_none(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     assert not action.is_done(fake)
     assert "+ACCEPT asha:eth1:10.0.3.252 $FW udp 5405" in action.preview(fake)
     action.do(fake, silent)
@@ -376,7 +376,7 @@ def test_shorewall_keeps_the_zone_that_the_nic_has(tmp_path: Path) -> None:
     fake = with_shorewall(
         tmp_path, "?FORMAT 2\nnet NET_IF dhcp,physical=$NET\nclst eth1\n"
     ).put("/etc/shorewall/params", "NET=eth0\n")
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     action.do(fake, silent)
     assert [blocks(fake, name) for name in ("zones", "interfaces", "policy")] == [[], [], []]
     assert "ACCEPT clst:eth1:10.0.3.252 $FW tcp 7788" in blocks(fake, "rules")
@@ -387,7 +387,7 @@ def test_shorewalls_rules_go_into_the_section_of_new_connections(tmp_path: Path)
     fake = with_shorewall(
         tmp_path, rules="?SECTION ALL\n?SECTION ESTABLISHED\n?SECTION NEW\nDROP net $FW\n"
     )
-    shorewall.actions(SITE, fake)[0].do(fake, silent)
+    shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
     text = fake.read("/etc/shorewall/rules") or ""
     assert "?SECTION NEW\n# asha begin\n" in text
 
@@ -396,8 +396,8 @@ def test_rules_that_shorewall_refuses_change_nothing(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path).on("shorewall check", Outcome(code=2, err="ERROR: no"))
     before = {name: fake.read(f"/etc/shorewall/{name}")
               for name in ("zones", "interfaces", "policy", "rules")}
-    with pytest.raises(Trouble, match=r"nothing was changed.*ERROR: no"):
-        shorewall.actions(SITE, fake)[0].do(fake, silent)
+    with pytest.raises(UserError, match=r"nothing was changed.*ERROR: no"):
+        shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
     assert before == {name: fake.read(f"/etc/shorewall/{name}") for name in before}
     assert not fake.ran("shorewall reload")
     # What was to be checked had all of it.
@@ -406,7 +406,7 @@ def test_rules_that_shorewall_refuses_change_nothing(tmp_path: Path) -> None:
 
 def test_a_shorewall_that_was_not_reloaded_is_not_done(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     action.do(fake, silent)
     fake.put(shorewall.COMPILED, " -s 10.0.3.252 ")
     assert not action.is_done(fake)
@@ -414,13 +414,13 @@ def test_a_shorewall_that_was_not_reloaded_is_not_done(tmp_path: Path) -> None:
 
 def test_shorewall_is_closed_to_a_removed_node(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
-    shorewall.actions(SITE, fake)[0].do(fake, silent)
-    firewall.close(SITE, alone(fake), silent)
+    shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
+    backends.close(SITE, alone(fake), silent)
     assert blocks(fake, "rules") == ["ACCEPT asha:eth1:10.0.3.252 $FW tcp 5409",
                                      "ACCEPT $FW asha:eth1:10.0.3.252 tcp 5409"]
     assert len(fake.ran("shorewall reload")) == 2
     # Cut off before the reload: what is in force is looked at.
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     rule = " -A net-fw -s 10.0.3.252 -p tcp --dport {} -j ACCEPT\n"
     fake.put(shorewall.COMPILED, rule.format(5409) + rule.format(7788))
     assert not action.is_done(fake)
@@ -430,17 +430,17 @@ def test_shorewall_is_closed_to_a_removed_node(tmp_path: Path) -> None:
 
 def test_a_stopped_shorewall_is_not_started(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path).on("shorewall status", Outcome(code=3))
-    shorewall.actions(SITE, fake)[0].do(fake, silent)
+    shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
     assert not fake.ran("shorewall reload")
-    assert shorewall.actions(SITE, fake)[0].is_done(fake)
+    assert shorewall.actions(SITE, allowed(SITE, fake))[0].is_done(fake)
 
 
 def test_a_nic_in_several_zones_is_the_administrators(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path, "- eth0\n")
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     assert "CANNOT" in action.preview(fake)
     assert not action.is_done(fake)
-    with pytest.raises(Trouble, match="no zone of its own"):
+    with pytest.raises(UserError, match="no zone of its own"):
         action.do(fake, silent)
 
 
@@ -453,19 +453,19 @@ def test_a_block_without_an_end_costs_no_line_of_the_administrators(
     tmp_path: Path, rules: str
 ) -> None:
     fake = with_shorewall(tmp_path, rules=rules)
-    [action] = shorewall.actions(SITE, fake)
+    [action] = shorewall.actions(SITE, allowed(SITE, fake))
     assert "CANNOT" in action.preview(fake)
     assert not action.is_done(fake)
-    with pytest.raises(Trouble, match='rules has a line "# asha begin" without') as trouble:
+    with pytest.raises(UserError, match='rules has a line "# asha begin" without') as trouble:
         action.do(fake, silent)
-    assert "/etc/shorewall/rules" in trouble.value.mend
+    assert "/etc/shorewall/rules" in trouble.value.hint
     assert fake.read("/etc/shorewall/rules") == rules
 
 
 def test_shorewalls_files_keep_their_owner(tmp_path: Path) -> None:
     fake = with_shorewall(tmp_path)
     fake.owners["/etc/shorewall/rules"] = ("root", "adm")
-    shorewall.actions(SITE, fake)[0].do(fake, silent)
+    shorewall.actions(SITE, allowed(SITE, fake))[0].do(fake, silent)
     assert fake.owners["/etc/shorewall/rules"] == ("root", "adm")
 
 
@@ -481,7 +481,7 @@ def with_fail2ban(tmp_path: Path) -> FakeMachine:
 
 
 def ignored(fake: FakeMachine, site: Site = SITE) -> str:
-    [action] = fail2ban.actions(site, fake)
+    [action] = fail2ban.actions(site, fail2ban.look(fake))
     action.do(fake, silent)
     assert action.is_done(fake)
     return fake.read(fail2ban.OURS) or ""
@@ -492,7 +492,7 @@ def test_fail2ban_ignores_the_other_nodes_addresses(tmp_path: Path) -> None:
     assert ignored(fake).endswith("[DEFAULT]\nignoreip = 10.0.3.252 192.168.1.12\n")
     assert fake.ran("fail2ban-client reload")
     # Its own file is not what it repeats.
-    assert all(action.is_done(fake) for action in fail2ban.actions(SITE, fake))
+    assert all(action.is_done(fake) for action in fail2ban.actions(SITE, fail2ban.look(fake)))
 
 
 def test_fail2ban_keeps_what_was_in_force_in_each_section(tmp_path: Path) -> None:
@@ -510,8 +510,8 @@ def test_fail2ban_keeps_what_was_in_force_in_each_section(tmp_path: Path) -> Non
 
 def test_fail2ban_that_does_not_take_it_is_left_as_it_was(tmp_path: Path) -> None:
     fake = with_fail2ban(tmp_path).on("fail2ban-client -t", Outcome(code=255, err="broken"))
-    with pytest.raises(Trouble, match="broken"):
-        fail2ban.actions(SITE, fake)[0].do(fake, silent)
+    with pytest.raises(UserError, match="broken"):
+        fail2ban.actions(SITE, fail2ban.look(fake))[0].do(fake, silent)
     assert not fake.exists(fail2ban.OURS)
     assert not fake.ran("fail2ban-client reload")
 
@@ -520,7 +520,7 @@ def test_fail2ban_that_has_not_read_it_is_not_done(tmp_path: Path) -> None:
     fake = with_fail2ban(tmp_path)
     ignored(fake)
     fake.on("fail2ban-client get sshd ignoreip", "|- 10.0.3.2521\n`- 192.168.1.12\n")
-    assert not fail2ban.actions(SITE, fake)[0].is_done(fake)
+    assert not fail2ban.actions(SITE, fail2ban.look(fake))[0].is_done(fake)
 
 
 def test_a_stopped_fail2ban_is_not_talked_to(tmp_path: Path) -> None:
@@ -531,4 +531,4 @@ def test_a_stopped_fail2ban_is_not_talked_to(tmp_path: Path) -> None:
 
 
 def test_no_fail2ban_nothing_to_do(tmp_path: Path) -> None:
-    assert fail2ban.actions(SITE, FakeMachine(tmp_path)) == []
+    assert fail2ban.actions(SITE, fail2ban.look(FakeMachine(tmp_path))) == []

@@ -10,16 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import ami, asteriskconf, checks_storage, copy, handover, live, tree
-from asha.bootstrap.facts import Facts
-from asha.bootstrap.finding import Look
-from asha.bootstrap.record import Moved
+from asha.asterisk import configuration
+from asha.bootstrap.host import data_directories, file_tree
+from asha.bootstrap.host.facts import Facts
+from asha.bootstrap.preflight import storage
+from asha.bootstrap.preflight.report import CheckContext
+from asha.bootstrap.steps import asterisk, data
+from asha.bootstrap.takeover import takeover
+from asha.bootstrap.takeover.state import Moved
 from asha.cluster.secret import Secret
 from asha.data import owners
 from asha.data.plan import on_both
+from asha.errors import UserError
 from asha.machine import Machine
 from asha.rootwork import Directory, Untrusted
-from asha.trouble import Trouble
 from tests.unit.bootstrap_customer import Customer, customer, site
 
 __all__ = ["customer"]
@@ -30,8 +34,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives directories to 
 
 
 def findings(machine: Customer) -> list[tuple[str, str]]:
-    look = Look(machine, site(), Facts("crm1"))
-    return [(one.severity, f"{one.what} {one.mend}") for one in checks_storage.places(look)]
+    look = CheckContext(machine, site(), Facts("crm1"))
+    return [(one.severity, f"{one.what} {one.hint}") for one in storage.places(look)]
 
 
 # Which directories count.
@@ -49,7 +53,7 @@ def test_what_may_be_missing_is_left_out_where_others_choose_what_it_is(
     # The command ends the line, to be copied, and the node's agent tells the same.
     place = customer.path("/opt/sark/www")
     assert text.endswith(on_both(f"chown root:root {place} && chmod go-w {place}"))
-    for action in copy.actions(site(), customer):
+    for action in data.actions(site(), data.look(customer)):
         action.do(customer, customer.say)
     assert any("origrecs is left out" in one for one in customer.said)
     assert not customer.exists("/drbd/opt/sark/www")
@@ -63,15 +67,17 @@ def test_a_link_of_theirs_is_not_even_followed(customer: Customer, link: str) ->
     customer.path("/opt/sark/www/origrecs").symlink_to(link)
     os.chown(customer.path("/opt/sark/www"), STRANGER, STRANGER)
     assert [severity for severity, _ in findings(customer)] == ["warning"]
-    assert "/etc/systemd/system" not in [one.place for one in live.directories(customer)]
+    assert "/etc/systemd/system" not in [
+        one.place for one in data_directories.directories(customer)
+    ]
 
 
 @needs_root
 def test_what_must_be_there_is_an_error(customer: Customer) -> None:
     os.chown(customer.path("/opt/sark"), STRANGER, STRANGER)
-    with pytest.raises(Trouble, match="/opt/sark/db could be replaced") as caught:
-        live.directories(customer)
-    assert "chown root:root" in caught.value.mend
+    with pytest.raises(UserError, match="/opt/sark/db could be replaced") as caught:
+        data_directories.directories(customer)
+    assert "chown root:root" in caught.value.hint
     assert "error" in [severity for severity, _ in findings(customer)]
 
 
@@ -87,8 +93,10 @@ def test_not_where_its_user_is_none(customer: Customer, monkeypatch: pytest.Monk
 def test_directories_above_are_roots_in_the_store(customer: Customer) -> None:
     customer.path("/drbd/opt").mkdir(parents=True)
     os.chown(customer.path("/drbd/opt"), STRANGER, STRANGER)
-    live.mount_store(customer)
-    with copy._copy_of(customer, live.Live("/opt/sark/db", "/opt/sark/db", None)):
+    data_directories.mount_store(customer)
+    with data._copy_of(
+        customer, data_directories.DataDirectory("/opt/sark/db", "/opt/sark/db", None)
+    ):
         for place in ("/drbd/opt", "/drbd/opt/sark"):
             about = customer.path(place).stat()
             assert (about.st_uid, about.st_gid, about.st_mode & 0o7777) == (0, 0, 0o755)
@@ -96,11 +104,11 @@ def test_directories_above_are_roots_in_the_store(customer: Customer) -> None:
 
 
 def test_hard_links_to_roots_files_are_an_error(customer: Customer) -> None:
-    customer.put(checks_storage.PROTECTED_HARDLINKS, "0\n")
+    customer.put(storage.PROTECTED_HARDLINKS, "0\n")
     ((severity, text),) = findings(customer)
     assert severity == "error"
     assert "sysctl -w fs.protected_hardlinks=1" in text
-    customer.put(checks_storage.PROTECTED_HARDLINKS, "1\n")
+    customer.put(storage.PROTECTED_HARDLINKS, "1\n")
     assert not findings(customer)
 
 
@@ -108,7 +116,7 @@ def test_hard_links_to_roots_files_are_an_error(customer: Customer) -> None:
 
 
 def test_a_message_names_what_a_person_knows() -> None:
-    one = tree.Tree("/var/lib/x", "/proc/self/fd/5/.", 5)
+    one = file_tree.Tree("/var/lib/x", "/proc/self/fd/5/.", 5)
     for said in ("/proc/self/fd/5/./a/b", "/proc/self/fd/5/a/b"):
         assert one.named(f"readlink(\"{said}\")") == "readlink(\"/var/lib/x/a/b\")"
     assert one.named("/proc/self/fd/51/a") == "/proc/self/fd/51/a"
@@ -138,7 +146,7 @@ def test_of_files_that_their_directorys_owner_may_not_read_the_sizes_are_known(
     # Readable for all, where not all may come.
     (tmp_path / "theirs/closed").mkdir(0o700)
     (tmp_path / "theirs/closed/open").write_bytes(b"x" * 13)
-    assert tree.measure(str(tmp_path)).guarded == {7, 12, 13}
+    assert file_tree.measure(str(tmp_path)).guarded == {7, 12, 13}
 
 
 @pytest.mark.parametrize(("kept", "folder_mode", "mode"), [
@@ -156,15 +164,15 @@ def test_contents_that_came_in_under_another_name_are_seen(
         customer.path(folder).parent.chmod(0o777)
     customer.path(kept).chmod(folder_mode)
     customer.path(f"{kept}/x").chmod(mode)
-    first, begin, last = copy.actions(site(), customer)
+    first, begin, last = data.actions(site(), data.look(customer))
     first.do(customer, customer.say)
     stolen = customer.path("/drbd/etc/asterisk/mine/x")
     about = stolen.stat()
     stolen.write_text("a secret")
     os.utime(stolen, ns=(about.st_atime_ns, about.st_mtime_ns))
-    claim = copy._json(customer, copy.CLAIM)
+    claim = data._json(customer, data.CLAIM)
     # As if all had been prepared long before: no ctime tells of it.
-    copy._save_claim(customer, {**claim, "begun": time.time() + 3600})
+    data._save_claim(customer, {**claim, "begun": time.time() + 3600})
     begin.do(customer, customer.say)
     last.do(customer, customer.say)
     assert stolen.read_text() == "harmless"
@@ -174,8 +182,8 @@ def test_an_rsync_that_a_fifo_holds_up_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """rsync opens what was a file when it looked."""
-    monkeypatch.setattr(copy, "IDLE_SECONDS", 0.4)
-    monkeypatch.setattr(copy, "SAY_SECONDS", 0.1)
+    monkeypatch.setattr(data, "IDLE_SECONDS", 0.4)
+    monkeypatch.setattr(data, "SAY_SECONDS", 0.1)
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "drbd").mkdir()
     program = shutil.which("cat")
@@ -183,7 +191,7 @@ def test_an_rsync_that_a_fifo_holds_up_is_ended(
     (tmp_path / "rsync").symlink_to(program)
     machine = Machine(str(tmp_path))
     said: list[str] = []
-    with copy._Watch(machine, "copying x", said.append) as watch:
+    with data._Watch(machine, "copying x", said.append) as watch:
         done = machine.run(str(tmp_path / "rsync"), str(tmp_path / "fifo"), check=False)
     assert watch.stood_still
     assert done.code == -9
@@ -192,7 +200,7 @@ def test_an_rsync_that_a_fifo_holds_up_is_ended(
 def test_a_file_that_became_a_fifo_is_no_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x")
     with pytest.raises(OSError, match="ordinary file"):
-        tree.Comparison(lambda inside, about: True)._checksum(str(tmp_path / "x"))
+        file_tree.Comparison(lambda inside, about: True)._checksum(str(tmp_path / "x"))
 
 
 def test_a_kernel_that_has_no_views_is_told(
@@ -201,10 +209,10 @@ def test_a_kernel_that_has_no_views_is_told(
     def refused(directory: Directory) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(live, "View", refused)
-    with pytest.raises(Trouble, match=r"Linux 5\.14") as caught:
-        copy.first_pass(customer, customer.say)
-    assert "upgrade" in caught.value.mend
+    monkeypatch.setattr(data_directories, "View", refused)
+    with pytest.raises(UserError, match=r"Linux 5\.14") as caught:
+        data.first_pass(customer, customer.say)
+    assert "upgrade" in caught.value.hint
     assert customer.rsyncs == 0
 
 
@@ -223,8 +231,8 @@ def test_a_stand_in_that_was_cut_off_is_finished(customer: Customer) -> None:
     (old / "folder").mkdir()
     made.mkdir(0o700)
     (made / "messages").write_text("")
-    with live.parent(customer, "/var/log/asterisk") as above:
-        handover._stand_in(above, Moved("/var/log/asterisk", "/var/log/asterisk.old",
+    with data_directories.parent(customer, "/var/log/asterisk") as above:
+        takeover._placeholder(above, Moved("/var/log/asterisk", "/var/log/asterisk.old",
                                                  logs=True))
     assert os.listdir(made) == ["messages"]
     assert made.stat().st_uid == (made / "messages").stat().st_uid == STRANGER
@@ -238,10 +246,10 @@ def test_what_they_put_into_a_stand_in_stays(customer: Customer, what: str) -> N
     place.mkdir()
     (place / "empty").touch()
     assert os.system(f"cd {place} && {what}") == 0
-    with live.parent(customer, "/var/log/asterisk") as above:
-        assert not handover._remove_stand_in(above, "asterisk")
+    with data_directories.parent(customer, "/var/log/asterisk") as above:
+        assert not takeover._remove_stand_in(above, "asterisk")
         assert (place / "theirs").is_symlink() or (place / "theirs").exists()
-        assert not handover._remove_stand_in(above, "none")
+        assert not takeover._remove_stand_in(above, "none")
 
 
 # Asterisk's files.
@@ -272,11 +280,11 @@ def etc(tmp_path: Path) -> Directory:
 def test_what_cannot_be_read_is_absent_and_said(
     etc: Directory, poison: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asteriskconf, "FILES_MOST", 50)
+    monkeypatch.setattr(configuration, "FILES_MOST", 50)
     assert os.system(f"cd {etc.path} && {poison}") == 0
     told: list[str] = []
     begun = time.monotonic()
-    found = asteriskconf.read(etc, "manager.conf", warn=told.append)
+    found = configuration.read(etc, "manager.conf", warn=told.append)
     assert time.monotonic() - begun < 5
     assert [one.get("enabled") for one in found] == ["no"]
     assert any(said in text for text in told), told
@@ -287,20 +295,20 @@ def test_what_cannot_be_read_is_absent_and_said(
 def test_no_line_takes_long(etc: Directory, text: str) -> None:
     Path(etc.path, "x.conf").write_text(text)
     begun = time.monotonic()
-    asteriskconf.read(etc, "manager.conf")
+    configuration.read(etc, "manager.conf")
     assert time.monotonic() - begun < 5
 
 
 def test_a_comment_without_an_end_takes_the_rest() -> None:
-    assert asteriskconf._without_comments("a;--b--;c;-- d\ne") == "ac"
-    assert asteriskconf._without_comments("a;---b\nc") == "a;---b\nc"
+    assert configuration._without_comments("a;--b--;c;-- d\ne") == "ac"
+    assert configuration._without_comments("a;---b\nc") == "a;---b\nc"
 
 
 def test_a_managers_file_that_leads_out_is_not_replaced(etc: Directory, tmp_path: Path) -> None:
     Path(etc.path, "manager.conf").unlink()
     Path(etc.path, "manager.conf").symlink_to(tmp_path / "outside.conf")
     with pytest.raises(Untrusted, match="leads out of"):
-        ami.add_account(etc, Secret(bytes(32)), lambda text: None)
+        asterisk.add_account(etc, Secret(bytes(32)), lambda text: None)
     assert Path(etc.path, "manager.conf").is_symlink()
 
 
@@ -318,7 +326,7 @@ def test_one_that_leads_to_a_file_beside_it_becomes_a_file_like_that(etc: Direct
     other.chmod(0o604)
     before = other.read_text()
     Path(etc.path, "manager.conf").symlink_to("other.conf")
-    ami.add_account(etc, Secret(bytes(32)), lambda text: None)
+    asterisk.add_account(etc, Secret(bytes(32)), lambda text: None)
     assert Path(etc.path, "manager.conf").read_text() == f"{before}#include asha_manager.conf\n"
     assert Path(etc.path, "manager.conf").stat().st_mode & 0o7777 == 0o604
     assert other.read_text() == before
@@ -335,6 +343,6 @@ def test_the_machine_reads_files_alone(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 40)
     for name in ("fifo", "zero", "folder", "huge"):
-        with pytest.raises(Trouble, match=f"^/{name} "):
+        with pytest.raises(UserError, match=f"^/{name} "):
             machine.read(f"/{name}")
     assert machine.read("/none") is None

@@ -11,19 +11,21 @@ from typing import Any
 
 import pytest
 
-from asha.agents import sark_data
-from asha.bootstrap import agreement, disks, live, nics, preflight
-from asha.bootstrap.disks import Disk
-from asha.bootstrap.facts import MARKER, Facts
-from asha.bootstrap.finding import Finding
-from asha.bootstrap.nics import Address, Nic
-from asha.bootstrap.testing import FakeMachine, Outcome
+from asha.bootstrap.host import data_directories, disks, nics
+from asha.bootstrap.host.disks import Disk
+from asha.bootstrap.host.facts import MARKER, Facts
+from asha.bootstrap.host.nics import Address, Nic
+from asha.bootstrap.preflight import checks as checks_preflight
+from asha.bootstrap.preflight import peer
 from asha.cluster import drbd
 from asha.cluster import site as conf
 from asha.cluster.site import Site
 from asha.commands import check
 from asha.conf import values_of
-from asha.trouble import Trouble
+from asha.data import PATHS
+from asha.errors import UserError
+from asha.finding import Finding
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """PRIMARY=true
 CLUSTERIP=192.168.1.90
@@ -61,7 +63,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     about = SimpleNamespace(be=Disk("/dev/sda5", 10 * GB))
 
     def look_at(machine: object, path: str) -> Disk:
-        if isinstance(about.be, Trouble):
+        if isinstance(about.be, UserError):
             raise about.be
         assert isinstance(about.be, Disk)
         return about.be
@@ -89,7 +91,7 @@ class Preflight:
         self.conf |= {"BNODELAN": "192.168.1.12"}
 
     def look(self) -> list[Finding]:
-        return preflight.look(self.machine, self.site, self.facts, self.other)
+        return checks_preflight.look(self.machine, self.site, self.facts, self.other)
 
     def told(self) -> list[Finding]:
         """All but the warning that there always is."""
@@ -104,7 +106,7 @@ class Preflight:
 def flight(
     tmp_path: Path, wire: dict[str, str], disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> Preflight:
-    monkeypatch.setattr(live, "directories", lambda machine: [])
+    monkeypatch.setattr(data_directories, "directories", lambda machine: [])
     machine = FakeMachine(tmp_path, {"getent": Outcome(code=2), "ss": "", "dpkg-query": "",
                                      "modinfo": "", "ip": "[]"}).absent("asterisk")
     machine.installed("gdb")
@@ -130,7 +132,7 @@ def test_errors_come_first_and_each_has_a_mend(flight: Preflight) -> None:
     assert severities == sorted(severities)  # "error" before "warning"
     assert {"error", "warning"} == set(severities)
     assert len(found) > 8
-    assert [one for one in found if not one.mend] == []
+    assert [one for one in found if not one.hint] == []
 
 
 Change = Callable[[Preflight], object]
@@ -198,9 +200,9 @@ ERRORS = [
     (having(systemd=False), "not started by systemd"),
     (having(name="crm2"), "this machine is crm2, but asha.conf says that it is crm1"),
     (having(name="pbx"), "called pbx: neither crm1 nor crm2"),
-    (with_nics(ETH0), "LINKNIC=eth1: this machine has no such NIC"),
+    (with_nics(ETH0), "USENIC1=true: this machine has only one NIC (eth0)"),
+    (saying(LINKNIC="eth7"), "LINKNIC=eth7: this machine has no such NIC"),
     (saying(LANNIC="ens18"), "LANNIC=ens18: this machine has no such NIC"),
-    (saying(LINKNIC="eth0", ANODELAN=""), "LANNIC and LINKNIC are both eth0"),
     (having(route_nic="eth1"), "LINKNIC=eth1: the way to the router goes through it"),
     (saying(CLUSTERIP="192.168.2.90", ANODELAN=""), "is not in eth0's network 192.168.1.0/24"),
     (saying(LANPREFIX="23"), "LANPREFIX=23: eth0 has 192.168.1.11/24"),
@@ -247,7 +249,7 @@ def test_one_thing_wrong_is_one_error(flight: Preflight, change: Change, what: s
     finding = flight.alone()
     assert finding.severity == "error"
     assert what in finding.what
-    assert finding.mend
+    assert finding.hint
 
 
 WARNINGS = [
@@ -306,7 +308,7 @@ def test_on_the_second_only_the_first_may_have_the_virtual_address(
     flight: Preflight, wire: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flight.be_second()
-    monkeypatch.setattr(agreement, "compare", lambda own, other: [])
+    monkeypatch.setattr(peer, "compare", lambda own, other: [])
     wire["192.168.1.90"] = "52:54:00:00:00:aa"
     flight.other = {"macs": ["52:54:00:00:00:aa"]}
     assert flight.told() == []
@@ -378,7 +380,7 @@ def test_one_nic_has_one_cable(flight: Preflight) -> None:
     flight.conf |= {"USENIC1": "false", "ANODEIP": "192.168.1.11", "BNODEIP": "192.168.1.12"}
     [one_nic] = [one for one in flight.look() if FENCING in one.what]
     assert "its cable cut" in one_nic.what
-    assert "two cables" not in one_nic.mend
+    assert "two cables" not in one_nic.hint
 
 
 def test_one_nic(flight: Preflight) -> None:
@@ -389,7 +391,7 @@ def test_one_nic(flight: Preflight) -> None:
     assert {learning.severity, open_link.severity} == {"warning"}
     assert "this is for learning" in learning.what
     assert "crosses the LAN unencrypted" in open_link.what
-    assert "WireGuard" in open_link.mend
+    assert "WireGuard" in open_link.hint
     flight.conf["ANODEIP"] = "192.168.1.13"
     assert "eth0 does not have this node's address 192.168.1.13" in flight.told()[0].what
 
@@ -424,7 +426,7 @@ def test_a_link_of_two_is_no_news(flight: Preflight, said: str) -> None:
     (Disk("/dev/sda5", 10 * GB, use="used as swap", signature="swap"), "is used as swap"),
     (Disk("/dev/sda5", 10 * GB, signature="ext4"), "is not empty: ext4 is on it"),
     (Disk("/dev/sda5", 100 << 20), "has 105 MB: the store needs at least 134 MB"),
-    (Trouble("there is no /dev/sda5", "look"), "DRBDDEV: there is no /dev/sda5"),
+    (UserError("there is no /dev/sda5", "look"), "DRBDDEV: there is no /dev/sda5"),
 ])
 def test_a_disk_that_will_not_do(
     flight: Preflight, disk: SimpleNamespace, be: object, what: str
@@ -433,15 +435,15 @@ def test_a_disk_that_will_not_do(
     finding = flight.alone()
     assert finding.severity == "error"
     assert what in finding.what
-    assert finding.mend
+    assert finding.hint
 
 
 def test_without_the_device_the_free_ones_are_named(
     flight: Preflight, disk: SimpleNamespace
 ) -> None:
-    disk.be = Trouble("there is no /dev/sda5", "look")
+    disk.be = UserError("there is no /dev/sda5", "look")
     flight.facts = replace(flight.facts, free_disks=(Disk("/dev/vda3", 10 * GB),))
-    assert flight.alone().mend == "free here: /dev/vda3 (11 GB)"
+    assert flight.alone().hint == "free here: /dev/vda3 (11 GB)"
 
 
 @pytest.mark.parametrize(("be", "count"), [
@@ -473,7 +475,9 @@ def test_a_node_of_the_cluster_is_left_alone(
 def test_live_data_and_a_fifth_must_fit(
     flight: Preflight, disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "directories", lambda machine: [SimpleNamespace(place="/etc")])
+    monkeypatch.setattr(
+        data_directories, "directories", lambda machine: [SimpleNamespace(place="/etc")]
+    )
     flight.machine.on("du", f"1\t/etc\n{10 * GB}\ttotal\n")
     disk.be = Disk("/dev/sda5", 12 * GB)
     assert flight.told() == []
@@ -487,9 +491,11 @@ def test_live_data_that_takes_too_long_to_measure(
     flight: Preflight, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(argv: tuple[str, ...], stdin: str | None) -> Outcome:
-        raise Trouble("du did not end within 120.0 s")
+        raise UserError("du did not end within 120.0 s")
 
-    monkeypatch.setattr(live, "directories", lambda machine: [SimpleNamespace(place="/etc")])
+    monkeypatch.setattr(
+        data_directories, "directories", lambda machine: [SimpleNamespace(place="/etc")]
+    )
     flight.machine.on("du", slow)
     finding = flight.alone()
     assert (finding.severity, "could not be measured" in finding.what) == ("warning", True)
@@ -497,9 +503,9 @@ def test_live_data_that_takes_too_long_to_measure(
 
 def test_directories_that_cannot_move(flight: Preflight, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(machine: object) -> list[object]:
-        raise Trouble("a disk is mounted inside /opt/sark/media", "unmount it")
+        raise UserError("a disk is mounted inside /opt/sark/media", "unmount it")
 
-    monkeypatch.setattr(live, "directories", refuse)
+    monkeypatch.setattr(data_directories, "directories", refuse)
     assert flight.alone() == Finding("error", "a disk is mounted inside /opt/sark/media",
                                      "unmount it")
     flight.facts = replace(flight.facts, owned=True)
@@ -517,13 +523,13 @@ def test_the_other_nodes_words_are_compared(flight: Preflight) -> None:
 
 def test_a_check_that_fails_is_a_finding(flight: Preflight) -> None:
     def broken(look: object) -> Any:
-        raise Trouble("wipefs: no", "mend it")
+        raise UserError("wipefs: no", "mend it")
 
     def unreadable(look: object) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    checks = (preflight.Check("one", broken), preflight.Check("two", unreadable))
-    found = preflight.look(flight.machine, flight.site, flight.facts, None, checks)
+    checks = (checks_preflight.Check("one", broken), checks_preflight.Check("two", unreadable))
+    found = checks_preflight.look(flight.machine, flight.site, flight.facts, None, checks)
     assert [(one.severity, one.what.partition(":")[0]) for one in found] == [
         ("error", "one"), ("warning", "two could not be looked at")]
 
@@ -537,7 +543,7 @@ def test_elsewhere_only_the_file_is_looked_at(flight: Preflight) -> None:
     findings, left_out = check.look(machine, flight.site, elsewhere=True)
     assert [FENCING in one.what for one in findings] == [True]
     assert "the partition for the store" in left_out
-    assert len(left_out) == len(preflight.CHECKS) - 2
+    assert len(left_out) == len(checks_preflight.CHECKS) - 2
     assert machine.lines == ["uname -n"]
 
 
@@ -575,7 +581,7 @@ def test_the_command_prints_and_returns(
     assert not answer["ok"]
     assert len(answer["findings"]) == 2
     assert answer["findings"][0]["severity"] == "error"
-    with pytest.raises(Trouble, match="there is no"):
+    with pytest.raises(UserError, match="there is no"):
         run_check(monkeypatch, machine, "--config", str(tmp_path / "none"))
 
 
@@ -584,8 +590,8 @@ def test_the_paths_are_the_agents(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     machine = FakeMachine(tmp_path, {"du": "5\ttotal\n"})
     machine.put("/usr/share/asterisk/sounds/hello.gsm")
     machine.put("/proc/self/mountinfo")
-    assert "/usr/share/asterisk" in sark_data.PATHS
-    from asha.bootstrap import checks_storage
+    assert "/usr/share/asterisk" in PATHS
+    from asha.bootstrap.preflight import storage
 
-    assert checks_storage.live_bytes(machine) == 5
+    assert storage.live_bytes(machine) == 5
     assert machine.lines[0].endswith("/usr/share/asterisk")

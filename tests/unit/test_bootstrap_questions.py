@@ -11,17 +11,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from asha.bootstrap import disks, facts, interview, nics
-from asha.bootstrap.asking import Asking
-from asha.bootstrap.disks import Disk
-from asha.bootstrap.facts import MARKER, Facts
-from asha.bootstrap.nics import Address, Nic
-from asha.bootstrap.questions import QUESTIONS
-from asha.bootstrap.testing import FakeMachine
+from asha.bootstrap.configure import interview
+from asha.bootstrap.configure.interview import Interview, Turn
+from asha.bootstrap.configure.questions import QUESTIONS
+from asha.bootstrap.host import disks, facts, nics
+from asha.bootstrap.host.disks import Disk
+from asha.bootstrap.host.facts import MARKER, Facts
+from asha.bootstrap.host.nics import Address, Nic
+from asha.bootstrap.preflight import checks
 from asha.cluster import site as conf
 from asha.commands import configure
 from asha.conf import values_of
-from asha.trouble import Trouble
+from asha.errors import UserError
+from tests.fakes.machine import FakeMachine
 
 GB = 1 << 30
 ETH0 = Nic("eth0", "52:54:00:00:00:01", addresses=(Address("192.168.1.11", 23),))
@@ -59,7 +61,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     def look_at(machine: object, path: str) -> Disk:
         if not path.startswith("/dev/sda"):
-            raise Trouble(f"there is no {path}")
+            raise UserError(f"there is no {path}")
         return Disk(path, 10 * GB, use=about.use)
 
     monkeypatch.setattr(disks, "look_at", look_at)
@@ -135,18 +137,19 @@ def test_a_second_node_is_b(machine: FakeMachine, wire: dict[str, str]) -> None:
     ("virtual", "", "192.168.1.90", "an answer is needed"),
     ("virtual", "192.168.1.900", "192.168.1.90", "must be an IPv4 address"),
     ("virtual", "192.168.7.90", "192.168.1.90",
-     "192.168.7.90 is not in the LAN: eth0 has 192.168.1.11/23"),
-    ("virtual", "192.168.1.11", "192.168.1.90", "is this machine's own address"),
+     "CLUSTERIP=192.168.7.90: is not in eth0's network 192.168.0.0/23"),
+    ("virtual", "192.168.1.11", "192.168.1.90",
+     "CLUSTERIP=192.168.1.11: is this machine's own, on eth0"),
     ("virtual", "192.168.1.66", "192.168.1.90",
-     "192.168.1.66 is taken by another machine (52:54:00:00:00:66)"),
+     "CLUSTERIP=192.168.1.66: is taken by another machine in the LAN (52:54:00:00:00:66)"),
     ("This_node's_address", "192.168.0.5", "10.0.3.251",
      "192.168.0.0/24 and the LAN 192.168.0.0/23 overlap"),
     ("This_node's_address", "10.0.3.66", "10.0.3.251",
-     "10.0.3.66 is taken by another machine (52:54:00:00:00:67)"),
+     "the cluster address 10.0.3.66 is taken by another machine (52:54:00:00:00:67)"),
     ("The_other_node's_address", "10.0.3.251", "10.0.3.252", "are both 10.0.3.251"),
     ("The_other_node's_address", "10.0.4.1", "10.0.3.252", "not in ANODEIP's network 10.0.3.0/24"),
     ("partition", "sda5", "/dev/sda5", "must be a device"),
-    ("partition", "/dev/sdb1", "/dev/sda5", "/dev/sdb1 will not do: there is no /dev/sdb1"),
+    ("partition", "/dev/sdb1", "/dev/sda5", "DRBDDEV: there is no /dev/sdb1"),
     ("Mail", "nobody", "a@example.com", "must be one mail address"),
     ("relay", "maybe", "none", "must be none or here or there"),
 ])
@@ -161,13 +164,68 @@ def test_a_bad_answer_is_refused_with_a_reason_and_asked_again(
     assert good in (*values.values(), "first", "none")
 
 
+# One rule book: the words of a rule, whoever asks.
+
+
+@pytest.mark.parametrize(("key", "answer", "word"), [
+    ("CLUSTERIP", "192.168.1.900", "virtual"),
+    ("CLUSTERIP", "192.168.7.90", "virtual"),
+    ("CLUSTERIP", "192.168.1.255", "virtual"),
+    ("CLUSTERIP", "192.168.1.11", "virtual"),
+    ("ANODEIP", "192.168.1.12", "This node's address"),
+    ("BNODEIP", "10.0.4.252", "The other node's address"),
+    ("BNODENAME", "CRM1", "The other node's name"),
+    ("DRBDDEV", "/dev/drbd0", "partition"),
+    ("CLUSTERALERT", "a@b, c@d", "Mail"),
+    ("SITEID", "a\x07b", "The site's name"),
+])
+def test_the_interview_the_answers_and_the_check_say_the_same(
+    machine: FakeMachine, key: str, answer: str, word: str
+) -> None:
+    eth0 = replace(ETH0, addresses=(Address("192.168.1.11", 24),))
+    here = replace(HERE, nics=(eth0, ETH1))
+    right = Person(virtual="192.168.1.90").ask(machine, here)
+    person = Person(virtual="192.168.1.90")
+    person.answers[word] = [answer, right[key] or "-"]
+    person.ask(machine, here)
+    _, findings = interview.complete(machine, here, {
+        "PRIMARY": "true", "CLUSTERIP": "192.168.1.90", key: answer})
+    (finding,) = findings
+    assert finding.key == key
+    assert [line.strip() for line in person.heard if line.strip() in (
+        finding.what, finding.hint)] == [finding.what, finding.hint]
+    values = {name: value for name, value in right.items()
+              if name not in ("IP", "CLUSTERNET", "ANODELAN")} | {key: answer}
+    try:
+        judging = checks.of_answers(interview.ALL)
+        told = checks.look(machine, conf.site_of(values), here, checks=judging)
+    except conf.SiteError as wrong:
+        told = wrong.findings
+    assert finding in told
+
+
+def test_a_network_that_is_used_is_not_recommended(machine: FakeMachine) -> None:
+    """A LAN of 10.0.3.0/24 once was offered, refused, and recommended again."""
+    here = replace(HERE, nics=(replace(ETH0, addresses=(Address("10.0.3.4", 24),)), ETH1))
+    given = {"PRIMARY": "true", "CLUSTERIP": "10.0.3.90", "ANODEIP": "10.0.3.251"}
+    _, findings = interview.complete(machine, here, given)
+    (finding,) = findings
+    assert finding.hint == "choose a subnet that nothing else uses, such as 172.31.3.0/24"
+
+
+def test_a_rule_waits_for_what_is_not_answered_yet(machine: FakeMachine) -> None:
+    """The virtual address may end in 255 where the LAN is larger than the default."""
+    assert Person(virtual="192.168.0.255").ask(machine)["CLUSTERIP"] == "192.168.0.255"
+
+
 def test_a_mounted_partition_is_refused(machine: FakeMachine, disk: SimpleNamespace) -> None:
     disk.use = "mounted on /srv"
     person = Person(virtual="192.168.1.90")
     question = next(one for one in QUESTIONS if "partition for the store" in one.text)
-    asking = Asking(machine, HERE, {})
-    assert interview.objection(question, asking, "/dev/sda5") == (
-        "/dev/sda5 will not do: /dev/sda5 is mounted on /srv")
+    turn = Turn(Interview(machine, HERE, {}), question, {})
+    (finding,) = turn.objections("/dev/sda5")
+    assert (finding.what, finding.key) == ("/dev/sda5 is mounted on /srv", "DRBDDEV")
+    assert finding.hint
     assert person.heard == []
 
 
@@ -175,7 +233,7 @@ def test_the_seconds_own_address_in_the_lan_is_refused(machine: FakeMachine) -> 
     person = Person(First="second", virtual="192.168.1.90")
     person.answers["This node's address"] = ["192.168.0.5", "10.0.3.252"]
     person.ask(machine, replace(HERE, name="crm2"))
-    assert any("192.168.0.5 is in eth0's network 192.168.0.0/23" in one for one in person.heard)
+    assert any("192.168.0.0/24 and the LAN 192.168.0.0/23 overlap" in one for one in person.heard)
 
 
 def test_what_is_ambiguous_is_asked(machine: FakeMachine) -> None:
@@ -186,8 +244,8 @@ def test_what_is_ambiguous_is_asked(machine: FakeMachine) -> None:
                       "The cluster link's NIC": ["eth0", "eth3"], "virtual": ["192.168.1.90"]}
     values = person.ask(machine, here)
     assert (values["LANNIC"], values["LINKNIC"]) == ("eth0", "eth3")
-    assert any("eth9 is no NIC of this machine" in line for line in person.heard)
-    assert any("eth0 is the LAN's" in line for line in person.heard)
+    assert any("LANNIC=eth9: this machine has no such NIC" in line for line in person.heard)
+    assert any("LANNIC and LINKNIC are both eth0" in line for line in person.heard)
     assert any("eth1  10.9.0.1/24" in line for line in person.heard)
 
 
@@ -221,7 +279,7 @@ def test_one_nic(machine: FakeMachine) -> None:
     person.answers["The other node's address"] = ["192.168.1.12"]
     person.answers["One or two"] = ["2", "1"]
     values = person.ask(machine, replace(HERE, nics=(ETH0,)))
-    assert any("this machine has only eth0: put in a second NIC" in line for line in person.heard)
+    assert any("this machine has only one NIC (eth0)" in line for line in person.heard)
     assert person.asked["This node's address on the cluster link"] == "192.168.1.11"
     site = conf.site_of(values)
     assert (site.two_nics, site.link_nic, site.link_prefix) == (False, "eth0", 23)
@@ -284,7 +342,7 @@ def test_the_least_answers(machine: FakeMachine) -> None:
     given = {"PRIMARY": "yes", "CLUSTERIP": "192.168.1.90"}
     values, problems = interview.complete(machine, HERE, given)
     assert problems == []
-    assert conf.site_of(values).there == conf.Peer("crm2", "10.0.3.252", "", 2)
+    assert conf.site_of(values).there == conf.NodeConfig("crm2", "10.0.3.252", "", 2)
 
 
 def test_all_problems_at_once(machine: FakeMachine, wire: dict[str, str]) -> None:
@@ -292,14 +350,15 @@ def test_all_problems_at_once(machine: FakeMachine, wire: dict[str, str]) -> Non
     given = {"PRIMARY": "true", "CLUSTERIP": "192.168.7.90", "BNODENAME": "crm_2",
              "DRBDDEV": "/dev/sdb1", "CLUSTERALERT": "x", "ANODENAME": "pbx"}
     _, problems = interview.complete(machine, HERE, given)
-    assert [one.partition("=")[0] for one in sorted(problems)] == [
+    assert sorted(one.key for one in problems) == [
         "ANODEIP", "ANODENAME", "BNODENAME", "CLUSTERALERT", "CLUSTERIP", "DRBDDEV"]
 
 
 def test_two_nics_are_not_quietly_one(machine: FakeMachine) -> None:
     given = {"PRIMARY": "true", "CLUSTERIP": "192.168.1.90", "LINKNIC": "eth1"}
     _, problems = interview.complete(machine, replace(HERE, nics=(ETH0,)), given)
-    assert any(one.startswith("USENIC1=true: this machine has only eth0") for one in problems)
+    assert any(one.what.startswith("USENIC1=true: this machine has only one NIC (eth0)")
+               for one in problems)
 
 
 def test_without_a_route_the_virtual_address_tells_the_lan(machine: FakeMachine) -> None:
@@ -314,7 +373,8 @@ def test_without_a_route_the_virtual_address_tells_the_lan(machine: FakeMachine)
 
 def test_which_node_must_be_said(machine: FakeMachine) -> None:
     _, problems = interview.complete(machine, HERE, {"CLUSTERIP": "192.168.1.90"})
-    assert problems == ["PRIMARY is missing: true on the first node, false on the second"]
+    assert [one.what for one in problems] == [
+        "PRIMARY is missing: true on the first node, false on the second"]
 
 
 def test_a_file_of_2014_with_its_own_node_as_a_on_the_second(machine: FakeMachine) -> None:
@@ -388,7 +448,7 @@ def test_a_change_is_shown_and_not_made_unasked(
     command(OF_2014, "--answers", "-")
     before = machine.read(conf.CONF)
     changed = OF_2014.replace(".90", ".91")
-    with pytest.raises(Trouble, match="nothing was written"):
+    with pytest.raises(UserError, match="nothing was written"):
         command(changed, "--answers", "-")
     assert "+CLUSTERIP=192.168.1.91" in capsys.readouterr().out
     assert machine.read(conf.CONF) == before
@@ -404,22 +464,22 @@ def test_an_installed_node_keeps_its_name_address_and_disk(
     before = machine.read(conf.CONF)
     for old, new in (("BNODENAME=crm2", "BNODENAME=crm3"), ("10.0.3.252", "10.0.3.253"),
                      ("/dev/sda5", "/dev/sda6")):
-        with pytest.raises(Trouble, match="cannot change any more") as trouble:
+        with pytest.raises(UserError, match="cannot change any more") as trouble:
             command(OF_2014.replace(old, new), "--answers", "-", "--yes")
-        assert "asha remove-node crm1 on crm2" in trouble.value.mend
+        assert "asha remove-node crm1 on crm2" in trouble.value.hint
     assert machine.read(conf.CONF) == before
     command(OF_2014.replace("admin@", "other@"), "--answers", "-", "--yes")
     assert "CLUSTERALERT=other@aelintra.com" in (machine.read(conf.CONF) or "")
 
 
 def test_bad_answers_write_nothing(command: Callable[..., int], machine: FakeMachine) -> None:
-    with pytest.raises(Trouble, match=r"CLUSTERIP=1\.2\.3: must be an IPv4 address"):
+    with pytest.raises(UserError, match=r"CLUSTERIP=1\.2\.3: must be an IPv4 address"):
         command(OF_2014.replace("192.168.1.90", "1.2.3"), "--answers", "-")
     assert not machine.exists(conf.CONF)
 
 
 def test_without_a_terminal_nothing_is_asked(command: Callable[..., int]) -> None:
-    with pytest.raises(Trouble, match="no terminal"):
+    with pytest.raises(UserError, match="no terminal"):
         command("")
 
 
@@ -443,6 +503,6 @@ def test_an_interview_cut_off_writes_nothing(
     monkeypatch.setattr(facts, "gather", lambda machine: HERE)
     monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("builtins.input", read)
-    with pytest.raises((KeyboardInterrupt, Trouble)):
+    with pytest.raises((KeyboardInterrupt, UserError)):
         configure.interview(machine)
     assert not machine.exists(conf.CONF)

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from asha.bootstrap import accounts, ami, rotation
-from asha.bootstrap.testing import FakeMachine, Outcome
+from asha.bootstrap.join import accounts, rotation
+from asha.bootstrap.steps import asterisk
 from asha.cluster import cib, corosync, drbd, generation
 from asha.cluster import secret as secrets
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
+from asha.errors import UserError
 from asha.rootwork import Directory
-from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 OLD, NEW = Secret(bytes(range(32))), Secret(bytes(range(1, 33)))
 TEXT = """\
@@ -61,7 +62,7 @@ class Node(FakeMachine):
         self.put(corosync.AUTHKEY, OLD.corosync_authkey(), 0o400)
         self.put(corosync.CONF, corosync.render(self.site, joined=True))
         self.put(drbd.CONF, drbd.render(self.site, OLD, "9.2.0"), 0o600)
-        self.put(ami.SECRET_FILE, ami.own_text(OLD), 0o600)
+        self.put(asterisk.SECRET_FILE, asterisk.own_text(OLD), 0o600)
         self.heard_by = OLD.corosync_authkey()
         self.drbd_secret = OLD.drbd()
         self.on("modinfo", "9.2.0").on("drbdsetup status", Outcome(code=10))
@@ -119,13 +120,13 @@ class Pair:
             self.nodes[name] = Node(root / name, name, self)
         node = self.nodes[active]
         node.put("/etc/asterisk/manager.conf", "[general]\nenabled=yes\n#include asha_manager.conf")
-        node.put("/etc/asterisk/asha_manager.conf", ami.HEADER + ami.ACCOUNT_TEXT.format(
-            user=ami.user(OLD), secret=OLD.ami()))
+        node.put("/etc/asterisk/asha_manager.conf", asterisk.HEADER + asterisk.ACCOUNT_TEXT.format(
+            user=asterisk.user(OLD), secret=OLD.ami()))
         self.asterisk.read(node.read("/etc/asterisk/asha_manager.conf") or "")
 
     def moment(self) -> None:
         for node in self.nodes.values():
-            said = dict(line.split("=") for line in (node.read(ami.SECRET_FILE) or "").split())
+            said = dict(line.split("=") for line in (node.read(asterisk.SECRET_FILE) or "").split())
             assert said["user"] in self.asterisk.known, "a monitor would be refused"
             on_disk = self.nodes[self.active].read("/etc/asterisk/asha_manager.conf") or ""
             assert f"[{said['user']}]" in on_disk, "a monitor would be refused after a fail-over"
@@ -164,9 +165,9 @@ class Pair:
             assert rotation.is_applied(node, NEW)
             assert node.heard_by == NEW.corosync_authkey()
             assert node.drbd_secret == NEW.drbd()
-            for path in (secrets.PATH, ami.SECRET_FILE, drbd.CONF, corosync.AUTHKEY):
+            for path in (secrets.PATH, asterisk.SECRET_FILE, drbd.CONF, corosync.AUTHKEY):
                 assert node.path(path).stat().st_mode & 0o077 == 0
-        assert self.asterisk.known == {ami.user(NEW)}
+        assert self.asterisk.known == {asterisk.user(NEW)}
 
     def begin(self) -> None:
         for node in self.nodes.values():
@@ -262,9 +263,9 @@ def test_what_was_not_done_is_told_and_everything_else_is(make: Callable[[str], 
     pair.nodes.pop("crm2")
     rotation.begin(node, node.site, NEW)
     node.on("crm_mon", CRM_MON.format(active=""))
-    with pytest.raises(Trouble, match="the telephones do not run") as trouble:
+    with pytest.raises(UserError, match="the telephones do not run") as trouble:
         rotation.Walk(node, node.site, NEW, lambda text: None).run()
-    assert "asha secret rotate goes on" in trouble.value.mend
+    assert "asha secret rotate goes on" in trouble.value.hint
     # A node that was removed is kept out already.
     assert node.heard_by == NEW.corosync_authkey()
     assert generation.pending(node) == NEW
@@ -278,7 +279,7 @@ def test_a_node_that_is_lost_is_told(make: Callable[[str], Pair]) -> None:
     pair.begin()
     one = "runtime.members.1.status (str) = joined\n"
     pair.nodes["crm2"].on("corosync-cmapctl runtime.members.", [pair.members(), one])
-    with pytest.raises(Trouble, match="crm1 is not heard any more"):
+    with pytest.raises(UserError, match="crm1 is lost"):
         pair.walk("crm2")
 
 
@@ -287,22 +288,24 @@ def test_an_account_that_asterisk_does_not_take(make: Callable[[str], Pair],
     pair = make("crm1")
     pair.begin()
     monkeypatch.setattr(accounts, "login_problem", lambda who: "refused")
-    with pytest.raises(Trouble, match=f"the new account {ami.user(NEW)}: refused"):
+    with pytest.raises(UserError, match=f"the new account {asterisk.user(NEW)}: refused"):
         pair.walk("crm1")
     # The old ones are in use as before.
-    assert all(node.read(ami.SECRET_FILE) == ami.own_text(OLD) for node in pair.nodes.values())
-    assert ami.user(OLD) in pair.asterisk.known
+    assert all(
+        node.read(asterisk.SECRET_FILE) == asterisk.own_text(OLD) for node in pair.nodes.values()
+    )
+    assert asterisk.user(OLD) in pair.asterisk.known
 
 
 def test_only_what_a_node_has_is_applied(make: Callable[[str], Pair]) -> None:
     node = make("crm1").nodes["crm1"]
     assert rotation.find(node, OLD.key_id()) == OLD
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         rotation.find(node, NEW.key_id())
     rotation.begin(node, node.site, NEW)
     assert rotation.find(node, NEW.key_id()) == NEW
     # While it is changed nobody goes back to the old one.
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         rotation.find(node, OLD.key_id())
 
 
@@ -319,17 +322,19 @@ def test_generations_are_told(make: Callable[[str], Pair]) -> None:
 def test_a_secret_changed_by_hand(make: Callable[[str], Pair]) -> None:
     node = make("crm1").nodes["crm1"]
     rotation.require_in_use(node, OLD)
-    with pytest.raises(Trouble, match="not the secret that this node's keys are made of") as wrong:
+    with pytest.raises(
+        UserError, match="not the secret that this node's keys are made of"
+    ) as wrong:
         rotation.require_in_use(node, NEW)
-    assert "asha secret rotate" in wrong.value.mend
+    assert "asha secret rotate" in wrong.value.hint
     kept = node.put(cib.MARKER).read(secrets.PATH) or ""
     node.remove(secrets.PATH)
     for secret in (None, NEW):
-        with pytest.raises(Trouble, match="secret is missing"):
+        with pytest.raises(UserError, match="secret is missing"):
             rotation.require_in_use(node, secret)
     node.put(secrets.PATH, kept, 0o600)
     rotation.begin(node, node.site, NEW)
-    with pytest.raises(Trouble, match="half done"):
+    with pytest.raises(UserError, match="not finished"):
         rotation.require_in_use(node, OLD)
     # A machine on which Corosync is Debian's, or nobody's.
     bare = FakeMachine(node.root / "bare").put(corosync.AUTHKEY, "somebody's")
@@ -346,26 +351,26 @@ def test_a_manager_file_that_sark_wrote_anew_gets_our_line(make: Callable[[str],
     assert node.read("/etc/asterisk/manager.conf") == (
         "[general]\nenabled=yes\n#include asha_manager.conf\n")
     text = node.read("/etc/asterisk/asha_manager.conf") or ""
-    assert text.count(f"[{ami.user(NEW)}]") == text.count(f"[{ami.user(OLD)}]") == 1
+    assert text.count(f"[{asterisk.user(NEW)}]") == text.count(f"[{asterisk.user(OLD)}]") == 1
     assert node.path("/etc/asterisk/asha_manager.conf").stat().st_mode & 0o777 == 0o640
 
 
 def test_what_switches_the_manager_on_stays(make: Callable[[str], Pair]) -> None:
     node = make("crm1").nodes["crm1"]
-    enable = ami.ENABLE_TEXT.format(add="(+)")
-    node.put("/etc/asterisk/asha_manager.conf", ami.HEADER + enable
-             + ami.ACCOUNT_TEXT.format(user="asha", secret=OLD.ami()))
+    enable = asterisk.ENABLE_TEXT.format(add="(+)")
+    node.put("/etc/asterisk/asha_manager.conf", asterisk.HEADER + enable
+             + asterisk.ACCOUNT_TEXT.format(user="asha", secret=OLD.ami()))
     # As an earlier release has named it, on both nodes.
     node.pair.asterisk.known.add("asha")
     for one in node.pair.nodes.values():
-        one.put(ami.SECRET_FILE, f"user=asha\nsecret={OLD.ami()}\n", 0o600)
+        one.put(asterisk.SECRET_FILE, f"user=asha\nsecret={OLD.ami()}\n", 0o600)
     accounts.add(node, NEW)
     for one in node.pair.nodes.values():
-        one.put(ami.SECRET_FILE, ami.own_text(NEW), 0o600)
+        one.put(asterisk.SECRET_FILE, asterisk.own_text(NEW), 0o600)
     accounts.drop_others(node, NEW)
     text = node.read("/etc/asterisk/asha_manager.conf") or ""
-    assert text == ami.HEADER + enable + ami.ACCOUNT_TEXT.format(
-        user=ami.user(NEW), secret=NEW.ami())
+    assert text == asterisk.HEADER + enable + asterisk.ACCOUNT_TEXT.format(
+        user=asterisk.user(NEW), secret=NEW.ami())
 
 
 def test_a_link_in_asterisks_directory_is_not_followed(make: Callable[[str], Pair]) -> None:
@@ -374,7 +379,7 @@ def test_a_link_in_asterisks_directory_is_not_followed(make: Callable[[str], Pai
     place = node.path("/etc/asterisk/asha_manager.conf")
     place.unlink()
     place.symlink_to(shadow)
-    with pytest.raises(Trouble, match="symbolic link"):
+    with pytest.raises(UserError, match="symbolic link"):
         rotation.apply("ami-add", node, SITES["crm1"], NEW)
     assert shadow.read_text() == "root's"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import copy, sark
+from asha.bootstrap.steps import data, sark
+from asha.errors import UserError
 from asha.rootwork import Directory
-from asha.trouble import Trouble
 from tests.unit.bootstrap_customer import Customer, customer, site
 
 __all__ = ["customer"]
@@ -107,22 +107,22 @@ def test_a_copy_that_root_has_made_is_changed_without_its_journal(path: Path) ->
     assert is_set(path, wanted)
     path.unlink()
     path.symlink_to("/etc/shadow")
-    with pytest.raises(Trouble, match="cannot be changed"):
+    with pytest.raises(UserError, match="cannot be changed"):
         set_flags(path, sark.flags(site()))
 
 
 def test_what_is_no_database_is_told(tmp_path: Path) -> None:
     path = tmp_path / "sark.db"
     path.write_text("this is not a database, and long enough to be none" * 40)
-    with pytest.raises(Trouble, match="cannot be changed"):
+    with pytest.raises(UserError, match="cannot be changed"):
         set_flags(path, sark.flags(site()))
     assert not is_set(path, sark.flags(site()))
 
 
 def test_the_copy_is_changed_and_never_the_original(customer: Customer) -> None:
-    (action,) = sark.actions(site(), customer)
+    (action,) = sark.actions(site())
     assert not action.is_done(customer)
-    for one in copy.actions(site(), customer):
+    for one in data.actions(site(), data.look(customer)):
         one.do(customer, customer.say)
     make(customer.path("/drbd/opt/sark/db/sark.rdonly.db"), COLUMNS)
     assert not action.is_done(customer)
@@ -135,8 +135,8 @@ def test_the_copy_is_changed_and_never_the_original(customer: Customer) -> None:
 
 def test_flags_of_an_earlier_copy_do_not_count(customer: Customer) -> None:
     """The next copy overwrites them."""
-    (action,) = sark.actions(site(), customer)
-    for one in copy.actions(site(), customer):
+    (action,) = sark.actions(site())
+    for one in data.actions(site(), data.look(customer)):
         one.do(customer, customer.say)
     action.do(customer, customer.say)
     customer.remove("/var/lib/asha/handover.json")
@@ -145,5 +145,5 @@ def test_flags_of_an_earlier_copy_do_not_count(customer: Customer) -> None:
 
 def test_no_sark_nothing_to_do(customer: Customer) -> None:
     customer.remove("/opt/sark/db/sark.db")
-    (action,) = sark.actions(site(), customer)
+    (action,) = sark.actions(site())
     assert action.is_done(customer)

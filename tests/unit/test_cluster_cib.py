@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import cib, site
 from asha.cluster.site import Relay, Site
 from asha.commands import cib as command
+from asha.errors import UserError
 from asha.machine import Machine
-from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 REFERENCE = Path(__file__).parents[2] / "cib/asha.crm"
 
@@ -104,7 +104,7 @@ def test_a_word_that_needs_quotes_has_them() -> None:
 
 @pytest.mark.parametrize("program", ['/x" critical="true', "/x\\", "/x\nproperty y=z", ""])
 def test_a_value_that_would_break_the_file_is_refused(program: str) -> None:
-    with pytest.raises(Trouble, match="cannot stand in"):
+    with pytest.raises(UserError, match="cannot stand in"):
         cib.render(with_relay(program=program))
 
 
@@ -234,7 +234,7 @@ def test_diff_works_on_a_copy_only(tmp_path: Path) -> None:
 
 def test_diff_without_pacemaker_is_trouble(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path, {"cibadmin --query": Outcome(code=102)})
-    with pytest.raises(Trouble, match="Pacemaker does not run here"):
+    with pytest.raises(UserError, match="Pacemaker does not run here"):
         cib.diff(machine, SITE)
 
 
@@ -259,10 +259,10 @@ def test_load_refused_is_trouble(tmp_path: Path) -> None:
     said = "\x1b[31mERROR\x1b[0m: ocf:asha:sark-data: could not parse meta-data\n" \
            "\x1b[33mWARNING\x1b[0m: x\n"
     crm = Crmsh(tmp_path, "", "", Outcome(err=said, code=1))
-    with pytest.raises(Trouble, match="ERROR: ocf:asha:sark-data") as trouble:
+    with pytest.raises(UserError, match="ERROR: ocf:asha:sark-data") as trouble:
         cib.load(crm.machine, SITE)
     assert "\x1b" not in str(trouble.value)
-    assert "as it was" in trouble.value.mend
+    assert "as it was" in trouble.value.hint
 
 
 # The command.
@@ -303,7 +303,7 @@ def test_load_shows_asks_and_loads(
     conf: str, live: Crmsh, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "ask", lambda question: False)
-    with pytest.raises(Trouble, match="nothing was changed"):
+    with pytest.raises(UserError, match="nothing was changed"):
         command.run(options("--config", conf, "--load"))
     assert "+new" in capsys.readouterr().out
     assert len(live.loaded) == 1  # tried on the copy

@@ -8,11 +8,11 @@ import pytest
 
 from asha.cluster import corosync
 from asha.cluster.corosync import Conf, Node
-from asha.cluster.site import Peer, Site
+from asha.cluster.site import NodeConfig, Site
 
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "192.168.1.11", 1),
-    second=Peer("crm2", "10.0.3.252", "192.168.1.12", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "192.168.1.11", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "192.168.1.12", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",
@@ -22,7 +22,7 @@ SITE = Site(
     link_prefix=24,
     device="/dev/sda5",
 )
-DYNAMIC = dataclasses.replace(SITE, second=Peer("crm2", "10.0.3.252", "", 2))
+DYNAMIC = dataclasses.replace(SITE, second=NodeConfig("crm2", "10.0.3.252", "", 2))
 CRM1 = Node("crm1", 1, ("10.0.3.251", "192.168.1.11"))
 CRM2 = Node("crm2", 2, ("10.0.3.252", "192.168.1.12"))
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import drbd
 from asha.cluster.drbd import Replication
 from asha.cluster.secret import Secret
-from asha.cluster.site import Peer, Site
+from asha.cluster.site import NodeConfig, Site
+from tests.fakes.machine import FakeMachine, Outcome
 
 SECRET = Secret(bytes(range(32)))
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "", 1),
-    second=Peer("crm2", "10.0.3.252", "", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",

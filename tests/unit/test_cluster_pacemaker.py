@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import Ban, Failure, Node
-from asha.trouble import Trouble
+from asha.errors import UserError
+from tests.fakes.machine import FakeMachine, Outcome
 
 HERE = Path(__file__).parent
 VERSIONS = ("2.1", "3.0")
@@ -189,13 +189,13 @@ def test_looks_with_crm_mon(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("answer", [Outcome(NOT_CONNECTED, code=102), Outcome(code=1)])
 def test_pacemaker_does_not_run(tmp_path: Path, answer: Outcome) -> None:
-    with pytest.raises(Trouble, match="Pacemaker does not run") as trouble:
+    with pytest.raises(UserError, match="Pacemaker does not run") as trouble:
         pacemaker.look(FakeMachine(tmp_path, {LOOK: answer}))
-    assert "systemctl start" in trouble.value.mend
+    assert "systemctl start" in trouble.value.hint
 
 
 def test_nonsense_is_trouble() -> None:
-    with pytest.raises(Trouble, match="cannot be understood"):
+    with pytest.raises(UserError, match="cannot be understood"):
         pacemaker.parse("crm_mon: cluster is not available on this node")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asha.cluster.secret import Secret, hkdf_sha256
-from asha.trouble import Trouble
+from asha.errors import UserError
 
 SECRET = Secret(bytes(range(32)))
 
@@ -169,9 +169,9 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> No
     file = tmp_path / "secret"
     file.write_text(SECRET.text)
     file.chmod(mode)
-    with pytest.raises(Trouble, match="read by others") as refused:
+    with pytest.raises(UserError, match="read by others") as refused:
         Secret.read(file)
-    assert refused.value.mend == f"chmod 600 {file}"
+    assert refused.value.hint == f"chmod 600 {file}"
     assert SECRET.typed not in str(refused.value)
 
 
@@ -181,7 +181,7 @@ def test_root_trusts_no_other_users_file(tmp_path: Path) -> None:
     file.write_text(SECRET.text)
     file.chmod(0o600)
     os.chown(file, 65534, 65534)
-    with pytest.raises(Trouble, match="another user"):
+    with pytest.raises(UserError, match="another user"):
         Secret.read(file)
 
 
@@ -189,7 +189,7 @@ def test_a_damaged_file_is_trouble_and_a_missing_one_an_error(tmp_path: Path) ->
     file = tmp_path / "secret"
     file.write_text(SECRET.typed[:-1] + "\n")
     file.chmod(0o600)
-    with pytest.raises(Trouble, match="55 letters"):
+    with pytest.raises(UserError, match="55 letters"):
         Secret.read(file)
     with pytest.raises(FileNotFoundError):
         Secret.read(tmp_path / "none")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asha.cluster import site
-from asha.cluster.site import Peer, Relay, Site, SiteError
+from asha.cluster.site import NodeConfig, Relay, Site, SiteError
 from asha.conf import values_of
 
 # The manual of 2014, word for word.
@@ -27,8 +27,8 @@ IP=10.0.3.251
 RHINOSPF=YES
 RHINOUSB=/dev/ttyUSB0
 """
-CRM1 = Peer("crm1", "10.0.3.251", "", 1)
-CRM2 = Peer("crm2", "10.0.3.252", "", 2)
+CRM1 = NodeConfig("crm1", "10.0.3.251", "", 1)
+CRM2 = NodeConfig("crm2", "10.0.3.252", "", 2)
 
 
 def saying(**changes: str | None) -> Site:
@@ -40,8 +40,14 @@ def saying(**changes: str | None) -> Site:
 def problems(**changes: str | None) -> list[str]:
     with pytest.raises(SiteError) as wrong:
         saying(**changes)
-    assert str(wrong.value) == "; ".join(wrong.value.problems)
-    return wrong.value.problems
+    said = told(wrong.value)
+    assert str(wrong.value) == "; ".join(said)
+    assert all(one.hint and one.key for one in wrong.value.findings)
+    return said
+
+
+def told(wrong: SiteError) -> list[str]:
+    return [one.what for one in wrong.findings]
 
 
 # What a file of 2014 means.
@@ -143,13 +149,13 @@ def test_a_misspelt_key_is_not_passed_over(tmp_path: Path, typo: str, meant: str
     with pytest.raises(SiteError) as wrong:
         site.read(str(file), strict=True)
     said = f"{typo}=x: there is no such key; is {meant} meant?"
-    assert wrong.value.problems == [said]
+    assert told(wrong.value) == [said]
     # A node that runs lives with it.
     assert site.read(str(file)) == site.parse(MANUAL)
     file.write_text(f"{MANUAL}{typo}=x\n".replace("PRIMARY=true", "PRIMARY=perhaps"))
     with pytest.raises(SiteError) as wrong:
         site.read(str(file), strict=True)
-    assert [said, "PRIMARY=perhaps: must be true or false"] == wrong.value.problems
+    assert [said, "PRIMARY=perhaps: must be true or false"] == told(wrong.value)
 
 
 @pytest.mark.parametrize(
@@ -182,14 +188,14 @@ def test_everything_wrong_is_told_at_once() -> None:
     found = problems(PRIMARY="perhaps", CLUSTERIP="192.168.1.900", DRBDDEV=None,
                      BNODENAME="crm_2", LANPREFIX="33")
     assert [line.split("=")[0].split()[0] for line in found] == [
-        "DRBDDEV", "PRIMARY", "BNODENAME", "CLUSTERIP", "LANPREFIX",
+        "DRBDDEV", "PRIMARY", "CLUSTERIP", "LANPREFIX", "BNODENAME",
     ]
 
 
 def test_an_empty_file_names_every_key_that_must_be_there() -> None:
     with pytest.raises(SiteError) as wrong:
         site.parse("")
-    missing = [line.split()[0] for line in wrong.value.problems if "is missing" in line]
+    missing = [line.split()[0] for line in told(wrong.value) if "is missing" in line]
     assert missing == ["PRIMARY", "CLUSTERIP", "ANODENAME", "ANODEIP", "BNODENAME", "BNODEIP",
                        "DRBDDEV"]
 
@@ -205,6 +211,7 @@ REFUSED: list[tuple[dict[str, str | None], str]] = [
     ({"BNODENAME": "CRM1"}, "ANODENAME and BNODENAME are both crm1"),
     ({"RELAYNODE": "crm3"}, "RELAYNODE=crm3: is neither node"),
     ({"LANNIC": "eth0; reboot"}, "LANNIC=eth0; reboot: must be a NIC's name"),
+    ({"LINKNIC": "eth0"}, "LANNIC and LINKNIC are both eth0"),
     ({"LINKNIC": "a-name-of-16-chars"}, "LINKNIC=a-name-of-16-chars: must be a NIC's name"),
     ({"DRBDDEV": "sda5"}, "DRBDDEV=sda5: must be a device"),
     ({"DRBDDEV": "/dev/../etc/passwd"}, "must be a device"),

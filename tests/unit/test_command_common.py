@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from asha import cli, terminal
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import cib, corosync
 from asha.cluster.secret import Secret
 from asha.cluster.site import parse
 from asha.commands import common, status
-from asha.trouble import Trouble
+from asha.errors import UserError
+from tests.fakes.machine import FakeMachine, Outcome
 
 
 def test_one_at_a_time_and_nobody_else_can_keep_us_out(
@@ -26,7 +26,7 @@ def test_one_at_a_time_and_nobody_else_can_keep_us_out(
     try:
         with common.only_one():
             assert lock.stat().st_mode & 0o777 == 0o600
-            with pytest.raises(Trouble, match="another asha install"), common.only_one(0.3):
+            with pytest.raises(UserError, match="another asha install"), common.only_one(0.3):
                 pass
         with common.only_one():
             pass
@@ -62,7 +62,7 @@ def test_the_first_node_makes_the_secret_once(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("nobody_types")
 def test_the_second_node_does_not_make_one(tmp_path: Path) -> None:
     site = parse(FIRST.replace("true", "false"))
-    with pytest.raises(Trouble, match="needs the cluster secret of crm1"):
+    with pytest.raises(UserError, match="needs the cluster secret of crm1"):
         common.cluster_secret(site, FakeMachine(tmp_path))
 
 
@@ -70,7 +70,7 @@ def test_a_file_with_a_mistyped_secret(tmp_path: Path) -> None:
     typed = Secret.generate().typed
     wrong = tmp_path / "typed"
     wrong.write_text(("1" if typed[0] != "1" else "2") + typed[1:])
-    with pytest.raises(Trouble, match="--secret-file"):
+    with pytest.raises(UserError, match="--secret-file"):
         common.cluster_secret(parse(FIRST), FakeMachine(tmp_path), str(wrong))
 
 
@@ -101,7 +101,7 @@ def test_what_a_purge_left_makes_no_node(tmp_path: Path) -> None:
     machine.put(cib.ON_DISK, f'<cib><primitive id="{cib.OURS}"/></cib>')
     machine.put(corosync.CONF, corosync.render(parse(FIRST), joined=True))
     machine.put(corosync.AUTHKEY, Secret.generate().corosync_authkey())
-    with pytest.raises(Trouble, match="not a node of a cluster yet"):
+    with pytest.raises(UserError, match="not a node of a cluster yet"):
         common.need_installed(machine)
     machine.on("systemctl is-active", "active\n")
     common.need_installed(machine)
@@ -119,11 +119,11 @@ def test_trouble_in_the_lines_of_a_terminal(
     """For a log or a program it stays one line; what to do is to be copied, and stays too."""
     told = stream()
     monkeypatch.setattr("sys.stderr", told)
-    mend = "chown root:root /opt/sark/www && chmod go-w /opt/sark/www; " * 2
-    trouble = Trouble("the secret is not the one of crm1 " * 5, mend, points=["a point " * 15])
+    hint = "chown root:root /opt/sark/www && chmod go-w /opt/sark/www; " * 2
+    trouble = UserError("the secret is not the one of crm1 " * 5, hint, points=["a point " * 15])
     terminal.report(trouble)
     said = told.getvalue()
-    assert mend in said
+    assert hint in said
     others = [line for line in said.splitlines() if "chown" not in line]
     if stream is Terminal:
         assert all(len(line) < 80 for line in others)

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import accounts, facts, join, rotation
-from asha.bootstrap.join import WrongSecretThere
-from asha.bootstrap.wire import Body
+from asha.bootstrap.host import facts
+from asha.bootstrap.join import accounts, client, rotation
+from asha.bootstrap.join.client import WrongSecretThere
+from asha.bootstrap.join.protocol import Body
 from asha.cluster import corosync, generation
 from asha.cluster import secret as secrets
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands import check, common, remove_node
 from asha.commands import secret as command
-from asha.trouble import Trouble
+from asha.errors import UserError
 from tests.unit.test_bootstrap_rotation import NEW, OLD, Node, Pair
 
 OTHER = Secret(bytes(range(7, 39)))
@@ -41,8 +42,8 @@ class Both:
         monkeypatch.setattr(command, "Machine", lambda: self.here)
         monkeypatch.setattr(command, "only_one", contextlib.nullcontext)
         monkeypatch.setattr(accounts, "login_problem", lambda who: "")
-        monkeypatch.setattr(join, "ask_secret", self._ask)
-        monkeypatch.setattr(join, "have_rotated", self._have)
+        monkeypatch.setattr(client, "ask_secret", self._ask)
+        monkeypatch.setattr(client, "have_rotated", self._have)
         self.type("")
 
     @property
@@ -73,7 +74,7 @@ class Both:
 
     def _ask(self, site: Site, secret: Secret) -> Body:
         if not self.reachable:
-            raise Trouble(f"{site.there.name} does not answer", "is it on?")
+            raise UserError(f"{site.there.name} does not answer", "is it on?")
         if secret not in self._known():
             raise WrongSecretThere(f"the secret is not the one of {site.there.name}")
         old, new = generation.current(self.there), generation.pending(self.there)
@@ -155,20 +156,20 @@ def test_nothing_is_asked_of_a_script(both: Both) -> None:
 
 def test_without_a_terminal_the_other_is_told_what_is_needed(both: Both) -> None:
     rotation.begin(both.pair.nodes["crm1"], both.pair.nodes["crm1"].site, NEW)
-    with pytest.raises(Trouble, match="the secret of crm1 is needed") as trouble:
+    with pytest.raises(UserError, match="the secret of crm1 is needed") as trouble:
         both.rotate("crm2")
-    assert "--secret-file" in trouble.value.mend
+    assert "--secret-file" in trouble.value.hint
     assert generation.pending(both.pair.nodes["crm2"]) is None
 
 
 def test_it_asks_first(both: Both) -> None:
-    with pytest.raises(Trouble, match="nothing was changed"):
+    with pytest.raises(UserError, match="nothing was changed"):
         both.rotate("crm1", yes=False)
     assert not both.here.exists(generation.PENDING)
 
 
 def test_it_waits_for_so_long(both: Both) -> None:
-    with pytest.raises(Trouble, match="crm2 has not got the new secret yet"):
+    with pytest.raises(UserError, match="crm2 has not got the new secret yet"):
         both.rotate("crm1")
     assert both.here.clock >= command.WAIT_SECONDS
     assert generation.current(both.here) == OLD
@@ -211,11 +212,11 @@ def test_both_have_begun(both: Both) -> None:
 
 def test_a_node_that_is_off_is_not_left_behind_unasked(both: Both) -> None:
     both.reachable = False
-    with pytest.raises(Trouble, match="crm2 does not answer; nothing was changed") as trouble:
+    with pytest.raises(UserError, match="crm2 does not answer; nothing was changed") as trouble:
         both.rotate("crm1")
-    assert "asha secret rotate --alone" in trouble.value.mend
+    assert "asha secret rotate --alone" in trouble.value.hint
     assert not both.here.exists(generation.PENDING)
-    with pytest.raises(Trouble, match="crm2 is in the cluster"):
+    with pytest.raises(UserError, match="crm2 is in the cluster"):
         both.rotate("crm1", alone=True)
     both.here.on("corosync-cmapctl runtime.members.", ALONE)
     # Of a node that is off nobody knows whether it hears.
@@ -238,7 +239,7 @@ def test_a_node_that_is_off_is_not_left_behind_unasked(both: Both) -> None:
 def test_the_wrong_one_for_a_node_that_comes_back(both: Both) -> None:
     both.pair.nodes["crm1"].put(secrets.PATH, NEW.text, 0o600)
     both.type(OTHER.typed)
-    with pytest.raises(Trouble, match="the secret is not the one of crm1"):
+    with pytest.raises(UserError, match="the secret is not the one of crm1"):
         both.rotate("crm2", secret_file="-")
     assert generation.current(both.here) == OLD
     assert generation.pending(both.here) is None
@@ -278,7 +279,7 @@ def test_a_lost_secret(both: Both) -> None:
     node = both.pair.nodes["crm1"]
     node.path(secrets.PATH).unlink()
     made = common.cluster_secret(node.site, node)
-    with pytest.raises(Trouble, match="keys are made of"):
+    with pytest.raises(UserError, match="keys are made of"):
         rotation.require_in_use(node, made)
     both.type(OLD.typed)
     both.rotate("crm1", secret_file="-")
@@ -318,11 +319,11 @@ def test_the_unit_does_one_step_and_tells_why_not(both: Both) -> None:
     both.pair.begin()
     both.rotate("crm1", what="apply", step=f"corosync-key:{NEW.key_id()}")
     assert both.here.read(corosync.AUTHKEY) == NEW.corosync_authkey()
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         both.rotate("crm1", what="apply", step=f"drbd:{OLD.key_id()}")
     assert rotation.told(both.here)[0] == f"this node has no secret {OLD.key_id()}"
     assert both.here.path(rotation.TOLD).stat().st_mode & 0o777 == 0o600
-    with pytest.raises(Trouble, match="there is no step"):
+    with pytest.raises(UserError, match="there is no step"):
         both.rotate("crm1", what="apply", step="anything")
 
 

@@ -9,6 +9,7 @@ import pytest
 from asha.data import binds
 from asha.data.binds import Bind
 from asha.data.mountinfo import Mount
+from asha.ocf.state import StateFile
 
 ROOT = Mount("1 0 254:0 / / rw - ext4 /dev/vda rw")
 STORE = Mount("10 1 147:0 / /drbd rw - ext4 /dev/drbd0 rw")
@@ -23,7 +24,7 @@ POINTS = {"/etc/asterisk", "/var/lib/mysql", "/var/spool/asterisk"}
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
-    file = str(tmp_path / "state")
+    file = StateFile(str(tmp_path / "state"))
     binds.save(file, [Bind("147:0", "/a b", "/x\ny"), Bind("147:0", "/c", "/c")])
     loaded = binds.load(file)
     assert [(one.device, one.root, one.point) for one in loaded] == [
@@ -34,9 +35,9 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_absent_or_damaged_is_nothing(tmp_path: Path) -> None:
-    assert binds.load(str(tmp_path / "absent")) == []
+    assert binds.load(StateFile(str(tmp_path / "absent"))) == []
     (tmp_path / "damaged").write_text("147:0 /etc")
-    assert binds.load(str(tmp_path / "damaged")) == []
+    assert binds.load(StateFile(str(tmp_path / "damaged"))) == []
 
 
 def test_made_means_what_a_program_meets() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.data import copies, holders
-from asha.data.copies import Namespace
+from asha.data.release import copies, holders
+from asha.data.release.copies import Namespace
 from asha.ocf import Deadline, Failed
-from asha.ocf.child import in_child
+from asha.run.child import in_child
 
 
 def test_a_fifo_in_the_place_of_a_namespace_keeps_nobody_waiting(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from asha.data import holders
-from asha.data.holders import Holder
 from asha.data.kernel import Looker, Sight
+from asha.data.release import holders
+from asha.data.release.holders import Holder
 from asha.ocf import Deadline
-from asha.ocf.child import in_child, stat_of
+from asha.run.child import in_child, stat_of
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.data import loops
+from asha.data.release import loops
 
 
 @pytest.fixture

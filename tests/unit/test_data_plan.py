@@ -175,8 +175,8 @@ def test_what_is_no_directory_in_the_store(
         node.plan(node.item("always"), node.item("deep/item"))
     assert type(caught.value) is Failed
     assert str(place) in caught.value.reason
-    mend = caught.value.reason.partition("(")[2].rpartition(")")[0]
-    assert os.system(mend) == 0, "the command that is told is the mend"
+    hint = caught.value.reason.partition("(")[2].rpartition(")")[0]
+    assert os.system(hint) == 0, "the command that is told is the mend"
     assert len(node.plan(node.item("always"), node.item("deep/item")).binds) == 2
 
 
@@ -213,7 +213,7 @@ def test_a_place_that_others_can_replace_is_left_out(
     assert [bind.point for bind in made.binds] == [node.path("always")]
     [said] = made.lasting
     hint = f"chown root:root {above} && chmod go-w {above}"
-    assert f"(mend, {plan.on_both(hint)}; then restart this resource)" in said
+    assert f"(hint, {plan.on_both(hint)}; then restart this resource)" in said
     assert os.system(hint) == 0, "the command that is told is the mend"
     assert len(node.plan(*items).binds) == 2
 

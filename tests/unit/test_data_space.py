@@ -12,7 +12,7 @@ import pytest
 from asha.data import space
 from asha.data.space import Space, probe, size
 from asha.ocf import Deadline, Failed
-from asha.ocf.child import start_time
+from asha.run.child import start_time
 
 GB = 10**9
 

@@ -14,7 +14,7 @@ import pytest
 
 from asha.data import sqlite
 from asha.ocf import AgentError, Deadline
-from asha.ocf.child import in_child
+from asha.run.child import in_child
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
 

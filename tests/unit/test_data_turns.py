@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from asha.data import holders, turns
+from asha.data.release import holders, turns
 from asha.ocf import Deadline
-from asha.ocf.child import NoAnswer
+from asha.run.child import NoAnswer
 
 STUCK, FULL, FINE = 1001, 1002, 1003
 ME = os.getpid()
@@ -135,7 +135,7 @@ def test_by_the_real_uid(monkeypatch: pytest.MonkeyPatch) -> None:
 # A search that is killed while it holds a user's processes still.
 KILLED_HALFWAY = """
 import os, signal
-from asha.data import turns
+from asha.data.release import turns
 from asha.ocf import Deadline
 
 def look(pids):

@@ -8,8 +8,9 @@ from typing import cast
 
 import pytest
 
-from asha.data import holders, owners, unmount
-from asha.data.copies import Found
+from asha.data import owners
+from asha.data.release import holders, unmount
+from asha.data.release.copies import Found
 from asha.ocf import Deadline
 from asha.ocf.agent import Agent
 

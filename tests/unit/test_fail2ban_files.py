@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import fail2ban
-from asha.bootstrap.testing import FakeMachine
-from asha.cluster.site import Peer, Site
+from asha.bootstrap.firewall import fail2ban
+from asha.cluster.site import NodeConfig, Site
+from tests.fakes.machine import FakeMachine
 
 SITE = Site(
-    first=Peer("crm1", "10.0.3.251", "192.168.1.11", 1),
-    second=Peer("crm2", "10.0.3.252", "192.168.1.12", 2),
+    first=NodeConfig("crm1", "10.0.3.251", "192.168.1.11", 1),
+    second=NodeConfig("crm2", "10.0.3.252", "192.168.1.12", 2),
     is_first=True,
     two_nics=True,
     virtual_address="192.168.1.90",
@@ -27,7 +27,7 @@ OURS = ["10.0.3.252", "192.168.1.12"]
 
 def written(fake: FakeMachine) -> dict[str, list[str]]:
     """Section -> what we write for it."""
-    [action] = fail2ban.actions(SITE, fake.installed("fail2ban-client"))
+    [action] = fail2ban.actions(SITE, fail2ban.look(fake.installed("fail2ban-client")))
     assert isinstance(action, fail2ban._Ignore)
     found, section = {}, ""
     for line in action.text.splitlines():

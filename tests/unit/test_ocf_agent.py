@@ -25,11 +25,11 @@ from asha.ocf import (
     NotRunning,
     String,
     action,
-    log,
     main,
 )
 from asha.ocf.agent import Agent as Base
-from asha.ocf.testing import CallQueue, FakeClock, Outcome, perform
+from asha.run import log
+from tests.fakes.ocf import CallQueue, FakeClock, Outcome, perform
 from tests.unit.ocf_sample import Plain, Promotable
 
 PROBE = {"interval": ""}
@@ -437,11 +437,10 @@ def test_failed_while_promoted_has_its_own_code(act: Act) -> None:
 # The rest of the actions.
 
 
-def test_notify_cannot_fail(act: Act) -> None:
-    assert act(Promotable, "notify").code == 0
-    done = act(troubled(Promotable, notify=Failed("did not hear")), "notify")
-    assert (done.code, done.reason) == (0, "")
-    assert "WARNING: promotable(p_test): did not hear" in done.err
+def test_a_clone_that_is_not_notified_says_so(act: Act) -> None:
+    done = act(Promotable, "notify")
+    assert done.code == Exit.ERR_UNIMPLEMENTED
+    assert done.err.startswith("usage: promotable {demote|meta-data|monitor|promote|")
 
 
 def test_validate_all_asks_as_deeply_as_told(act: Act, tmp_path: Path) -> None:
@@ -733,6 +732,28 @@ THREE = {name: method(name) for name in ("start", "stop", "monitor")}
 
 def test_an_agent_declares_what_the_standard_wants() -> None:
     assert declare(word=String("Word"), **THREE).parameters.keys() == {"word"}
+
+
+def test_what_agents_share_need_be_no_agent() -> None:
+    class Shared(Agent, is_base=True):
+        word = String("Word")
+
+    class Whole(Shared):
+        @action(timeout=20)
+        def start(self) -> None: ...
+
+        @action(timeout=20)
+        def stop(self) -> None: ...
+
+        @action(timeout=20)
+        def monitor(self) -> Exit:
+            return Exit.SUCCESS
+
+    assert list(Whole.parameters) == ["word"]
+    with pytest.raises(TypeError, match="notify is not an action"):
+        class Notified(Whole):
+            @action(timeout=20)
+            def notify(self) -> None: ...
 
 
 @pytest.mark.parametrize("missing", ["start", "stop", "monitor"])

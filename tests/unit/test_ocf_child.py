@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from asha.ocf import AgentError, BadConfig, Deadline, Degraded, Exit, Failed, NotInstalled
-from asha.ocf.child import NoAnswer, in_child, is_alive, start_time, stat_of
+from asha.run.child import NoAnswer, in_child, is_alive, start_time, stat_of
 
 
 def hang() -> str:

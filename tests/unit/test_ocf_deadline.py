@@ -1,12 +1,12 @@
-"""asha.ocf.deadline: every wait ends in time, by a clock that cannot be stepped."""
+"""asha.run.deadline: every wait ends in time, by a clock that cannot be stepped."""
 
 from __future__ import annotations
 
 import pytest
 
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import Expired
-from asha.ocf.testing import FakeClock
+from asha.run.deadline import Deadline
+from asha.run.results import Expired
+from tests.fakes.ocf import FakeClock
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""asha.ocf.lock: one changing action at a time, also after an agent was killed."""
+"""asha.run.lock: one changing action at a time, also after an agent was killed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from asha.ocf import lock as module
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import Expired
+from asha.run import lock as module
+from asha.run.deadline import Deadline
+from asha.run.results import Expired
 
 
 class Taker:

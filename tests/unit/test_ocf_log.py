@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.ocf.log import send
+from asha.run.log import send
 
 
 def test_a_line_as_the_log_expects_it(tmp_path: Path) -> None:

@@ -110,7 +110,6 @@ def test_actions() -> None:
         {"name": "monitor", "timeout": "20s", "interval": "11s", "depth": "0", "role": "Promoted"},
         {"name": "promote", "timeout": "15s"},
         {"name": "demote", "timeout": "15s"},
-        {"name": "notify", "timeout": "5s"},
         {"name": "meta-data", "timeout": "5s"},
         {"name": "validate-all", "timeout": "20s"},
     ]

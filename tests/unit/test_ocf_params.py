@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asha.ocf.params import Boolean, Choice, Duration, Integer, Parameter, Path, String
-from asha.ocf.results import BadConfig
+from asha.run.results import BadConfig
 
 
 class Holder:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.ocf.deadline import Deadline
+from asha.run.deadline import Deadline
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"
@@ -133,9 +133,9 @@ def test_a_shallow_monitor_imports_next_to_nothing(stand: Stand) -> None:
     heavy = "asyncio dataclasses enum typing re json logging pathlib subprocess contextlib signal"
     assert not loaded & set(heavy.split())
     ours = {name for name in loaded if name.startswith("asha")}
-    assert ours == {"asha", "asha.gate", "asha.ocf"} | {
-        f"asha.ocf.{name}" for name in ("agent", "deadline", "params", "results")
-    }
+    assert ours == {"asha", "asha.gate", "asha.ocf", "asha.ocf.action", "asha.ocf.agent",
+                    "asha.ocf.params", "asha.ocf.state", "asha.run", "asha.run.deadline",
+                    "asha.run.results"}
 
 
 def test_it_holds_no_folder(stand: Stand) -> None:

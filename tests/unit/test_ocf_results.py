@@ -1,11 +1,11 @@
-"""asha.ocf.results: the numbers are those of the OCF standard and of Pacemaker."""
+"""asha.run.results: the numbers are those of the OCF standard and of Pacemaker."""
 
 from __future__ import annotations
 
 import pytest
 
-from asha.ocf import results
-from asha.ocf.results import AgentError, Exit
+from asha.run import results
+from asha.run.results import AgentError, Exit
 
 NUMBERS = {
     "SUCCESS": 0,
@@ -44,7 +44,6 @@ def test_every_declared_code_exists() -> None:
         (results.Failed, 1),
         (results.Expired, 1),
         (results.BadHere, 2),
-        (results.NoPermission, 4),
         (results.NotInstalled, 5),
         (results.BadConfig, 6),
         (results.NotRunning, 7),

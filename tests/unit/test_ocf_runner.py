@@ -1,4 +1,4 @@
-"""asha.ocf.runner with real programs: none of them can hang or outlive us."""
+"""asha.run.runner with real programs: none of them can hang or outlive us."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from asha.ocf import runner as module
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import AgentError, Expired, Failed, NotInstalled
-from asha.ocf.runner import Runner
+from asha.run import runner as module
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError, Expired, Failed, NotInstalled
+from asha.run.runner import Runner
 
 # What a loaded machine may add to a wait that should be over at once.
 SLACK = 5.0

@@ -1,12 +1,12 @@
-"""asha.ocf.testing: fakes that can fail."""
+"""tests.fakes.ocf: fakes that can fail."""
 
 from __future__ import annotations
 
 import pytest
 
-from asha.ocf.deadline import Deadline
-from asha.ocf.results import Expired
-from asha.ocf.testing import CallQueue, FakeClock, Outcome
+from asha.run.deadline import Deadline
+from asha.run.results import Expired
+from tests.fakes.ocf import CallQueue, FakeClock, Outcome
 
 
 @pytest.fixture

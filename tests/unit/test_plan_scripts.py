@@ -9,7 +9,7 @@ import pytest
 
 from asha.bootstrap.action import Step
 from asha.commands.plan import _write
-from asha.trouble import Trouble
+from asha.errors import UserError
 
 STEPS = [Step(10, "first", "the first", [])]
 
@@ -36,8 +36,8 @@ def test_not_where_others_write(tmp_path: Path, how: str) -> None:
         pytest.skip("needs root: it gives a directory away")
     else:
         os.chown(place, 5000, 5000)
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(UserError) as caught:
         _write(STEPS, str(folder))
     assert "theirs" in str(caught.value)
-    assert "/root/asha" in caught.value.mend
+    assert "/root/asha" in caught.value.hint
     assert victim.read_text() == "root"

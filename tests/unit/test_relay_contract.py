@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from asha.ocf import Deadline, Failed, NotInstalled
-from asha.ocf.runner import Completed
-from asha.ocf.testing import FakeClock
 from asha.relay import DRIVERS, card_for
 from asha.relay.contract import PATIENCE_SECONDS, Card, NoRelay, Position, Settings
+from asha.run.runner import Completed
+from tests.fakes.ocf import FakeClock
 
 
 class Stubborn(Card):

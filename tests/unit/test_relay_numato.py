@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from asha.ocf import Deadline, Failed, NotInstalled
-from asha.ocf.testing import FakeClock
 from asha.relay.contract import PATIENCE_SECONDS, Position
 from asha.relay.numato import ANSWER_SECONDS, HIGHEST, READ_TRIES, Numato, open_port, relay_name
-from asha.relay.testing import FakePort
+from tests.fakes.ocf import FakeClock
+from tests.fakes.relay import FakePort
 
 
 class Module:

@@ -6,8 +6,8 @@ import pytest
 
 from asha.conf import values_of
 from asha.ocf import Deadline
-from asha.ocf.testing import FakeClock
 from asha.relay.__main__ import main
+from tests.fakes.ocf import FakeClock
 
 MANUAL = """PRIMARY=true
 CLUSTERIP=192.168.1.90

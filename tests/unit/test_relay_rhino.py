@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from asha.ocf import Deadline, Expired, Failed, NotInstalled
-from asha.ocf.runner import Completed
-from asha.ocf.testing import CallQueue, FakeClock
 from asha.relay.contract import PATIENCE_SECONDS, Position
 from asha.relay.rhino import RESET_SECONDS, Rhino
+from asha.run.runner import Completed
+from tests.fakes.ocf import CallQueue, FakeClock
 
 PROGRAM = "/usr/local/bin/rhinofailover"
 

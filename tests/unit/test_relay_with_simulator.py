@@ -15,8 +15,8 @@ import pytest
 
 from asha.agents.rhino_relay import RhinoRelay
 from asha.ocf import Exit
-from asha.ocf.testing import Outcome, perform
 from asha.relay.__main__ import main as park
+from tests.fakes.ocf import Outcome, perform
 from tests.lab.lineswitch import LineSwitchClient, start_line_switch
 
 pytest.importorskip("serial")

@@ -11,10 +11,10 @@ import pytest
 
 from asha.agents.rhino_relay import PROMOTION_SCORE, RhinoRelay
 from asha.ocf import Deadline, Exit, Expired
-from asha.ocf.runner import Completed, Runner
-from asha.ocf.testing import FakeClock, Outcome, perform
 from asha.relay.contract import Position, Relay, Settings
-from asha.relay.testing import FakeCard
+from asha.run.runner import Completed, Runner
+from tests.fakes.ocf import FakeClock, Outcome, perform
+from tests.fakes.relay import FakeCard
 
 
 class Cluster(Runner):
@@ -420,6 +420,14 @@ def test_a_memory_that_cannot_be_read_may_mean_on(bench: Bench, text: str) -> No
     assert bench.do("stop").code == Exit.ERR_GENERIC
     bench.card.broken = False
     bench.ok("stop")
+
+
+def test_a_node_without_the_card_stays_so_until_its_stop(other: Bench) -> None:
+    """Whatever the configuration says by then: there is no card to command."""
+    other.ok("start")
+    other.parameters["card_node"] = other.node
+    other.ok("stop")
+    assert other.card.calls == []
 
 
 def test_a_full_run_directory_does_not_hold_the_line(

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from asha.agents.sark_data import SPACE_ATTRIBUTE, WARNING_ATTRIBUTE, SarkData
-from asha.data import holders, space, sqlite, unmount
-from asha.data.copies import Found
+from asha.data import space, sqlite
+from asha.data.release import holders, unmount
+from asha.data.release.copies import Found
 from asha.data.space import Space
-from asha.data.testing import FakeKernel
 from asha.ocf import Deadline, Exit
-from asha.ocf.child import NoAnswer, is_alive, name_of, start_time
-from asha.ocf.testing import CallQueue, Outcome, perform
+from asha.run.child import NoAnswer, is_alive, name_of, start_time
+from tests.fakes.data import FakeKernel
+from tests.fakes.ocf import CallQueue, Outcome, perform
 
 NAMES = ("etc/asterisk", "var/lib/asterisk", "opt/sark/db")
 
@@ -38,12 +39,12 @@ def nobody_elses_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("all of a user's processes of this machine")
 
-    monkeypatch.setattr("asha.data.holders.signal_all", never)
-    monkeypatch.setattr("asha.data.turns.restless", lambda limit: set())
-    monkeypatch.setattr("asha.data.turns._still", lambda *_: True)
-    monkeypatch.setattr("asha.data.copies.Found.suspect", lambda *_: None)
-    monkeypatch.setattr("asha.data.unmount._unlisted", lambda *_: [])
-    monkeypatch.setattr("asha.data.unmount._Others.next", lambda *_: [])
+    monkeypatch.setattr("asha.data.release.holders.signal_all", never)
+    monkeypatch.setattr("asha.data.release.turns.restless", lambda limit: set())
+    monkeypatch.setattr("asha.data.release.turns._still", lambda *_: True)
+    monkeypatch.setattr("asha.data.release.copies.Found.suspect", lambda *_: None)
+    monkeypatch.setattr("asha.data.release.unmount._unlisted", lambda *_: [])
+    monkeypatch.setattr("asha.data.release.unmount._Others.next", lambda *_: [])
 
 
 class BusyKernel(FakeKernel):
@@ -474,9 +475,9 @@ def test_what_stays_for_a_while_after_its_process(
             return genuine(*given)  # type: ignore[arg-type]
 
         genuine = unmount._unmount_each
-        monkeypatch.setattr("asha.data.unmount._unlisted", unlisted)
-        monkeypatch.setattr("asha.data.unmount._Others.next", never)
-        monkeypatch.setattr("asha.data.unmount._unmount_each", unmount_each)
+        monkeypatch.setattr("asha.data.release.unmount._unlisted", unlisted)
+        monkeypatch.setattr("asha.data.release.unmount._Others.next", never)
+        monkeypatch.setattr("asha.data.release.unmount._unmount_each", unmount_each)
         outcome = started.do("stop")
         holder.kill()
     assert (outcome.code, started.bound(), len(ended)) == (Exit.SUCCESS, [], 1), outcome.err
@@ -538,7 +539,7 @@ class Holding:
 def test_a_holder_is_named_and_ended(
     started: Site, ignores_term: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asha.data.unmount.TERM_SECONDS", 0.5)
+    monkeypatch.setattr("asha.data.release.unmount.TERM_SECONDS", 0.5)
     holding = Holding(started, ignores_term)
     try:
         outcome = started.do("stop")
@@ -638,7 +639,7 @@ def test_the_disk_of_the_whole_node_is_never_asked_for(
 ) -> None:
     asked = []
     monkeypatch.setattr(
-        "asha.data.unmount.end_copies",
+        "asha.data.release.unmount.end_copies",
         lambda agent, kernel, devices, *_, **__: asked.append(list(devices)),
     )
     assert started.do("stop").code == Exit.SUCCESS

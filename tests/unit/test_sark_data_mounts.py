@@ -24,8 +24,8 @@ import pytest
 
 from asha.data import mountinfo
 from asha.ocf import Deadline, Exit
-from asha.ocf.child import stat_of
-from asha.ocf.testing import Outcome
+from asha.run.child import stat_of
+from tests.fakes.ocf import Outcome
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"
@@ -618,8 +618,12 @@ OWN_FILES = "assert libc.unshare(0x400) == 0"
 
 def hurry(site: Site) -> None:
     """The time for a search is short, so that less is needed to use it up."""
-    site.agent.write_text(AGENT.replace(
-        "# more", "import asha.data.unmount; asha.data.unmount.SEARCH_SECONDS = 1.0"))
+    site.agent.write_text(
+        AGENT.replace(
+            "# more",
+            "import asha.data.release.unmount; asha.data.release.unmount.SEARCH_SECONDS = 1.0",
+        )
+    )
 
 
 @pytest.mark.parametrize("way", ["ended", "files", "namespace"])
@@ -1050,7 +1054,7 @@ def inside_a_namespace_of_many_mounts_that_only_a_descriptor_keeps(
     users: Site, start: Start
 ) -> None:
     users.agent.write_text(AGENT.replace(
-        "# more", "import asha.data.copies; asha.data.copies.FOREIGN_MOST = 100"))
+        "# more", "import asha.data.release.copies; asha.data.release.copies.FOREIGN_MOST = 100"))
     process = start(KEPT, "setpriv", "--reuid=65533", "--regid=65533", "--clear-groups")
     users.must("stop")
     assert process.wait(timeout=20) == -signal.SIGTERM

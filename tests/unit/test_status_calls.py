@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from asha.asterisk.proc import Endpoint, Proc, Process
-from asha.asterisk.testing import SAYS, FakeAsterisk
+from asha.asterisk.process.proc import Endpoint, Proc, Process
 from asha.status import calls
+from tests.fakes.asterisk import SAYS, FakeAsterisk
 
 pytest.importorskip("panoramisk")
 

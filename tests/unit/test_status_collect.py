@@ -9,20 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine, Outcome
 from asha.cluster import corosync, pacemaker
 from asha.cluster.pacemaker import Ban, Event, Failure, State
 from asha.cluster.secret import PATH, Secret
 from asha.cluster.site import parse
 from asha.commands import check, online, standby, switchover
-from asha.ocf.deadline import Deadline
-from asha.ocf.runner import Completed
-from asha.status import collect, moving
+from asha.errors import UserError
+from asha.machine import DeadlineMachine
+from asha.run.deadline import Deadline
+from asha.run.runner import Completed
+from asha.status import collect
+from asha.status import switchover as moving
 from asha.status.calls import Calls
-from asha.status.hurry import Hurried
 from asha.status.model import Link, Service, Status
 from asha.status.services import services
-from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine, Outcome
 
 SITE = """\
 PRIMARY=true
@@ -123,7 +124,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def look(machine: object) -> State:
             state = waiting.pop(0) if len(waiting) > 1 else waiting[0]
             if state is None:
-                raise Trouble("Pacemaker does not run on this node")
+                raise UserError("Pacemaker does not run on this node")
             return state
 
         monkeypatch.setattr(pacemaker, "look", look)
@@ -144,7 +145,7 @@ def test_a_secret_of_which_no_key_is_made_is_told(machine: FakeMachine, seen: Te
     mine, other = Secret.generate(), Secret.generate()
     machine.put(corosync.CONF, corosync.render(parse(SITE), joined=True))
     machine.put(corosync.AUTHKEY, mine.corosync_authkey())
-    for text, what, mend in (
+    for text, what, hint in (
         (mine.text, "", ""),
         (other.text, "is not the secret that this node's keys", "asha secret rotate"),
         (mine.text.replace(mine.text[:4], "AAAA"), "checksum is wrong",
@@ -157,9 +158,9 @@ def test_a_secret_of_which_no_key_is_made_is_told(machine: FakeMachine, seen: Te
             machine.put(PATH, text, 0o600)
         found = [one for one in collect.collect(machine, "crm1").findings if "secret" in one.what]
         told = [*check.of_secret(machine)]
-        assert [(one.what, one.mend) for one in found] == [(one.what, one.mend) for one in told]
+        assert [(one.what, one.hint) for one in found] == [(one.what, one.hint) for one in told]
         assert len(found) == bool(what)
-        assert all(what in one.what and mend in one.mend for one in found)
+        assert all(what in one.what and hint in one.hint for one in found)
 
 
 def test_a_cluster_in_order(machine: FakeMachine, seen: Tell) -> None:
@@ -226,7 +227,7 @@ def test_pacemaker_is_stopped(machine: FakeMachine, seen: Tell) -> None:
 
 def test_a_cut_off_installation(machine: FakeMachine, seen: Tell) -> None:
     machine.put("/var/lib/asha/handover.json", "{}")
-    assert "or was cut off" in warnings(collect.collect(machine, "crm1"))
+    assert "or was interrupted" in warnings(collect.collect(machine, "crm1"))
 
 
 def test_a_cut_cable(machine: FakeMachine, seen: Tell) -> None:
@@ -269,7 +270,7 @@ class Slow(FakeMachine):
 def test_no_program_outlasts_the_whole(tmp_path: Path) -> None:
     slow = Slow(tmp_path)
     now = [0.0]
-    quick = Hurried(slow, Deadline(9, clock=lambda: now[0]), cap=3)
+    quick = DeadlineMachine(slow, Deadline(9, clock=lambda: now[0]), cap=3)
     quick.run("crm_mon", timeout=15)
     assert slow.given == 3
     quick.run("crm_mon", timeout=1)
@@ -398,8 +399,8 @@ def sight(machine: FakeMachine) -> list[str]:
     """The obstacles for crm2, as switchover finds them."""
     try:
         assert switchover.ready(machine, "crm1") == ("crm1", "crm2")
-    except Trouble as problem:
-        return [*str(problem).splitlines(), problem.mend]
+    except UserError as problem:
+        return [*str(problem).splitlines(), problem.hint]
     return []
 
 
@@ -448,7 +449,7 @@ def test_what_does_not_stand_in_the_way(machine: FakeMachine, seen: Tell) -> Non
 @pytest.mark.parametrize(
     ("state", "peer", "oos", "words"),
     [
-        ("SyncSource", "Inconsistent", 1000, "being made the same"),
+        ("SyncSource", "Inconsistent", 1000, "resynchronising"),
         ("Connected", "Outdated", 0, "crm2 Outdated"),
         ("WFConnection", "DUnknown", 0, "WFConnection"),
     ],
@@ -487,7 +488,7 @@ AFTER = dataclasses.replace(STATE, resources=tuple(
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asha.status.waiting.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("asha.machine.time.sleep", lambda seconds: None)
 
 
 ORDER = "crm_resource --move --resource cl_drbd --promoted --node crm2 --lifetime PT90S"
@@ -510,7 +511,7 @@ def test_what_does_not_arrive_is_named_and_the_order_taken_back(
 ) -> None:
     late = [one for one in AFTER.resources if one.id != "p_mysql"]
     seen(STATE, dataclasses.replace(AFTER, resources=tuple(late + STATE.of("p_mysql"))))
-    with pytest.raises(Trouble, match=r"database \(MariaDB\)"):
+    with pytest.raises(UserError, match=r"database \(MariaDB\)"):
         switchover.move(machine, "crm1", "crm2", 0)
     assert str(machine.ran("crm_resource")[-1]) == CLEAR
 
@@ -522,7 +523,7 @@ def test_interrupted_it_takes_the_order_back(
     def interrupt(*args: object) -> list[str]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("asha.status.waiting.until", interrupt)
+    monkeypatch.setattr("asha.commands.switchover.wait_for_state", interrupt)
     with pytest.raises(KeyboardInterrupt):
         switchover.move(machine, "crm1", "crm2", 30)
     assert [str(call) for call in machine.ran("crm_resource")] == [CLEAR, ORDER, CLEAR]
@@ -533,7 +534,9 @@ def test_preferences_that_are_over_do_not_count() -> None:
     for end, count in ((now - timedelta(seconds=1), 0), (now + timedelta(minutes=1), 1)):
         found = moving.read_preferences(KEPT.format(end=f"{end:%Y-%m-%d %H:%M:%SZ}"))
         assert [one.node for one in found] == ["crm2"] * count
-    assert moving.read_preferences(FOR_EVER) == [moving.Preference("p_ip", "crm1", None)]
+    assert moving.read_preferences(FOR_EVER) == [
+        moving.Preference("p_ip", "crm1", None)
+    ]
     assert moving.read_preferences("") == []
 
 
@@ -547,7 +550,7 @@ def test_calls_that_are_cut(seen: Tell) -> None:
 
 def test_names_are_the_clusters_own() -> None:
     assert standby.known(STATE, "CRM2") == "crm2"
-    with pytest.raises(Trouble, match="no node of the cluster"):
+    with pytest.raises(UserError, match="no node of the cluster"):
         standby.known(STATE, "crm3")
 
 

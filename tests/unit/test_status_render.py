@@ -12,7 +12,7 @@ import pytest
 
 from asha.cluster.pacemaker import Ban
 from asha.status import render
-from asha.status.advice import Circumstances, findings
+from asha.status.advice import Context, findings
 from asha.status.calls import Calls
 from asha.status.model import (
     NOTE,
@@ -29,7 +29,7 @@ from asha.status.model import (
     Store,
     as_json,
 )
-from asha.status.moving import Preference
+from asha.status.switchover import Preference
 
 SAME = Disks(node="crm1", role="Primary", disk="UpToDate", peer="crm2", peer_role="Secondary",
              peer_disk="UpToDate", connection="Connected", in_sync=True)
@@ -61,20 +61,20 @@ HEALTHY = Status(
     links=(Link(0, "10.0.3.251", "connected"), Link(1, "192.168.1.11", "connected")),
     store=Store(free=80 * 10**9, total=100 * 10**9),
 )
-USUAL = Circumstances(other="crm2", fencing=True, clock_is_set=True)
+USUAL = Context(other="crm2", fencing=True, clock_is_set=True)
 
 
 def changed(**fields: Any) -> Status:
     return dataclasses.replace(HEALTHY, **fields)
 
 
-def said(status: Status, about: Circumstances = USUAL) -> str:
+def said(status: Status, about: Context = USUAL) -> str:
     """The warnings alone, one a line, with the mend."""
-    return "\n".join(f"{f.what} -> {f.mend}" for f in findings(status, about)
+    return "\n".join(f"{f.what} -> {f.hint}" for f in findings(status, about)
                      if f.level == WARNING)
 
 
-def notes(status: Status, about: Circumstances) -> str:
+def notes(status: Status, about: Context) -> str:
     return "\n".join(f.what for f in findings(status, about) if f.level == NOTE)
 
 
@@ -88,7 +88,7 @@ def test_secrets_that_differ_are_told_and_a_change_that_is_half_done() -> None:
     assert "the nodes' secrets differ (crm1 M2ZZ, crm2 K7QF): crm2 cannot come back" in text
     assert "on crm2: asha secret rotate, which asks for the one of crm1" in text
     text = said(changed(secrets=(Generation("crm1", "K7QF", "M2ZZ"), Generation("crm2", "K7QF"))))
-    assert "half done (crm1 from K7QF to M2ZZ) -> asha secret rotate" in text
+    assert "is not finished (crm1 from K7QF to M2ZZ) -> asha secret rotate" in text
     assert "differ" not in text
 
 
@@ -110,7 +110,7 @@ Services    telephones (Asterisk)   running on crm1
             address 192.168.1.90    running on crm1
             database (MariaDB)      running on crm1
             telephone line          goes to crm1 (card on crm1: on-unconfirmed)
-Disks       the same (crm1 UpToDate, crm2 UpToDate)
+Disks       in sync (crm1 UpToDate, crm2 UpToDate)
 Space       80 GB of 100 GB free (80 %)
 Calls       3 calls (the longest 1 min 47 s), 45 telephones registered (2
             silent), 1 of 2 trunks registered
@@ -172,7 +172,7 @@ def test_a_sync_is_told_with_its_speed_and_must_not_be_tested() -> None:
 @pytest.mark.parametrize(
     ("connection", "disk", "peer_disk", "words"),
     [
-        ("StandAlone", "UpToDate", "DUnknown", "have parted"),
+        ("StandAlone", "UpToDate", "DUnknown", "split brain"),
         ("Connecting", "UpToDate", "DUnknown", "not connected (Connecting)"),
         ("Connected", "Diskless", "UpToDate", "crm1 has lost its disk"),
         ("Connected", "UpToDate", "Failed", "crm2 has lost its disk"),
@@ -201,8 +201,8 @@ def test_a_node_that_is_off_explains_its_disk() -> None:
     ("state", "words"),
     [
         ("standby", "asha online crm2"),
-        ("offline", "crm2 is off or out of reach"),
-        ("unclean", "nobody knows what it still does"),
+        ("offline", "crm2 is offline"),
+        ("unclean", "crm2 is UNCLEAN"),
         ("pending", "just joining"),
         ("maintenance", "crm node ready crm2"),
     ],
@@ -229,15 +229,15 @@ def test_a_failed_service_is_named_with_its_reason() -> None:
 def test_what_failed_and_runs_again_is_still_told() -> None:
     again = dataclasses.replace(HEALTHY.services[0], why="Asterisk died on crm1: see its log")
     text = said(changed(services=(again, *HEALTHY.services[1:])))
-    assert "runs again, but: Asterisk died" in text
+    assert "restarted after a failure: Asterisk died" in text
 
 
 def test_a_hang_has_left_evidence() -> None:
     again = dataclasses.replace(HEALTHY.services[0], why="monitor failed on crm2: SIP is silent",
                                 action="monitor", code="1", failed_on="crm2")
     text = said(changed(services=(again, *HEALTHY.services[1:])))
-    assert ("run again, but: monitor failed on crm2: SIP is silent -> why: asha evidence show "
-            "last, on crm2; then: crm resource cleanup p_asterisk") in text
+    assert ("restarted after a failure: monitor failed on crm2: SIP is silent -> "
+            "why: asha evidence show last, on crm2; then: crm resource cleanup p_asterisk") in text
 
 
 def test_a_death_has_left_none() -> None:
@@ -253,7 +253,7 @@ def test_what_was_degraded_and_is_over_is_a_note() -> None:
                               action="monitor", degraded=True)
     status = changed(services=(was, *HEALTHY.services[1:]))
     assert said(status) == said(HEALTHY)
-    assert "well now, but: was degraded on crm1" in notes(status, USUAL)
+    assert "works now; earlier: was degraded on crm1" in notes(status, USUAL)
 
 
 @pytest.mark.parametrize(("here", "told"), [
@@ -333,7 +333,7 @@ def test_no_fencing_is_said_plainly_and_is_no_degradation() -> None:
 def test_a_node_does_not_call_itself_off() -> None:
     nodes = tuple(dataclasses.replace(one, state="offline") if one.here else one
                   for one in HEALTHY.nodes)
-    text = " ".join(f"{one.what} {one.mend}" for one in findings(
+    text = " ".join(f"{one.what} {one.hint}" for one in findings(
         dataclasses.replace(HEALTHY, nodes=nodes), USUAL))
     assert "is not in the cluster yet wait a minute" in text
     assert "is off or out of reach" not in text
@@ -368,8 +368,8 @@ def test_space() -> None:
 def test_an_asterisk_that_works_and_is_not_well() -> None:
     about = dataclasses.replace(USUAL, asterisk="AstDB does not take a key")
     text = said(HEALTHY, about)
-    assert "work, but: AstDB does not take a key -> on crm1: journalctl -t asterisk-health" in text
-    assert "work, but" not in said(HEALTHY)
+    assert "degraded: AstDB does not take a key -> on crm1: journalctl -t asterisk-health" in text
+    assert "degraded" not in said(HEALTHY)
 
 
 def test_a_cut_cable_is_told_but_not_of_a_node_that_is_off() -> None:
@@ -383,7 +383,7 @@ def test_a_cut_off_installation() -> None:
     about = dataclasses.replace(USUAL, cut_off=True)
     assert "asha install" in said(HEALTHY, about)
     bare = Status(time=HEALTHY.time, node="crm1")
-    assert "asha configure" in said(bare, Circumstances())
+    assert "asha configure" in said(bare, Context())
     assert bare.exit_code == 2
     assert "not a node of the cluster yet" in render.screen(bare)
 
@@ -408,7 +408,7 @@ def test_no_quorum_maintenance_and_a_switchover_that_was_killed() -> None:
                                 kept=(Preference("cl_drbd", "crm2", until),
                                       Preference("g_phones", "crm1", None)))
     assert "crm maintenance off" in said(HEALTHY, about)
-    assert "a switchover to crm2 is under way" in said(HEALTHY, about)
+    assert "a switchover to crm2 is running" in said(HEALTHY, about)
     assert "crm resource clear g_phones" in said(HEALTHY, about)
 
 
@@ -416,7 +416,7 @@ def test_what_keeps_a_node_from_taking_over() -> None:
     bans = (Ban("drbd-fence-by-handler-asha-rule-cl_drbd", "cl_drbd", "crm2"),
             Ban("cli-ban-g_phones-on-crm2", "g_phones", "crm2"))
     text = said(HEALTHY, dataclasses.replace(USUAL, bans=bans))
-    assert "crm2 may not take over until its disk is the same" in text
+    assert "crm2 may not take over until its disk is UpToDate" in text
     assert "g_phones may not run on crm2 (cli-ban-g_phones-on-crm2)" in text
 
 
@@ -436,7 +436,7 @@ def test_json_is_plain_and_keeps_its_shape() -> None:
         HEALTHY, findings=findings(HEALTHY, dataclasses.replace(USUAL, fencing=False))
     )
     said = json.loads(json.dumps(as_json(status)))
-    assert said["schema"] == 1
+    assert said["schema"] == 2
     assert (said["health"], said["exit_code"]) == ("healthy", 0)
     assert said["nodes"][0] == {"name": "crm1", "state": "online", "here": True, "active": True}
     assert said["services"][0]["nodes"] == ["crm1"]

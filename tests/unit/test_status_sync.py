@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.testing import FakeMachine
 from asha.commands import sync
+from asha.errors import UserError
 from asha.status.model import Disks
 from asha.status.replication import DiskSight
-from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine
 
 HEAD = "version: 8.4.11 (api:1/proto:86-101)\nsrcversion: F937DCB2E5D83C6CCE4A6C9\n"
 SYNC = HEAD + """\
@@ -91,7 +91,7 @@ def test_in_sync_there_is_nothing_to_measure(machine: FakeMachine) -> None:
 
 def test_not_up_is_trouble_with_the_mend(machine: FakeMachine) -> None:
     assert Time(machine, []).sight().look_closely() is None
-    with pytest.raises(Trouble, match="not up on this node"):
+    with pytest.raises(UserError, match="not up on this node"):
         sync.known(None)
 
 
@@ -114,7 +114,7 @@ def test_watch_ends_in_sync(
     # Away from a terminal: a line every ten seconds, and the last.
     assert len(lines) == 4
     assert "15.9 % in sync" in lines[0]
-    assert lines[-1] == "the same (crm1 UpToDate, crm2 UpToDate)"
+    assert lines[-1] == "in sync (crm1 UpToDate, crm2 UpToDate)"
 
 
 def test_watch_for_programs(
@@ -124,7 +124,7 @@ def test_watch_for_programs(
     no_waiting.append(time)
     assert sync.watch(time.sight(), as_objects=True) == 0
     first, last = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (first["schema"], first["percent"], first["in_sync"]) == (1, 15.9, False)
+    assert (first["schema"], first["percent"], first["in_sync"]) == (2, 15.9, False)
     assert last["in_sync"] is True
 
 
@@ -133,6 +133,6 @@ def test_watch_does_not_wait_for_what_never_comes(
 ) -> None:
     time = Time(machine, [PARTED])
     no_waiting.append(time)
-    with pytest.raises(Trouble, match="parted") as caught:
+    with pytest.raises(UserError, match="split brain") as caught:
         sync.watch(time.sight(), as_objects=False)
-    assert "SPLIT BRAIN" in caught.value.mend
+    assert "SPLIT BRAIN" in caught.value.hint

@@ -16,24 +16,24 @@ import pytest
 
 from asha import terminal
 from asha.asterisk.evidence import SUMMARY
-from asha.bootstrap import handover, writers
 from asha.bootstrap.action import Call, Step
 from asha.bootstrap.console import Console
-from asha.bootstrap.finding import error
-from asha.bootstrap.journal import JOURNAL, Journal
-from asha.bootstrap.testing import FakeMachine
+from asha.bootstrap.host import processes
+from asha.bootstrap.takeover import takeover
 from asha.cli import main
 from asha.cluster import site as conf
 from asha.commands import check, install, join_listen, recover
+from asha.errors import UserError
+from asha.finding import error
 from asha.machine import Machine
 from asha.ocf import Agent, Exit, Failed, action
 from asha.ocf.agent import Context
 from asha.ocf.params import Path as PathParameter
-from asha.ocf.testing import CallQueue, perform
-from asha.ocf.text import lines, plain, printable
+from asha.run.text import lines, plain, printable
 from asha.status.model import Finding, Status
 from asha.status.render import screen
-from asha.trouble import Trouble
+from tests.fakes.machine import FakeMachine
+from tests.fakes.ocf import CallQueue, perform
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -77,7 +77,7 @@ def test_the_commands_write_through_the_terminal_module_alone() -> None:
     """Whoever adds a print() adds a way for an escape sequence: asha.terminal has none."""
     found = []
     places = [*(REPOSITORY / "asha/commands").glob("*.py"), REPOSITORY / "asha/cli.py",
-              *(REPOSITORY / "asha/bootstrap").glob("*.py"),
+              *(REPOSITORY / "asha/bootstrap").rglob("*.py"),
               *(REPOSITORY / "asha/relay").glob("*.py")]
     assert len(places) > 40
     for place in places:
@@ -114,7 +114,7 @@ def test_a_trouble(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(options: argparse.Namespace) -> int:
-        raise Trouble(f"{name} is open", f"close {name}", points=[f"first {name}", "second"])
+        raise UserError(f"{name} is open", f"close {name}", points=[f"first {name}", "second"])
 
     monkeypatch.setattr(recover, "run", run)
     assert main(["recover"]) == 1
@@ -139,30 +139,16 @@ def test_findings_status_and_recovery(name: str, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("name", POISON)
-def test_the_journal_and_json_are_ascii(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_json_is_ascii(
+    name: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    machine = FakeMachine(tmp_path)
-    Journal(machine).note("failed", name, name)
-    text = machine.path(JOURNAL).read_bytes()
-    assert text.isascii()
-    assert text.count(b"\n") == 1
     monkeypatch.setattr(check, "look", lambda *_, **__: ([error(name, name)], []))
     monkeypatch.setattr(conf, "read", lambda *_, **__: None)
     assert main(["check", "--json"]) == 1
     said = capsys.readouterr().out
     assert said.isascii()
     assert json.loads(said)["findings"][0]["what"] == name
-
-
-@pytest.mark.parametrize("damaged", ["[]\n", "3\n", '{"event": "begin"}\n', "\xff\n", "{" * 5000])
-def test_a_damaged_journal_is_no_reason_to_give_up(tmp_path: Path, damaged: str) -> None:
-    machine = FakeMachine(tmp_path)
-    place = machine.path(JOURNAL)
-    place.parent.mkdir(parents=True)
-    place.write_bytes(damaged.encode("latin-1"))
-    assert Journal(machine).cut_off_in() == ""
 
 
 class Poisoned(Agent):
@@ -297,11 +283,11 @@ def recovered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
 
     def fake(machine: Machine, say: Callable[[str], None], *, boot: bool = False) -> bool:
-        say("putting everything back as it was")
+        say("rolling back: the services start again")
         done.append("back")
         return True
 
-    monkeypatch.setattr(handover, "recover", fake)
+    monkeypatch.setattr(takeover, "recover", fake)
     return done
 
 
@@ -312,32 +298,24 @@ def walk(tmp_path: Path, problem: BaseException, log: str = "") -> None:
 
     machine = FakeMachine(tmp_path)
     call = Call("copy", "copy the data", "", work, lambda machine: False)
-    install._walk(machine, [Step(30, "data", "data", [call])], Journal(machine), Console(log))
+    install._walk(machine, [Step(30, "data", "data", [call])], Console(log))
 
 
 @pytest.mark.parametrize("name", POISON)
 def test_a_name_in_the_reason_does_not_keep_the_services_from_coming_back(
     name: str, tmp_path: Path, recovered: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(Trouble):
-        walk(tmp_path, Trouble(f"{name} is open for writing"), str(tmp_path / "log"))
+    with pytest.raises(UserError):
+        walk(tmp_path, UserError(f"{name} is open for writing"), str(tmp_path / "log"))
     assert recovered == ["back"]
 
 
-@pytest.mark.parametrize("problem", [Trouble("open"), KeyboardInterrupt(), OSError(28, "full")])
+@pytest.mark.parametrize("problem", [UserError("open"), KeyboardInterrupt(), OSError(28, "full")])
 def test_nor_does_a_terminal_that_is_gone_or_a_full_disk(
     tmp_path: Path, recovered: list[str], monkeypatch: pytest.MonkeyPatch, problem: BaseException
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Full())
-    note = Journal.note
-
-    def full(self: Journal, event: str, action: str = "", reason: str = "") -> None:
-        if event != "begin":
-            raise OSError(28, "No space left on device")
-        note(self, event, action, reason)
-
-    monkeypatch.setattr(Journal, "note", full)
-    with pytest.raises((Trouble, KeyboardInterrupt)):
+    with pytest.raises((UserError, KeyboardInterrupt)):
         walk(tmp_path, problem, "/dev/full")
     assert recovered == ["back"]
 
@@ -350,7 +328,7 @@ def test_what_is_said_beside_the_work_never_fails(
     monkeypatch.setattr(sys, "stderr", stream)
     terminal.say("x")
     terminal.warn("x")
-    terminal.report(Trouble("x", "y"))
+    terminal.report(UserError("x", "y"))
 
 
 def test_asha_recover_goes_on_where_nobody_reads(
@@ -374,12 +352,12 @@ def test_a_file_whose_name_is_no_text_is_the_reason_and_no_traceback(
     try:
         assert held.stdout is not None
         held.stdout.readline()
-        [found] = [one for one in writers.find([str(tmp_path)]) if one.pid == held.pid]
+        [found] = [one for one in processes.find([str(tmp_path)]) if one.pid == held.pid]
     finally:
         held.communicate()
     console = Console(str(tmp_path / "log"))
     console.note(str(found))
-    terminal.report(Trouble(str(found), f"end it: kill {found.pid}"))
+    terminal.report(UserError(str(found), f"end it: kill {found.pid}"))
     said = capsys.readouterr()
     for text in (said.out, said.err, (tmp_path / "log").read_text(encoding="utf-8")):
         assert rf"{tmp_path}/caf\udce9\x1b]0;x\x07\n.wav" in text

@@ -1,0 +1,1 @@
+"""Asterisk as a process: which it is, how it is started and ended."""

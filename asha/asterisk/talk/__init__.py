@@ -1,0 +1,1 @@
+"""Talking to Asterisk: several conversations side by side, none able to hang us."""

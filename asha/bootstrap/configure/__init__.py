@@ -1,0 +1,1 @@
+"""The questions, what is suggested, and the answers: asha.conf."""

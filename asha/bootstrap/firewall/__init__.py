@@ -1,0 +1,1 @@
+"""The cluster's ports, in whichever firewall this machine has."""

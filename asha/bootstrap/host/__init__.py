@@ -1,0 +1,1 @@
+"""This machine as it is: NICs, disks, services, processes, directories."""

@@ -1,0 +1,24 @@
+"""What a check has to go by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asha.bootstrap.host.facts import Facts
+from asha.cluster.site import Site
+from asha.machine import Machine
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """All that a check may look at. ``other``: what the other node said of itself, if it
+    was asked (facts.shared_facts).
+
+    A check that judges answers is also asked while they are given: then the site is a
+    draft (asha.cluster.site), and what is not known yet, "" or 0, is no finding.
+    """
+
+    machine: Machine
+    site: Site
+    facts: Facts
+    other: dict[str, object] | None = None

@@ -1,0 +1,1 @@
+"""What each step of the plan does, one module each."""

@@ -1,0 +1,1 @@
+"""The services leave systemd for the cluster, and the way back."""

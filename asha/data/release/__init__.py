@@ -1,0 +1,1 @@
+"""Who still holds the store, and taking it from them."""

@@ -1,0 +1,84 @@
+"""The rooms of docs/design.md: small enough to hold in mind, and arrows one way."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[2]
+ASHA = HERE / "asha"
+
+# One module for each subcommand, as many as there are.
+BY_NAME = ("commands",)
+ROOM_MOST = 10
+
+# Who may import whom, in the product: a room, and those below it. What stands at the top of
+# asha/ (machine, rootwork, terminal, ...) is for all.
+BELOW = {
+    "run": (),
+    "ocf": ("run",),
+    "relay": ("ocf", "run"),
+    "data": ("ocf", "run"),
+    "asterisk": ("ocf", "run"),
+    "agents": ("asterisk", "data", "relay", "ocf", "run"),
+    "cluster": ("relay", "run"),
+    "status": ("asterisk", "cluster", "data", "ocf", "run", "bootstrap"),
+    "bootstrap": ("asterisk", "cluster", "data", "relay", "ocf", "run"),
+    "commands": ("bootstrap", "status", "agents", "asterisk", "cluster", "data", "run"),
+}
+BOOTSTRAP = {
+    "console": (),
+    "host": (),
+    "action": ("host",),
+    "firewall": ("host", "action"),
+    "takeover": ("host", "action"),
+    "steps": ("takeover", "host", "action"),
+    "join": ("steps", "host", "action"),
+    "preflight": ("steps", "host"),
+    "configure": ("preflight", "host"),
+    "plan": ("steps", "firewall", "join", "takeover", "action"),
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return found
+
+
+def arrows(top: Path, package: str, rooms: dict[str, tuple[str, ...]]) -> list[str]:
+    """Those that go where none may."""
+    wrong = []
+    for path in top.rglob("*.py"):
+        room = path.relative_to(top).parts[0].removesuffix(".py")
+        for name in imported(path) if room in rooms else ():
+            if name.startswith(f"{package}."):
+                other = name.removeprefix(f"{package}.").split(".")[0]
+                if other in rooms and other != room and other not in rooms[room]:
+                    wrong.append(f"{path.relative_to(HERE)} imports {name}")
+    return sorted(wrong)
+
+
+@pytest.mark.parametrize(("top", "package", "rooms"), [
+    (ASHA, "asha", BELOW), (ASHA / "bootstrap", "asha.bootstrap", BOOTSTRAP),
+])
+def test_arrows_go_one_way(top: Path, package: str, rooms: dict[str, tuple[str, ...]]) -> None:
+    assert {path.name for path in top.iterdir() if (path / "__init__.py").exists()} <= set(rooms)
+    assert arrows(top, package, rooms) == []
+
+
+def test_an_arrow_that_goes_up_is_seen() -> None:
+    assert arrows(ASHA, "asha", {**BELOW, "agents": ()}) != []
+
+
+def test_no_room_is_too_big_to_hold_in_mind() -> None:
+    for room in [ASHA, *(path.parent for path in ASHA.rglob("__init__.py"))]:
+        modules = [path for path in room.glob("*.py") if path.name != "__init__.py"]
+        assert room.name in BY_NAME or len(modules) <= ROOM_MOST, f"{room}: {len(modules)}"
