@@ -9,7 +9,8 @@
 PYTHON := /usr/bin/python3
 VENV := .venv
 # What the lab and the tests run with; installed only where missing.
-HOST_PACKAGES := systemd-container mmdebstrap iproute2 util-linux e2fsprogs python3-venv man-db
+HOST_PACKAGES := systemd-container mmdebstrap iproute2 util-linux e2fsprogs python3-venv man-db \
+	go-md2man
 
 AGENTS := sark-data asterisk-health rhino-relay
 OCF_DIR := $(DESTDIR)/usr/lib/ocf/resource.d/asha
@@ -17,6 +18,9 @@ LIB_DIR := $(DESTDIR)/usr/lib/python3/dist-packages
 UNIT_DIR := $(DESTDIR)/usr/lib/systemd/system
 SHARE_DIR := $(DESTDIR)/usr/share/asha
 MAN_DIR := $(DESTDIR)/usr/share/man
+# The manual is written in Markdown; troff is made from it, with no word broken at a line's end.
+MANUAL := asha.8 asha.conf.5
+MAN_PAGES := build/man
 COMPLETION_DIR := $(DESTDIR)/usr/share/bash-completion/completions
 
 # Tests that share no node run side by side; a third worker uses what two leave idle of
@@ -25,7 +29,7 @@ COMPLETION_DIR := $(DESTDIR)/usr/share/bash-completion/completions
 WORKERS ?= 3
 PYTEST_OPTIONS ?=
 
-.PHONY: help demo check lint test bench soak fuzz package install host-packages clean
+.PHONY: help demo check lint test bench soak fuzz package man install host-packages clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -71,15 +75,22 @@ package:
 		DEBIAN_FRONTEND=noninteractive apt-get -qq -y build-dep ./; }
 	dpkg-buildpackage -us -uc -b
 
-install:
+man:
+	mkdir -p $(MAN_PAGES)
+	for page in $(MANUAL); do \
+		go-md2man -in docs/man/$$page.md -out $(MAN_PAGES)/$$page && \
+		sed -i '/^\.TH/a .nh\n.ad l' $(MAN_PAGES)/$$page || exit; \
+	done
+
+install: man
 	install -d $(OCF_DIR) $(LIB_DIR) $(UNIT_DIR) $(SHARE_DIR) $(DESTDIR)/etc/asha
 	install -m 755 $(addprefix agents/,$(AGENTS)) $(OCF_DIR)
 	install -D -m 755 sbin/asha $(DESTDIR)/usr/sbin/asha
 	find asha \( -name '*.py' -o -name '*.in' \) -exec install -D -m 644 {} $(LIB_DIR)/{} \;
 	install -m 644 asha/*/asha-*.service $(UNIT_DIR)
 	install -m 644 cib/asha.crm $(SHARE_DIR)
-	install -D -m 644 -t $(MAN_DIR)/man8 docs/man/asha.8
-	install -D -m 644 -t $(MAN_DIR)/man5 docs/man/asha.conf.5
+	install -D -m 644 -t $(MAN_DIR)/man8 $(MAN_PAGES)/asha.8
+	install -D -m 644 -t $(MAN_DIR)/man5 $(MAN_PAGES)/asha.conf.5
 	install -D -m 644 debian/asha.bash-completion $(COMPLETION_DIR)/asha
 
 clean:

@@ -35,7 +35,9 @@ DRIVER_SECONDS = 150.0
 # Run as root in the node, with the product as it is installed there.
 DRIVER = r'''
 import json, os, resource, subprocess, sys, time
-from asha.bootstrap import ami, copy, handover, live, record, units
+from asha.bootstrap.host import data_directories, services
+from asha.bootstrap.steps import asterisk, data
+from asha.bootstrap.takeover import state, takeover
 from asha.cluster.site import site_of
 from asha.machine import Machine
 
@@ -60,35 +62,31 @@ def spills(top):
     return [path for path in found if os.lstat(path).st_uid or os.lstat(path).st_mode & 4]
 
 def copying():
-    live.PATHS = "/var/spool/race:asterisk"
-    copy.first_pass(machine, quiet)
+    data_directories.PATHS = "/var/spool/race:asterisk"
+    data.first_pass(machine, quiet)
 
 def moving():
-    live.PATHS = "/var/log/asterisk:asterisk"
-    handover.take_over(machine, site, quiet)
-    handover.recover(machine, quiet)
+    data_directories.PATHS = "/var/log/asterisk:asterisk"
+    takeover.take_over(machine, site, quiet)
+    takeover.recover(machine, quiet)
 
 def account():
     from asha.cluster.secret import Secret
+    from asha.rootwork import Directory
 
-    if hasattr(ami, "open_copy"):
-        from asha.rootwork import Directory
-        with Directory.trusted("/etc/asterisk") as here:
-            ami.add_account(here, Secret(bytes(32)), quiet)
-    else:
-        ami.COPY = "/etc/asterisk"
-        ami.add_account(machine, Secret(bytes(32)))
+    with Directory.trusted("/etc/asterisk") as here:
+        asterisk.add_account(here, Secret(bytes(32)), quiet)
 
 before = about(VICTIM)
 if RACE == "moving":
-    units.require_quiet = lambda *more, **named: None
-    units.stop_cluster = lambda *more: None
+    services.require_quiet = lambda *more, **named: None
+    services.stop_cluster = lambda *more: None
 if RACE == "poison":
     resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 work = {"copying": copying, "moving": moving, "account": account, "poison": account}[RACE]
 for number in range(TRIES):
     if RACE == "moving":
-        record.save(machine, record.Record(owner=(*record.owner(), record.boot_id(machine))))
+        state.save(machine, state.Record(owner=(*state.owner(), state.boot_id(machine))))
     try:
         work()
         done += 1
@@ -96,7 +94,7 @@ for number in range(TRIES):
         refused += 1
         last = repr(problem)[:300]
         if RACE == "moving":
-            handover.recover(machine, quiet)
+            takeover.recover(machine, quiet)
     if about(VICTIM) != before:
         hits.append("a file of root's was changed")
         before = about(VICTIM)

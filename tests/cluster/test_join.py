@@ -50,7 +50,7 @@ rsc_defaults resource-stickiness=1000
 # What `asha step join` does; here without the rest of the plan.
 JOIN = """\
 import sys
-from asha.bootstrap import join
+from asha.bootstrap.join import client as join
 from asha.machine import Machine
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret

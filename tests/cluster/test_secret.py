@@ -39,7 +39,7 @@ signal.pause()
 # What a joiner asks first.
 FACTS = """\
 import time
-from asha.bootstrap import join
+from asha.bootstrap.join import client as join
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.machine import Machine

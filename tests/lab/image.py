@@ -53,7 +53,7 @@ UPGRADED_PACKAGES = (
 
 BUILDER_PACKAGES = (
     "build-essential fakeroot debhelper dh-python python3-all python3-setuptools "
-    "bash-completion po-debconf lintian"
+    "bash-completion go-md2man po-debconf lintian"
 ).split()
 
 APT_OPTIONS = (

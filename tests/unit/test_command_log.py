@@ -354,7 +354,7 @@ def test_every_command_has_the_option(capsys: pytest.CaptureFixture[str]) -> Non
             cli.main([*command, "--help"])
         assert "--debug" in capsys.readouterr().out
     assert "--debug" in (REPOSITORY / "debian/asha.bash-completion").read_text()
-    assert r"\-\-debug" in (REPOSITORY / "docs/man/asha.8").read_text()
+    assert "**--debug**" in (REPOSITORY / "docs/man/asha.8.md").read_text()
 
 
 # What is run all the time.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,28 @@ def test_no_room_is_too_big_to_hold_in_mind() -> None:
     for room in [ASHA, *(path.parent for path in ASHA.rglob("__init__.py"))]:
         modules = [path for path in room.glob("*.py") if path.name != "__init__.py"]
         assert room.name in BY_NAME or len(modules) <= ROOM_MOST, f"{room}: {len(modules)}"
+
+
+IMPORT = re.compile(r"^\s*from (asha[\w.]*) import ([\w, ]+)$", re.MULTILINE)
+
+
+def test_code_that_tests_carry_to_nodes_imports_what_is_there() -> None:
+    """It is text to the linters."""
+    wrong, seen = [], 0
+    for path in sorted((HERE / "tests").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = [node.value for node in ast.walk(tree)
+                 if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        for module, names in IMPORT.findall("\n".join(texts)):
+            seen += 1
+            for name in names.split(","):
+                name = name.split(" as ")[0].strip()
+                try:
+                    has = hasattr(import_module(module), name)
+                    has = has or find_spec(f"{module}.{name}") is not None
+                except ModuleNotFoundError:
+                    has = False
+                if not has:
+                    wrong.append(f"{path.relative_to(HERE)}: from {module} import {name}")
+    assert wrong == []
+    assert seen > 10
