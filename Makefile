@@ -1,10 +1,14 @@
 # make demo    two whole nodes, every fault, a table (about 10 minutes, as root)
-# make check   every test (about 20 minutes, as root)
+# make check   every test (about 25 minutes, as root): lint and test
+# make lint    linters, types, spelling (a minute)
+# make test    the tests alone; PYTEST_OPTIONS="-k relay" for some of them
 # make bench   the stack of 2014 and this one in turns (about 75 minutes, as root)
 # make soak    300 calls, reloads, debuggers, load: nothing may fail (13 minutes, as root)
 # make fuzz    bad input for every parser and protocol (10 minutes)
 # make package the Debian package, beside this directory
+# make man     the manual's pages in build/man, from docs/man
 # make install the same files without a package, DESTDIR respected
+# make clean   removes what these made in this directory, but not build
 
 PYTHON := /usr/bin/python3
 VENV := .venv
