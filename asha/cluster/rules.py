@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from asha.finding import Finding, error
-from asha.relay import DRIVERS
+from asha.relay import DRIVERS, KINDS
 
 Values = Mapping[str, str]
 
@@ -124,7 +124,7 @@ FORMS: dict[str, Form] = {
                          "must be a program with its whole path",
                          "the vendor's is /usr/local/bin/rhinofailover"),
     "RELAYDRIVER": Form(lambda text: text in DRIVERS, f"must be {' or '.join(DRIVERS)}",
-                        "rhino is the Rhino 1SPF, numato a Numato USB relay module"),
+                        ", ".join(f"{name} is the {what}" for name, what in KINDS.items())),
     "RELAYNUMBER": Form(lambda text: _is_number(text, 0, RELAY_MOST),
                         f"must be a number from 0 to {RELAY_MOST}",
                         "the relays of a module are counted from 0"),

@@ -71,11 +71,16 @@ def test_a_link_is_followed_as_asterisks_user(place: Path) -> None:
 
 
 def test_programs_that_it_has_started() -> None:
-    me = Proc().process(os.getpid())
-    assert me is not None
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        (said,) = hindrance.waits_for(Proc(), me)
-        assert f"({child.pid})" in said
+    code = "import subprocess, sys\nchild = subprocess.Popen(['sleep', '1000'])\n" \
+           "print(child.pid, flush=True)\nsys.stdin.read()\nchild.kill()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = parent.stdout.readline().strip()
+        asterisk = Proc().process(parent.pid)
+        assert asterisk is not None
+        (said,) = hindrance.waits_for(Proc(), asterisk)
+        assert f"({child})" in said
         assert "#exec" in said
 
 

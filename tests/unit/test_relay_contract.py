@@ -1,6 +1,7 @@
 """What all relay cards share: being there, being the same one, trying again."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -118,5 +119,15 @@ def test_every_driver_can_be_made(driver: str) -> None:
 
 
 def test_an_unknown_driver_is_refused() -> None:
-    with pytest.raises(ValueError, match="no driver 'abacus'; there is rhino, numato"):
+    with pytest.raises(ValueError, match=f"no driver 'abacus'; there is {', '.join(DRIVERS)}"):
         card_for(Settings("abacus", "/dev/null", 0, ""), run)
+
+
+@pytest.mark.parametrize("place", [
+    "debian/asha.templates", "debian/po/templates.pot", "docs/man/asha.conf.5.md",
+    "asha/agents/rhino_relay.py",
+])
+def test_every_driver_is_described(place: str) -> None:
+    """Where a table of names would not do."""
+    text = (Path(__file__).parents[2] / place).read_text(encoding="utf-8")
+    assert [name for name in DRIVERS if not re.search(rf"\b{name}\b", text)] == []
