@@ -60,7 +60,7 @@ try:
     if sys.argv[1:] == ["facts"]:
         print(join.ask_facts(site, secret, {}, 15)["name"])
     else:
-        [action] = join.actions(site, machine, secret)
+        [action] = join.actions(site, secret)
         action.do(machine, print)
         print("done" if action.is_done(machine) else "not done")
 except UserError as trouble:
