@@ -16,6 +16,7 @@ from asha.asterisk import ATTRIBUTE as ASTERISK_ATTRIBUTE
 from asha.bootstrap.join import rotation
 from asha.cluster import generation, pacemaker
 from asha.cluster import site as conf
+from asha.cluster.cib import MARKER
 from asha.cluster.pacemaker import State
 from asha.cluster.site import Site, SiteError
 from asha.data import space
@@ -39,7 +40,6 @@ PROGRAM_SECONDS = 3.0
 STORE = "/drbd"
 STORE_SECONDS = 1.0
 
-MARKER = "/etc/asha/cluster-owns-services"
 HANDOVER = "/var/lib/asha/handover.json"
 LINE_ATTRIBUTE = "asha-line"
 SPACE_ATTRIBUTE = "asha-data-space"
@@ -239,7 +239,8 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
         clock_is_set={"yes": True, "no": False}.get(synchronised.strip()),
         space=state.attribute(active, SPACE_ATTRIBUTE) if state else "",
         damage=state.attribute(active, DAMAGE_ATTRIBUTE) if state else "",
-        secret=_secret(machine) if status.installed else ("", ""),
+        # A cluster that somebody built by hand has keys of his own.
+        secret=_secret(machine) if machine.exists(MARKER) else ("", ""),
         asterisk=_degraded(state, active),
         kept=tuple(kept),
         bans=state.bans if state else (),
