@@ -157,6 +157,15 @@ class Death(Explanation):
             raise Failed(f"{case.process} has died while it was looked at")
 
 
+class Restart(Explanation):
+    """Somebody else restarts it: no hang, and no evidence of one. The monitor waits."""
+
+    def explain(self, silent: Sequence[Probe], case: Case) -> None:
+        agent = case.agent
+        if agent.action_name == "monitor" and agent.launcher().is_being_started():
+            raise Failed(f"{case.process} is restarted, and not by the cluster")
+
+
 class CoreDump(Explanation):
     def explain(self, silent: Sequence[Probe], case: Case) -> None:
         if case.process.is_dumping_core:
@@ -306,7 +315,7 @@ class Overload(Explanation):
 
 
 # Before anything is believed that was heard, or not heard.
-OF_THE_PROCESS = (Death(), CoreDump(), Debugger(), StoppedBySignal(), FrozenByCgroup())
+OF_THE_PROCESS = (Death(), Restart(), CoreDump(), Debugger(), StoppedBySignal(), FrozenByCgroup())
 
 # What is left when a disk is back.
 BACKLOG = (CallRecords(), Overload())

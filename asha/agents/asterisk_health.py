@@ -73,6 +73,11 @@ ATTRIBUTE_SECONDS = 1.5
 # Seconds of a stop that are kept for systemd, after the last kill.
 SETTLE_SECONDS = 2.0
 
+# Seconds of a monitor for a restart that somebody else has asked systemd for: an upgrade of
+# Asterisk's package does. No restart of ours would be quicker, and it would cut that one off.
+RESTART_SECONDS = 10.0
+RESTART_LOOK = 0.1
+
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
 
@@ -163,6 +168,42 @@ class AsteriskHealth(AsteriskAgent):
     @action(timeout=30, interval=3, depth=10)
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
+        before = self.known()
+        try:
+            return self._watch()
+        except Degraded:
+            raise
+        except AgentError:
+            if self.is_probe or self.action_name != "monitor" or not self._was_restarted(before):
+                raise
+        return self._watch()
+
+    def _was_restarted(self, before: Process | None) -> bool:
+        """Whether what failed is that somebody else restarts Asterisk, and it is up again."""
+        launcher = self.launcher()
+        patience = self.deadline.within(RESTART_SECONDS)
+        is_seen = False
+        while launcher.is_being_started():
+            is_seen = True
+            if patience.expired:
+                return False
+            patience.pause(RESTART_LOOK)
+        process = self.present()
+        is_another = before is not None and process is not None and (
+            process.identity != before.identity
+        )
+        if process is None or not (is_seen or is_another):
+            return False
+        try:
+            process = self._await_loaded(launcher, patience)
+        except AgentError as problem:
+            self.warn(problem.reason)
+            return False
+        self.info(f"somebody has restarted Asterisk: {process} serves")
+        self._announce_deaths_of(process)
+        return True
+
+    def _watch(self) -> Exit:
         try:
             process, odd = self.find()
         except AgentError:

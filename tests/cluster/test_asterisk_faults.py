@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.lab.daemon import PID_FILE, thread_that_runs
 from tests.lab.faults import by_name
 from tests.lab.injectors import (
     CONTROL_SOCKET,
+    background,
     control_socket_gone,
     dialplan_locked,
     helper,
@@ -113,6 +115,36 @@ def test_both_stacks_are_watched_after_a_restart_by_hand(two_stacks: Node) -> No
     with thread_parked(node, thread_that_runs(node, "do_monitor", "chan_sip.c")):
         assert "SIP at UDP 127.0.0.1 port 5160 is silent" in reason(monitor(node, 10))
     recover(node)
+
+
+HELD = "/etc/systemd/system/asterisk.service.d/held.conf"
+HOLD = "/run/hold"
+
+
+@pytest.mark.parametrize("when", ["ExecStopPost", "ExecStartPre"])
+def test_a_restart_of_somebody_elses_is_waited_for(node: Node, when: str) -> None:
+    """As the upgrade of its package has it: cut off, it fails, and so does the upgrade."""
+    [before] = node.pids("asterisk")
+    node.write(HELD, f"[Service]\n{when}=/bin/sh -c 'test ! -p {HOLD} || cat {HOLD}'\n")
+    try:
+        node.run("mkfifo", HOLD)
+        node.run("systemctl", "daemon-reload")
+        node.run("systemctl", "restart", "--no-block", "asterisk")
+        wait_for(lambda: bool(node.pids("cat")), "the restart to be held")
+        assert before not in node.pids("asterisk")
+        begun = time.monotonic()
+        seen = call(node, AGENT, "monitor", timeout=6, check_level=10)
+        assert seen.code == 7, "not for ever"
+        assert time.monotonic() - begun > 3
+        with background(node, "sh", "-c", f"exec > {HOLD}"):
+            seen = monitor(node, 10)
+        assert seen.code == 0, reason(seen)
+        assert "somebody has restarted Asterisk" in seen.err
+        shown = node.run("systemctl", "show", "-p", "ActiveState,Result,NRestarts", "asterisk").out
+        assert {"ActiveState=active", "Result=success"} <= set(shown.split())
+    finally:
+        node.run("rm", "-f", HELD, HOLD)
+        node.run("systemctl", "daemon-reload")
 
 
 def test_a_restart_from_its_console_is_no_failure(node: Node) -> None:

@@ -66,6 +66,10 @@ def name() -> str:
     return f"own{os.getpid()}"
 
 
+def answers(node: Node, address: str) -> bool:
+    return node.run("ping", "-c1", "-W2", address, check=False).ok
+
+
 def test_nothing_outlives_a_lab() -> None:
     with lab_or_skip() as lab:
         node = lab.node("crm1")
@@ -73,12 +77,14 @@ def test_nothing_outlives_a_lab() -> None:
         assert traces(lab.name)
         assert node.run("uname", "-n").out.strip() == "crm1"
         second = lab.node("crm2")
-        assert second.run("ping", "-c1", "-W2", "10.0.3.251").ok
+        assert answers(second, "10.0.3.251")
         node.cut("eth1")
-        assert not second.run("ping", "-c1", "-W1", "10.0.3.251", check=False).ok
-        assert second.run("ping", "-c1", "-W2", "192.168.1.11").ok
+        assert not answers(second, "10.0.3.251")
+        assert answers(second, "192.168.1.11")
         node.restore("eth1")
-        assert second.run("ping", "-c1", "-W2", "10.0.3.251").ok
+        # Not at once: a bridge forwards nothing before it has seen the carrier, and who was
+        # not found in the meantime is not looked for again for a second.
+        wait_for(lambda: answers(second, "10.0.3.251"), "the cable to carry packets again")
         node.freeze()
         with pytest.raises(LabError, match="did not end"):
             node.run("systemctl", "is-system-running", timeout=3)

@@ -18,6 +18,7 @@ from tests.fakes.asterisk import FakeProc
 from tests.fakes.ocf import CallQueue, FakeClock
 
 UNIT = "asterisk.service"
+SYNC = ("journalctl", "--sync")
 SHOW = ("systemctl", "show", "-p")
 
 
@@ -93,6 +94,30 @@ def test_ready_is_what_asterisk_has_said(
     assert not scene.unit.is_ready(process)
 
 
+JOBS = ("systemctl", "list-jobs", "--no-legend", "--plain", UNIT)
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("", False),
+        ("No jobs running.\n", False),
+        (f"1234 {UNIT} restart running\n", True),
+        (f"1234 {UNIT} start   waiting\n", True),
+        (f"1234 {UNIT} stop    running\n", False),
+        (f"1234 {UNIT} reload  running\n", False),
+        ("1234 other.service start running\n", False),
+    ],
+)
+def test_a_start_of_somebody_elses_is_known(scene: Scene, out: str, expected: bool) -> None:
+    scene.queue.expect(*JOBS, out=out)
+    assert scene.unit.is_being_started() is expected
+    scene.queue.expect(*JOBS, raises=Expired("no answer"))
+    assert not scene.unit.is_being_started()
+    scene.queue.expect(*JOBS, code=1, out=f"1 {UNIT} start running\n")
+    assert not scene.unit.is_being_started()
+
+
 def test_refused_launch_gives_the_first_line(scene: Scene) -> None:
     scene.queue.expect(
         "systemctl",
@@ -159,6 +184,7 @@ def test_a_process_may_yet_come(scene: Scene, active: str, sub: str, job: str) -
 def test_early_death_quotes_the_journal(scene: Scene, active: str, sub: str) -> None:
     scene.show(DEATH, ActiveState=active, SubState=sub, Result="exit-code", Job="")
     scene.show("InvocationID", InvocationID="ab12")
+    scene.queue.expect(*SYNC)
     scene.queue.expect(
         *("journalctl", "-q", "-o", "cat", "-n", "50", "_SYSTEMD_INVOCATION_ID=ab12"),
         out="Asterisk 16\nNo such user 'x'!\n\x1b[1;31mNothing for seeding global EID\n",
@@ -174,6 +200,7 @@ def test_slow_systemd_is_no_death(scene: Scene) -> None:
 def test_early_death_without_a_word(scene: Scene) -> None:
     scene.show(DEATH, ActiveState="failed", SubState="failed", Result="core-dump", Job="")
     scene.show("InvocationID", InvocationID="")
+    scene.queue.expect(*SYNC)
     scene.queue.expect(
         "journalctl", "-q", "-o", "cat", "-n", "50", f"--unit={UNIT}", raises=NotInstalled("none")
     )
@@ -261,8 +288,22 @@ def test_enabled_unit_is_warned_of(scene: Scene, tmp_path: Path) -> None:
 def test_a_unit_whose_process_has_left_it(scene: Scene) -> None:
     scene.show(DEATH, ActiveState="failed", SubState="failed", Result="protocol", Job="")
     scene.show("InvocationID", InvocationID="")
+    scene.queue.expect(*SYNC)
     scene.queue.expect("journalctl", "-q", "-o", "cat", "-n", "50", f"--unit={UNIT}")
-    assert "alwaysfork" in (scene.unit.verdict_on_death() or "")
+    assert (scene.unit.verdict_on_death() or "").endswith("is alwaysfork on in asterisk.conf?")
+
+
+def test_what_the_one_that_was_left_says_hides_nothing(scene: Scene) -> None:
+    scene.show(DEATH, ActiveState="failed", SubState="failed", Result="protocol", Job="")
+    scene.show("InvocationID", InvocationID="abc")
+    scene.queue.expect(*SYNC, raises=Expired("slow"))
+    scene.queue.expect(
+        "journalctl", "-q", "-o", "cat", "-n", "50", "_SYSTEMD_INVOCATION_ID=abc",
+        out="radcli: can't open a file\n",
+    )
+    said = scene.unit.verdict_on_death() or ""
+    assert "is alwaysfork on in asterisk.conf?" in said
+    assert said.endswith("radcli: can't open a file")
 
 
 # Without systemd

@@ -64,11 +64,19 @@ Restart=no
 Environment="RES_OPTIONS={dns}"
 """
 
-# systemd's word for a unit's result, and what it comes from here.
+# systemd's word for a unit's result, and what it comes from here. Said beside Asterisk's
+# last words: those are of the process that was left, and need not have to do with it.
 RESULTS = {"protocol": "it has left its unit's process: is alwaysfork on in asterisk.conf?"}
+
+# systemd's words for the jobs that leave a unit running: systemctl(1), list-jobs. A restart
+# is called start from the moment on when the old one has ended.
+STARTING_JOBS = ("start", "restart", "try-restart")
 
 # Seconds that one call of systemctl may take. It only passes a request on.
 SYSTEMCTL_MOST = 5.0
+
+# Seconds for the journal to take in what was said: it writes to the node's own disk for that.
+SYNC_MOST = 1.0
 
 # Seconds for the accounts of this node, and for the end of a log.
 ACCOUNT_SECONDS = 5.0
@@ -112,6 +120,11 @@ class Launcher:
 
     def is_ready(self, process: Process) -> bool:
         """Whether this Asterisk has told another than us that it has loaded its modules."""
+        return False
+
+    def is_being_started(self) -> bool:
+        """Whether somebody's start or restart is under way now. An action of ours that is
+        to start Asterisk waits for it, so another action only ever sees a stranger's."""
         return False
 
     def launch(self) -> None:
@@ -312,6 +325,19 @@ class SystemdUnit(Launcher):
             and known["ActiveState"] in ("active", "reloading")
         )
 
+    def is_being_started(self) -> bool:
+        try:
+            done = self.agent.run(
+                "systemctl", "list-jobs", "--no-legend", "--plain", self.name, cap=SYSTEMCTL_MOST
+            )
+        except AgentError:
+            return False
+        # A job's number, its unit, its type, its state.
+        jobs = [line.split() for line in done.out.splitlines()]
+        return done.ok and any(
+            len(job) >= 3 and job[1] == self.name and job[2] in STARTING_JOBS for job in jobs
+        )
+
     def launch(self) -> None:
         self._write_drop_in()
         # Not start: systemd may not have noticed yet that the last one was killed,
@@ -350,8 +376,9 @@ class SystemdUnit(Launcher):
         )
         if not failed and (waiting or not ended):
             return None
-        result = RESULTS.get(state["Result"], f"result {state['Result']}")
-        return f"{self.name}: {self._last_words() or result}"
+        known = RESULTS.get(state["Result"], "")
+        words = self._last_words() or ("" if known else f"result {state['Result']}")
+        return f"{self.name}: {'; '.join(filter(None, (known, words)))}"
 
     def family(self, ancestors: list[Process]) -> list[Process]:
         # An Asterisk that somebody has started by hand has its children elsewhere.
@@ -436,6 +463,11 @@ class SystemdUnit(Launcher):
         # By invocation, so that an earlier run's words are not taken for this one's.
         known = self._show("InvocationID")["InvocationID"]
         match = f"_SYSTEMD_INVOCATION_ID={known}" if known else f"--unit={self.name}"
+        try:
+            # The journal takes in what was said a moment later than it is said.
+            self.agent.run("journalctl", "--sync", cap=SYNC_MOST)
+        except AgentError:
+            pass  # what it has by now will have to do
         try:
             done = self.agent.run(
                 "journalctl", "-q", "-o", "cat", "-n", "50", match, cap=SYSTEMCTL_MOST
