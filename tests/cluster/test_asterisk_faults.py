@@ -139,7 +139,6 @@ def test_a_restart_of_somebody_elses_is_waited_for(node: Node, when: str) -> Non
         with background(node, "sh", "-c", f"exec > {HOLD}"):
             seen = monitor(node, 10)
         assert seen.code == 0, reason(seen)
-        assert "somebody has restarted Asterisk" in seen.err
         shown = node.run("systemctl", "show", "-p", "ActiveState,Result,NRestarts", "asterisk").out
         assert {"ActiveState=active", "Result=success"} <= set(shown.split())
     finally:
