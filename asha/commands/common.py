@@ -26,6 +26,8 @@ SECRET = "/etc/asha/secret"
 LOCK = "/run/asha-install.lock"
 # Seconds: step 10 alone, the shortest that takes the lock, needs two.
 PATIENCE = 10.0
+# Of --drain: most calls end sooner.
+DRAIN_SECONDS = 600.0
 
 
 def load_site(path: str = conf.CONF, strict: bool = False) -> Site:
@@ -120,6 +122,13 @@ def end_orderly() -> None:
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def drain_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--drain", type=seconds_argument, nargs="?", const=DRAIN_SECONDS,
+                        metavar="SECONDS",
+                        help="move once no call is up, and take none at that moment; wait "
+                             f"10 to 3600 seconds at most (default: {DRAIN_SECONDS:.0f})")
 
 
 def seconds_argument(text: str) -> float:

@@ -10,7 +10,7 @@ from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.cluster.wait import wait_for_state
 from asha.commands import switchover
-from asha.commands.common import end_orderly, need_installed, need_root
+from asha.commands.common import drain_argument, end_orderly, need_installed, need_root
 from asha.errors import UserError
 from asha.machine import Machine
 from asha.status import switchover as moving
@@ -19,8 +19,9 @@ from asha.status.services import services
 EPILOG = """\
 For maintenance: the node may be rebooted and stays out of service until asha
 online. Meanwhile there is no fail-over. If it has the telephones, they move to
-the other node and calls in progress are cut. The command refuses if the other
-node cannot take over.
+the other node and calls in progress are cut, unless --drain waits for their end
+(see asha switchover --help). The command refuses if the other node cannot take
+over.
 
 exit code: 0 nothing runs there any more, 1 something does (the reason is
 printed)
@@ -32,6 +33,7 @@ SECONDS = 300.0
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("node", nargs="?", metavar="NODE", help="default: this one")
     parser.add_argument("--yes", action="store_true", help="do not ask before the calls are cut")
+    drain_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,13 +43,18 @@ def run(options: argparse.Namespace) -> int:
     here = os.uname().nodename
     state = pacemaker.look(machine)
     name = known(state, options.node or here)
+    seconds = None
     if state.active_node == name or not state.active_node:
-        _give_up(machine, state, name, here, options.yes)
-    set_standby(machine, name)
-    console = Console()
-    console.note(f"{name} gives up its work")
+        seconds = options.drain
+        _give_up(machine, state, name, here, options)
     end_orderly()
-    missing = wait_for_state(machine, lambda now: _left(now, name, state), SECONDS, console.say)
+    with switchover.drained(machine, name, here, seconds):
+        set_standby(machine, name)
+        console = Console()
+        console.note(f"{name} gives up its work")
+        missing = wait_for_state(
+            machine, lambda now: _left(now, name, state), SECONDS, console.say
+        )
     if missing:
         raise UserError(f"{name} is in standby, but after {SECONDS:.0f} s still: "
                       f"{', '.join(missing)}", "asha status tells why")
@@ -70,13 +77,17 @@ def set_standby(machine: Machine, name: str) -> None:
                 "--lifetime", "forever", timeout=moving.COMMAND_SECONDS)
 
 
-def _give_up(machine: Machine, state: State, name: str, here: str, yes: bool) -> None:
+def _give_up(
+    machine: Machine, state: State, name: str, here: str, options: argparse.Namespace
+) -> None:
     """It has the telephones: the other must be able to take them, and somebody want it."""
     if not state.active_node:
         raise UserError("the telephones run on no node now, or are on their way",
                       "asha status tells why; wait until they run")
     _, target = switchover.ready(machine, here)
-    if not yes and not ask(f"{switchover.cut_calls(name, here)}\n"
+    costs = switchover.cut_calls(name, here) if options.drain is None else (
+        switchover.waits(options.drain))
+    if not options.yes and not ask(f"{costs}\n"
                            f"Move the telephone system to {target}, and {name} to standby?"):
         raise UserError("nothing was changed", "asha standby --yes does not ask")
 

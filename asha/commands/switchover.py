@@ -5,15 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from asha.asterisk.process.proc import Proc
 from asha.bootstrap.console import Console, ask
 from asha.cluster import pacemaker
 from asha.cluster.pacemaker import State
 from asha.cluster.wait import wait_for_state
-from asha.commands.common import end_orderly, need_installed, need_root, seconds_argument
+from asha.commands.common import (
+    drain_argument,
+    end_orderly,
+    need_installed,
+    need_root,
+    seconds_argument,
+)
 from asha.errors import UserError
 from asha.machine import Machine
-from asha.status import calls, render, switchover
+from asha.status import calls, drain, render, switchover
 from asha.status.replication import DiskSight
 from asha.status.services import services
 
@@ -21,6 +30,10 @@ EPILOG = """\
 Refuses, with the reason, if the other node cannot take over now: it is not
 online, is in standby, or its disk is not UpToDate. Calls in progress are cut;
 the telephones are silent for some seconds.
+
+With --drain no call is cut: the move waits until none is up. New calls are taken
+meanwhile; only for the seconds of the move itself they are refused. If calls go
+on for longer than SECONDS, or after Ctrl-C, nothing was moved.
 
 No constraint stays behind: the old node can take over again, and nothing moves
 back by itself. If the command is killed, Pacemaker finishes the move or rolls
@@ -35,6 +48,7 @@ SECONDS = 300.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask before the calls are cut")
+    drain_argument(parser)
     parser.add_argument("--timeout", type=seconds_argument, default=SECONDS, metavar="SECONDS",
                         help="the longest to wait, 10 to 3600 (default: %(default).0f)")
 
@@ -45,12 +59,39 @@ def run(options: argparse.Namespace) -> int:
     need_installed(machine)
     here = os.uname().nodename
     source, target = ready(machine, here)
-    if not options.yes and not ask(f"{cut_calls(source, here)}\n"
+    costs = cut_calls(source, here) if options.drain is None else waits(options.drain)
+    if not options.yes and not ask(f"{costs}\n"
                                    f"Move the telephone system from {source} to {target}?"):
         raise UserError("nothing was moved", "asha switchover --yes does not ask")
     end_orderly()
-    move(machine, source, target, options.timeout)
+    with drained(machine, source, here, options.drain):
+        move(machine, source, target, options.timeout)
     return 0
+
+
+@contextmanager
+def drained(machine: Machine, source: str, here: str, seconds: float | None) -> Iterator[None]:
+    """The body while no call is up; at once where ``seconds`` is None. Raises UserError."""
+    if seconds is None:
+        yield
+        return
+    if source != here:
+        raise UserError(f"--drain waits for the calls of the node that it runs on, and "
+                        f"{source} has them", f"run it on {source}")
+    process = calls.running_asterisk(Proc())
+    if process is None:
+        raise UserError("Asterisk does not run on this node", "asha status tells why")
+    console = Console()
+    asterisk = drain.Asterisk(process, calls.RUN_DIRECTORY)
+    with drain.drained(machine, asterisk, seconds, lambda: ready(machine, here), console.say):
+        console.note("no call is up, and none is taken until the move is done")
+        yield
+
+
+def waits(seconds: float) -> str:
+    """What the move costs with --drain, in a sentence."""
+    return (f"No call is cut: the move waits until none is up, {seconds:.0f} seconds at most. "
+            "New calls are refused only while it moves.")
 
 
 def ready(machine: Machine, here: str) -> tuple[str, str]:

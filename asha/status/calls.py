@@ -100,7 +100,7 @@ def ask(secret: str = SECRET, port: int = PORT, seconds: float = SECONDS,
         return Calls(trouble=f"there is no {secret}: asha install writes it")
     proc = Proc()
     try:
-        process = process or _asterisk(proc, run_directory)
+        process = process or running_asterisk(proc, run_directory)
         if process is None:
             return Calls(trouble="Asterisk does not run on this node")
         listening = process.listening(port, ("tcp",))
@@ -118,7 +118,8 @@ def ask(secret: str = SECRET, port: int = PORT, seconds: float = SECONDS,
     return asyncio.run(_visit(library, who, listening[0], contacts, deadline))
 
 
-def _asterisk(proc: Proc, run_directory: str) -> Process | None:
+def running_asterisk(proc: Proc, run_directory: str = RUN_DIRECTORY) -> Process | None:
+    """The Asterisk of this node. Raises AgentError where that cannot be told."""
     def account() -> int:
         return account_number(ACCOUNT, Deadline(SECONDS))
 

@@ -23,6 +23,7 @@ from asha.status import switchover
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import Cluster
+from tests.lab.cluster import asterisk as pbx
 from tests.lab.injectors import sigstop, stopped
 from tests.lab.play import wait_for_audit
 
@@ -285,6 +286,68 @@ def test_switchover_killed_half_way(cluster: Cluster, signal_number: int) -> Non
     said = asha(cluster.passive(), "switchover", "--yes")
     assert said.code == 0, said.err
     assert "cli-prefer" not in constraints(source)
+
+
+ENDED = "asha-test"
+
+
+def timed_call(node: Node, name: str, seconds: int) -> None:
+    """A call of so many seconds; one that ends by itself leaves its name in AstDB."""
+    steps = ("Answer()", f"Wait({seconds})", f"Set(DB({ENDED}/{name})=yes)")
+    for number, step in enumerate(steps, 1):
+        pbx(node, f"dialplan add extension {name},{number},{step} into {ENDED} replace")
+    pbx(node, f"channel originate Local/101@lab extension {name}@{ENDED}")
+    wait_for(lambda: f"!{name}!" in pbx(node, "core show channels concise"), f"call {name}")
+
+
+def ended(node: Node, name: str) -> bool:
+    return "Value: yes" in pbx(node, f"database get {ENDED} {name}")
+
+
+def test_a_drain_cuts_no_call(cluster: Cluster) -> None:
+    source, target = cluster.active(), cluster.passive()
+    timed_call(source, "before", 12)
+    process = source.start("python3", "-m", "asha", "switchover", "--yes", "--drain=120")
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "waiting for" in line, line
+        timed_call(source, "meanwhile", 15)
+        out, err = process.communicate(timeout=150)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "no call is up, and none is taken until the move is done" in out
+    cluster.wait_ready(active=target.name)
+    assert [ended(target, name) for name in ("before", "meanwhile")] == [True, True]
+    assert cluster.audit() == []
+
+
+def test_a_drain_that_does_not_end_moves_nothing(cluster: Cluster) -> None:
+    source = cluster.active()
+    call = cluster.place_call()
+    said = asha(source, "switchover", "--yes", "--drain=10")
+    assert said.code == 1
+    assert "still up: nothing was moved" in said.err
+    process = source.start("python3", "-m", "asha", "standby", "--yes", "--drain=120")
+    try:
+        assert process.stdout is not None
+        assert "waiting for" in process.stdout.readline()
+        inside = source.run("pgrep", "--full", "asha standby").out.split()
+        source.run("kill", "-INT", *inside)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode not in (0, 1)
+    assert cluster.call_is_up(call)
+    assert cluster.state().standby == []
+    timed_call(source, "after", 1)
+    wait_for(lambda: ended(source, "after"), "a new call to be taken and to end")
+    pbx(source, "channel request hangup all")
+    elsewhere = asha(cluster.passive(), "switchover", "--yes", "--drain")
+    assert elsewhere.code == 1
+    assert f"run it on {source.name}" in elsewhere.err
+    assert cluster.active() is source
 
 
 def test_standby_and_online(cluster: Cluster) -> None:

@@ -406,6 +406,12 @@ class Process:
         """Whether ::1 is there to be asked, and IPv6 not switched off by sysctl."""
         return LOOPBACK_6 in _read(f"{self.folder}/net/if_inet6")
 
+    def inodes(self, protocol: str) -> set[str]:
+        """Of all sockets of its network, anybody's; ``protocol`` is tcp or udp."""
+        lines = (line for suffix in ("", "6")
+                 for line in _read(f"{self.folder}/net/{protocol}{suffix}").split(b"\n")[1:])
+        return {fields[9].decode() for line in lines if len(fields := line.split()) > 9}
+
     def sockets(self, wanted: set[str]) -> dict[str, str]:
         """Those inodes of ``wanted`` that it has open, and as which file in /proc."""
         folder = f"{self.folder}/fd"
