@@ -12,9 +12,9 @@ from types import FrameType
 from typing import NoReturn
 
 from asha.bootstrap.file_lock import file_lock
-from asha.bootstrap.host.facts import MARKER
 from asha.cluster import cib
 from asha.cluster import site as conf
+from asha.cluster.cib import MARKER
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site, SiteError
 from asha.errors import UserError

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from asha.bootstrap import plan
+from asha.bootstrap import facts, plan
 from asha.bootstrap.action import Step
 from asha.bootstrap.console import Console, ask
-from asha.bootstrap.host import facts
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.join import client, nodelist, rotation
 from asha.bootstrap.preflight import checks
 from asha.bootstrap.takeover import takeover
@@ -66,13 +66,13 @@ def run(options: argparse.Namespace) -> int:
             takeover.recover(machine, Console().note)
         secret = cluster_secret(site, machine, options.secret_file)
         rotation.require_in_use(machine, secret)
-        found = plan.look(machine)
-        if not plan.pending(plan.steps(site, found, secret), machine):
+        here = facts.gather(machine)
+        if not plan.pending(plan.steps(site, here, secret), machine):
             show(f"{site.here.name} is installed: nothing to do")
             tell_difference(site, machine)
             return 0
-        site = _check(site, machine, secret)
-        steps = plan.steps(site, found, secret)
+        site = _check(site, machine, here, secret)
+        steps = plan.steps(site, here, secret)
         if not options.yes:
             _confirm(site, plan.pending(steps, machine))
         keep(secret, machine)
@@ -92,13 +92,12 @@ def tell_difference(site: Site, machine: Machine) -> None:
               "shows how, asha cib --load makes it so.")
 
 
-def _check(site: Site, machine: Machine, secret: Secret) -> Site:
+def _check(site: Site, machine: Machine, here: Facts, secret: Secret) -> Site:
     """The site with what the other node says of itself: its LAN address, the second ring's
     way. Raises UserError where a finding is an error; the findings are printed."""
-    here = facts.gather(machine)
     other = None
     if not site.is_first:
-        own = facts.shared_facts(machine, site)
+        own = facts.shared_facts(machine, site, here)
         try:
             other = client.ask_facts(site, secret, own, ASK_SECONDS, machine)
         except UserError:

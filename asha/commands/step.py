@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import plan
+from asha.bootstrap import facts, plan
 from asha.bootstrap.action import Action, Call, Write
 from asha.bootstrap.console import Console
 from asha.bootstrap.join import rotation
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     site = load_site(options.config)
     machine = Machine()
     if not options.name and not options.file:
-        for step in plan.steps(site, plan.look(machine), Secret.generate()):
+        for step in plan.steps(site, facts.gather(machine), Secret.generate()):
             for action in step.actions:
                 if isinstance(action, Call):
                     show(f"{step.number}  {action.name:20}  {action.title}")
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         secret = cluster_secret(site, machine)
         meant = [
             action
-            for step in plan.steps(site, plan.look(machine), secret)
+            for step in plan.steps(site, facts.gather(machine), secret)
             for action in step.actions
             if str(step.number) == options.name or _is_meant(action, options)
         ]

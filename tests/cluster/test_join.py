@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from asha.bootstrap.host import facts
 from asha.cluster import corosync, generation
 from asha.cluster import site as conf
+from asha.cluster.cib import MARKER
 from asha.cluster.secret import PATH, Secret
 from asha.cluster.site import Site
 from asha.conf import values_of
@@ -105,7 +105,7 @@ def equip(node: Node, answers: str) -> None:
 
 
 def start_first(node: Node) -> None:
-    node.write(facts.MARKER, "")
+    node.write(MARKER, "")
     node.write(corosync.CONF, corosync.render(site(node), joined=False))
     node.write(corosync.AUTHKEY, SECRET.corosync_authkey(), 0o400)
     node.run("systemctl", "enable", "--now", *DAEMONS, "asha-join")
@@ -336,7 +336,7 @@ def test_a_new_secret_changes_no_membership(release: str) -> None:
         start_first(first)
         joined(lab)
         settled(first)
-        second.write(facts.MARKER, "")
+        second.write(MARKER, "")
         second.run("systemctl", "enable", "--now", "asha-join")
         rings = [ring(node) for node in (first, second)]
         with quorum_never_lost(first):

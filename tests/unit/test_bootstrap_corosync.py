@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.join import rotation
 from asha.bootstrap.steps import corosync as corosync_step
 from asha.cluster import cib, corosync
+from asha.cluster.cib import MARKER
 from asha.cluster.secret import PATH, Secret
 from asha.cluster.site import NodeConfig, Relay, Site
 from asha.errors import UserError

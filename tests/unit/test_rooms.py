@@ -38,10 +38,11 @@ BOOTSTRAP = {
     "firewall": ("host", "action"),
     "takeover": ("host", "action"),
     "steps": ("takeover", "host", "action"),
-    "join": ("steps", "host", "action"),
-    "preflight": ("steps", "host"),
-    "configure": ("preflight", "host"),
-    "plan": ("steps", "firewall", "join", "takeover", "action"),
+    "facts": ("steps", "firewall", "host"),
+    "join": ("facts", "steps", "host", "action"),
+    "preflight": ("facts", "steps", "host"),
+    "configure": ("facts", "preflight", "host"),
+    "plan": ("facts", "steps", "firewall", "join", "takeover", "action"),
 }
 
 

@@ -13,7 +13,7 @@ from typing import TextIO
 from asha.bootstrap.configure.context import Asking, Values
 from asha.bootstrap.configure.interview import Interview, Turn, normal
 from asha.bootstrap.configure.questions import QUESTIONS, Question
-from asha.bootstrap.host.facts import Facts
+from asha.bootstrap.facts import Facts
 from asha.cluster.site import SiteError
 from asha.errors import UserError
 from asha.finding import Finding, in_words

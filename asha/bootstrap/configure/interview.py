@@ -16,7 +16,7 @@ from asha import terminal
 from asha.bootstrap.configure.context import Asking, Values
 from asha.bootstrap.configure.defaults import STANDARD
 from asha.bootstrap.configure.questions import QUESTIONS, Question
-from asha.bootstrap.host.facts import Facts, static_lan_address
+from asha.bootstrap.facts import Facts, static_lan_address
 from asha.bootstrap.preflight import checks
 from asha.cluster import rules
 from asha.cluster import site as conf

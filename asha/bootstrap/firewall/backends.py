@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from asha.bootstrap.action import Action, Call, Say
 from asha.bootstrap.firewall import fail2ban, nftables, shorewall
 from asha.bootstrap.host import services
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.host.ports import Opening, allowed_among, members, openings
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site
 from asha.machine import Machine
 

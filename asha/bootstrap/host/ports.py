@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from asha.bootstrap.host.facts import MARKER
 from asha.cluster import corosync, drbd
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site
 from asha.machine import Machine
 

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
-from asha.bootstrap.host import facts, ports
+from asha.bootstrap import facts
+from asha.bootstrap.host import ports
 from asha.bootstrap.host.ports import JOIN_PORT
 from asha.bootstrap.join import nodelist, rotation
 from asha.bootstrap.join.protocol import Body, Session, WireError, WrongSecret
 from asha.cluster import drbd, generation
+from asha.cluster.cib import MARKER
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site, agreement
 from asha.errors import UserError
@@ -247,11 +249,12 @@ class Listener:
         return {"ok": True}
 
     def _facts(self, site: Site) -> Body:
-        return {"ok": True, "facts": facts.shared_facts(self._machine, site)}
+        return {"ok": True, "facts": facts.shared_facts(self._machine, site,
+                                                          facts.gather(self._machine))}
 
     def _join(self, site: Site, request: Body, address: str) -> Body:
         lan = _checked(site, request, address)
-        if not self._machine.exists(facts.MARKER):
+        if not self._machine.exists(MARKER):
             raise UserError(f"{site.here.name} is not completely installed yet",
                           f"on {site.here.name}: asha install")
         if generation.pending(self._machine):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from asha.bootstrap.host import facts
-from asha.bootstrap.host.facts import Facts
+from asha.bootstrap import facts
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.preflight import network, peer, storage, system
 from asha.bootstrap.preflight.report import CheckContext
 from asha.cluster.site import Site
@@ -33,7 +33,7 @@ class Check:
 
 def _agreement(look: CheckContext) -> Iterator[Finding]:
     if look.other is not None:
-        yield from peer.compare(facts.shared_facts(look.machine, look.site), look.other)
+        yield from peer.compare(facts.shared_facts(look.machine, look.site, look.facts), look.other)
 
 
 CHECKS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from asha.bootstrap.host.facts import OWNERS
+from asha.bootstrap.facts import OWNERS
 from asha.data.space import size
 from asha.finding import Finding, error, warning
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asha.bootstrap.host.facts import Facts
+from asha.bootstrap.facts import Facts
 from asha.cluster.site import Site
 from asha.machine import Machine
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from asha.bootstrap.host import data_directories, disks
 from asha.bootstrap.host.data_directories import DEVICE
 from asha.bootstrap.host.disks import Disk
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.preflight.report import CheckContext
 from asha.bootstrap.steps import asterisk
 from asha.cluster import drbd
+from asha.cluster.cib import MARKER
 from asha.data.plan import on_both
 from asha.data.space import size
 from asha.errors import UserError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from xml.etree import ElementTree
 
 from asha.bootstrap.preflight.report import CheckContext
@@ -75,7 +75,7 @@ def programs(look: CheckContext) -> Iterator[Finding]:
                       "no backtraces", "apt install gdb")
 
 
-def _telephone_system(versions: dict[str, str]) -> Iterator[Finding]:
+def _telephone_system(versions: Mapping[str, str]) -> Iterator[Finding]:
     asterisk = versions.get("asterisk", "")
     if not asterisk:
         yield error("there is no Asterisk here", "install the telephone system first")

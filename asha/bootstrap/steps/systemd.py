@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from asha.bootstrap.action import Action, Call, Run, Say, Write
 from asha.bootstrap.host import services
 from asha.bootstrap.host.data_directories import STORE
-from asha.bootstrap.host.facts import MARKER
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site
 from asha.errors import UserError
 from asha.machine import Machine

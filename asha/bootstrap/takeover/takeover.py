@@ -22,10 +22,10 @@ import asha
 from asha.bootstrap.action import Call, Say
 from asha.bootstrap.host import data_directories, file_tree, services
 from asha.bootstrap.host.data_directories import DEVICE, DataDirectory
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.takeover import state as records
 from asha.bootstrap.takeover.state import BEGUN, COPIED, MOVING, RECORD, TAKEN, Moved, Record
 from asha.cluster import cib
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site
 from asha.data import mountinfo
 from asha.errors import UserError

@@ -1,26 +1,31 @@
-"""What this machine is. Reads, and changes nothing."""
+"""The facts of this machine. Reads, and changes nothing."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from asha.bootstrap.firewall import backends
 from asha.bootstrap.host import disks, nics
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Nic
+from asha.bootstrap.steps import data, link_address
+from asha.bootstrap.steps import systemd as unit_steps
 from asha.cluster import cib, drbd
 from asha.cluster.site import Site, agreement
 from asha.errors import UserError
 from asha.machine import Machine
 
-# There while the services belong to the cluster.
-MARKER = cib.MARKER
-
 # Whose files are in the store, under their numbers.
 OWNERS = ("asterisk", "mysql", "www-data", "openldap")
 PACKAGES = ("mariadb-server", "apache2", "pacemaker", "corosync", "drbd-utils", "crmsh", "slapd")
+
+# The module that is in the kernels of Debian 12 and 13.
+DEBIANS_DRBD = "8.4.11"
 
 # Without epoch and Debian's revision: "1:22.10.1~dfsg-2" is 22.10.1.
 UPSTREAM = re.compile(r"(?:\d+:)?(\d+(?:\.\d+)*)")
@@ -28,21 +33,32 @@ UPSTREAM = re.compile(r"(?:\d+:)?(\d+(?:\.\d+)*)")
 
 @dataclass(frozen=True)
 class Facts:
-    """``versions`` has upstream's numbers of what is installed, ``users`` and ``groups``
-    the numbers by name. ``synchronised`` is None where nobody can tell."""
+    """What a machine is: all that questions, checks and steps go by. As it stands here: a
+    customer's Debian, not yet looked at.
+
+    ``versions`` has upstream's numbers of what is installed, ``users`` and ``groups`` the
+    numbers by name. ``synchronised`` is None where nobody can tell. ``drbd``: the version of
+    the kernel's module. ``copied``: from where to where data is copied, for a reader.
+    """
 
     name: str
     nics: tuple[Nic, ...] = ()
     route_nic: str = ""
-    users: dict[str, int] = field(default_factory=dict)
-    groups: dict[str, int] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    users: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     synchronised: bool | None = None
     systemd: bool = True
     root: bool = True
     owned: bool = False
     free_disks: tuple[Disk, ...] = ()
     serial_devices: tuple[str, ...] = ()
+    # What only the steps go by.
+    link: link_address.Found = field(default_factory=link_address.Found)
+    firewall: backends.Found = field(default_factory=backends.Found)
+    services: unit_steps.Found = field(default_factory=unit_steps.Found)
+    drbd: str = DEBIANS_DRBD
+    copied: tuple[str, ...] = ("  each directory that sark-data binds, where it is there",)
 
     def nic(self, name: str) -> Nic | None:
         return next((nic for nic in self.nics if nic.name == name), None)
@@ -51,27 +67,88 @@ class Facts:
         return next((nic for nic in self.nics if nic.holds(address)), None)
 
 
-def gather(machine: Machine) -> Facts:
-    """Ask the machine everything; about a second. What cannot be told is left out."""
-    return Facts(
-        name=node_name(machine),
-        nics=nics.read(machine),
-        route_nic=nics.default_route_nic(machine),
-        users=numbers(machine, "/etc/passwd"),
-        groups=numbers(machine, "/etc/group"),
-        versions=versions(machine),
-        synchronised=_synchronised(machine),
+class _Gathered(Facts):
+    """Each fact is asked for once, when it is first needed: a command pays for what it uses."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @cached_property
+    def name(self) -> str:
+        return self._machine.output("uname", "-n").strip()
+
+    @cached_property
+    def nics(self) -> tuple[Nic, ...]:
+        return nics.read(self._machine)
+
+    @cached_property
+    def route_nic(self) -> str:
+        return nics.default_route_nic(self._machine)
+
+    @cached_property
+    def users(self) -> Mapping[str, int]:
+        return numbers(self._machine, "/etc/passwd")
+
+    @cached_property
+    def groups(self) -> Mapping[str, int]:
+        return numbers(self._machine, "/etc/group")
+
+    @cached_property
+    def versions(self) -> Mapping[str, str]:
+        return versions(self._machine, self.drbd)
+
+    @cached_property
+    def synchronised(self) -> bool | None:
+        return _synchronised(self._machine)
+
+    @cached_property
+    def systemd(self) -> bool:
         # sd_booted(3)
-        systemd=machine.path("/run/systemd/system").is_dir(),
-        root=os.geteuid() == 0,
-        owned=machine.exists(MARKER),
-        free_disks=disks.candidates(machine),
-        serial_devices=serial_devices(machine),
-    )
+        return self._machine.path("/run/systemd/system").is_dir()
+
+    @cached_property
+    def root(self) -> bool:
+        return os.geteuid() == 0
+
+    @cached_property
+    def owned(self) -> bool:
+        return self._machine.exists(cib.MARKER)
+
+    @cached_property
+    def free_disks(self) -> tuple[Disk, ...]:
+        return disks.candidates(self._machine)
+
+    @cached_property
+    def serial_devices(self) -> tuple[str, ...]:
+        return serial_devices(self._machine)
+
+    @cached_property
+    def link(self) -> link_address.Found:
+        return link_address.look(self._machine, self.nics)
+
+    @cached_property
+    def firewall(self) -> backends.Found:
+        return backends.look(self._machine)
+
+    @cached_property
+    def services(self) -> unit_steps.Found:
+        return unit_steps.look(self._machine)
+
+    @cached_property
+    def drbd(self) -> str:
+        return drbd.version(self._machine)
+
+    @cached_property
+    def copied(self) -> tuple[str, ...]:
+        return tuple(data.look(self._machine))
 
 
-def node_name(machine: Machine) -> str:
-    return machine.output("uname", "-n").strip()
+def gather(machine: Machine) -> Facts:
+    """This machine's facts, for one command. Changes nothing.
+
+    Reading one may raise UserError or OSError; what cannot be told is left out.
+    """
+    return _Gathered(machine)
 
 
 def serial_devices(machine: Machine) -> tuple[str, ...]:
@@ -98,9 +175,9 @@ def numbers(machine: Machine, path: str) -> dict[str, int]:
     return found
 
 
-def versions(machine: Machine) -> dict[str, str]:
+def versions(machine: Machine, module: str) -> dict[str, str]:
     """Upstream version numbers by package; "asterisk" by its own word, and "drbd" the
-    kernel's module. What is not installed is not in it."""
+    kernel's ``module``. What is not installed is not in it."""
     found = {}
     for line in _query(machine, "dpkg-query", "--show",
                        "--showformat=${Package} ${Version} ${db:Status-Status}\\n",
@@ -113,7 +190,7 @@ def versions(machine: Machine) -> dict[str, str]:
     asterisk = _query(machine, "asterisk", "-V")
     if asterisk.startswith("Asterisk"):
         found["asterisk"] = _upstream(asterisk.removeprefix("Asterisk").strip().split("/")[-1])
-    found["drbd"] = _upstream(drbd.version(machine))
+    found["drbd"] = _upstream(module)
     return {name: version for name, version in found.items() if version}
 
 
@@ -135,7 +212,7 @@ def _synchronised(machine: Machine) -> bool | None:
     return {"yes": True, "no": False}.get(said)
 
 
-def shared_facts(machine: Machine, site: Site) -> dict[str, object]:
+def shared_facts(machine: Machine, site: Site, here: Facts) -> dict[str, object]:
     """What the other node has to know of this one: see asha.bootstrap.preflight.peer.
 
     Goes into JSON. "clock" is this moment, Unix time in seconds; the receiver adds its
@@ -149,12 +226,12 @@ def shared_facts(machine: Machine, site: Site) -> dict[str, object]:
         "lan": site.here.lan,
         "agree": agreement(site),
         "relay": site.relay.node if site.relay else "",
-        "macs": [nic.mac for nic in nics.read(machine)],
+        "macs": [nic.mac for nic in here.nics],
         "device": site.device,
         "size": _size(machine, site.device),
-        "users": numbers(machine, "/etc/passwd"),
-        "groups": numbers(machine, "/etc/group"),
-        "versions": versions(machine),
+        "users": here.users,
+        "groups": here.groups,
+        "versions": here.versions,
         "clock": time.time(),
     }
 
