@@ -22,6 +22,7 @@ from asha.cluster import rules
 from asha.cluster import site as conf
 from asha.cluster.rules import own_key
 from asha.cluster.site import KEYS, site_of
+from asha.conf import key_of
 from asha.finding import Finding, error
 from asha.machine import Machine
 
@@ -269,8 +270,7 @@ def render(values: Values, earlier: str = "") -> str:
         lines += ["", f"# {key.meaning}", f"{key.name}={values.get(key.name) or key.default or ''}"]
     ours = {key.name for key in KEYS}
     foreign = [line.strip() for line in earlier.splitlines()
-               if "=" in line and not line.lstrip().startswith("#")
-               and line.partition("=")[0].strip() not in ours]
+               if (name := key_of(line)) is not None and name not in ours]
     if foreign:
         lines += ["", "# Not asha's, and kept", *foreign]
     return "\n".join(lines) + "\n"

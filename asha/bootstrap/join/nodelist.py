@@ -16,7 +16,7 @@ from contextlib import suppress
 from asha.cluster import corosync
 from asha.cluster import site as conf
 from asha.cluster.site import NodeConfig, Site, SiteError
-from asha.conf import values_of
+from asha.conf import values_of, with_values
 from asha.errors import UserError
 from asha.machine import Machine
 
@@ -31,13 +31,6 @@ PACEMAKER_SECONDS = 30.0
 MEMBER = re.compile(r"runtime\.members\.(\d+)\.(ip|status) \(str\) = (.*)")
 ADDRESS = re.compile(r"ip\(([^)]*)\)")
 NAME = re.compile(r"nodelist\.node\.\d+\.name \(str\) = (\S+)")
-
-# two_node implies wait_for_all (votequorum(5)): until the second has been here, a first
-# that is rebooted would wait for it, perhaps for ever. Only the first may have this, and
-# only until they have met: were both to have it, each would start alone.
-TWO_NODE = re.compile(r"^(\s*)two_node: 1\n", re.MULTILINE)
-ALONE_AT_BOOT = "wait_for_all: 0"
-ALONE_LINE = re.compile(rf"^\s*{ALONE_AT_BOOT}\n", re.MULTILINE)
 
 
 def quorate(machine: Machine) -> bool | None:
@@ -84,24 +77,24 @@ def add_node(machine: Machine, site: Site, lan: str, runs: bool = False) -> Site
     joined = with_lan(machine, site, lan)
     # What was set for, or went wrong on, the machine that had this name before.
     _purge(machine, there)
-    text = corosync.render(joined, joined=True)
-    _change(machine, TWO_NODE.sub(rf"\g<0>\1{ALONE_AT_BOOT}\n", text))
+    _change(machine, corosync.render(joined, joined=True, have_met=False))
     remember(machine, {peer.name: peer.lan for peer in (joined.first, joined.second)})
     return joined
 
 
 def agreed(machine: Machine) -> str:
     """The corosync.conf that the other node must have, too."""
-    return ALONE_LINE.sub("", machine.read(corosync.CONF) or "")
+    return corosync.once_met(machine.read(corosync.CONF) or "")
 
 
 def settle(machine: Machine, site: Site) -> bool:
     """Once the second has come: from now on neither starts alone. True when it was now."""
     text = machine.read(corosync.CONF) or ""
-    if not ALONE_LINE.search(text) or site.there.nodeid not in members(machine):
+    settled = corosync.once_met(text)
+    if settled == text or site.there.nodeid not in members(machine):
         return False
     # Corosync reads wait_for_all only when it starts: no reload.
-    machine.write(corosync.CONF, ALONE_LINE.sub("", text))
+    machine.write(corosync.CONF, settled)
     return True
 
 
@@ -169,13 +162,8 @@ def remember_card(machine: Machine, site: Site, told: object) -> None:
 
 def _note(machine: Machine, lines: Mapping[str, str]) -> None:
     """These in asha.conf; everything else in it stays."""
-    new = text = machine.read(conf.CONF) or ""
-    for key, value in lines.items():
-        line = f"{key}={value}"
-        escaped = line.replace("\\", r"\\")
-        new, found = re.subn(rf"^[ \t]*{key}[ \t]*=.*$", escaped, new, flags=re.MULTILINE)
-        if not found and value:
-            new = f"{new.rstrip()}\n{line}\n"
+    text = machine.read(conf.CONF) or ""
+    new = with_values(text, lines)
     if new != text:
         mode = machine.path(conf.CONF).stat().st_mode & 0o7777
         machine.write(conf.CONF, new, mode=mode)
