@@ -205,7 +205,7 @@ class SarkData(Agent):
         devices -= {mount.device for mount in mounts if mount.point == "/"}
         self._unmount_all_but([])
         self._unmount_others(devices)
-        unmount.end_copies(self, self.kernel, sorted(devices), self.data_root, self._users,
+        unmount.end_copies(self, sorted(devices), self.data_root, self._users,
                            force=self.force_unmount)
         self._forget_binds()
         self._attribute(WARNING_ATTRIBUTE).withdraw()

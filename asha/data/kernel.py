@@ -14,12 +14,7 @@ from asha.data.mountinfo import MOUNTINFO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
-
-    from asha.data.release.copies import Found
-    from asha.data.release.holders import Holder
     from asha.rootwork import Directory
-    from asha.run.deadline import Deadline
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 18
@@ -29,8 +24,6 @@ CLONE_NEWNS = 0x00020000
 
 AT_FDCWD, AT_STATX_DONT_SYNC = -100, 0x4000
 STATX_INO, STATX_MNT_ID = 0x100, 0x1000
-
-LOOKING = "looking for who still has the store"
 
 
 class Kernel:
@@ -92,34 +85,6 @@ class Kernel:
             _call("umount2", point, os.fsencode(name), flags)
         finally:
             os.chdir("/")
-
-    def holders(self, device: str, point: str, users: Callable[[], Collection[int]], *,
-                release: bool, maps: bool, limit: Deadline) -> Found:
-        """Who still has the disk though our binds are gone; see copies.find.
-
-        Raises Failed, NoAnswer with ``maps`` when one of root's memory maps cannot be read.
-        """
-        from asha.data.release import copies, turns
-        from asha.run.child import in_child
-
-        def among(pids: Iterable[int]) -> Iterator[str]:
-            return copies.look(device, pids, maps)
-
-        def work() -> str:
-            return copies.find(device, point, users(), seen, release=release,
-                               limit=limit.within(limit.remaining() * 0.9)).to_text()
-
-        # Half of the time is for the namespaces that are found.
-        seen = turns.take(among, limit.within(limit.remaining() / 2), LOOKING)
-        found = copies.Found.from_text(in_child(work, limit, LOOKING))
-        found.suspect(seen, point)
-        return found
-
-    def processes_of(self, users: Collection[int], point: str) -> list[Holder]:
-        """See copies.of_users."""
-        from asha.data.release import copies
-
-        return copies.of_users(users, point)
 
 
 class Sight:

@@ -78,6 +78,33 @@ def test_arrows_go_one_way(top: Path, package: str, rooms: dict[str, tuple[str, 
     assert arrows(top, package, rooms) == []
 
 
+def circle(top: Path) -> list[str]:
+    """Modules that import each other, late imports and those for types among them."""
+    modules = {".".join(path.relative_to(top.parent).with_suffix("").parts)
+               .removesuffix(".__init__"): path for path in top.rglob("*.py")}
+    left = {name: {one if one in modules else one.rpartition(".")[0] for one in imported(path)}
+            & modules.keys() - {name} for name, path in modules.items()}
+    while leaves := {name for name, used in left.items() if used.isdisjoint(left)}:
+        left = {name: used for name, used in left.items() if name not in leaves}
+    return sorted(left)
+
+
+def test_no_modules_import_each_other() -> None:
+    assert circle(ASHA) == []
+
+
+def test_a_circle_of_late_imports_is_seen(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    (top / "room").mkdir(parents=True)
+    (top / "room/__init__.py").write_text("")
+    (top / "one.py").write_text("from top.room import two\n")
+    (top / "room/two.py").write_text("def f():\n    from top.one import x\n")
+    (top / "three.py").write_text("import os\n")
+    assert circle(top) == ["top.one", "top.room.two"]
+    (top / "room/two.py").write_text("")
+    assert circle(top) == []
+
+
 def test_an_arrow_that_goes_up_is_seen() -> None:
     assert arrows(ASHA, "asha", {**BELOW, "agents": ()}) != []
 

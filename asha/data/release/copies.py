@@ -22,18 +22,20 @@ from asha.data.release import holders
 
 # Imported here: in another mount namespace somebody else chooses what a module's file is.
 from asha.rootwork import Directory  # noqa: F401
-from asha.run.child import name_of
+from asha.run.child import in_child, name_of
 from asha.run.results import Failed
 from asha.run.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from asha.data.kernel import Sight
     from asha.data.release.holders import Holder
     from asha.data.release.turns import Look
     from asha.run.deadline import Deadline
+
+LOOKING = "looking for who still has the store"
 
 # <linux/nsfs.h>
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
@@ -266,6 +268,28 @@ def _is_memory(path: str) -> bool:
         return False
     finally:
         os.close(made)
+
+
+def search(device: str, point: str, users: Callable[[], Collection[int]], *,
+           release: bool, maps: bool, limit: Deadline) -> Found:
+    """Who still has the disk though our binds are gone: ``find``, by children in turns.
+
+    Raises Failed, NoAnswer with ``maps`` when one of root's memory maps cannot be read.
+    """
+    from asha.data.release import turns
+
+    def among(pids: Iterable[int]) -> Iterator[str]:
+        return look(device, pids, maps)
+
+    def work() -> str:
+        return find(device, point, users(), seen, release=release,
+                    limit=limit.within(limit.remaining() * 0.9)).to_text()
+
+    # Half of the time is for the namespaces that are found.
+    seen = turns.take(among, limit.within(limit.remaining() / 2), LOOKING)
+    found = Found.from_text(in_child(work, limit, LOOKING))
+    found.suspect(seen, point)
+    return found
 
 
 def find(device: str, point: str, users: Collection[int], seen: Look, *, release: bool,

@@ -110,7 +110,7 @@ def remove(
                     # Nobody's end would help.
                     raise Failed(f"{', '.join(busy)} is held by {kept}")
             if force and found is not None and unseen >= UNSEEN_ROUNDS and is_settled:
-                found.holders = _of_users(agent, kernel, busy[0], users)
+                found.holders = _of_users(agent, busy[0], users)
                 found.holders += _unlisted(agent, busy[0], busy)
                 if not found.holders and agent.action_name == "stop":
                     found.holders = last.next(agent, busy)
@@ -236,12 +236,13 @@ def _mind_strangers(agent: Agent, strangers: Sequence[Mount], force: bool) -> No
 
 
 def _of_users(
-    agent: Agent, kernel: Kernel, point: str, users: Callable[[], Collection[int]]
+    agent: Agent, point: str, users: Callable[[], Collection[int]]
 ) -> list[Holder]:
     """Who runs as one of the users of the data, when none may any more."""
+    from asha.data.release import copies
 
     def work() -> str:
-        return "\n".join(one.to_line() for one in kernel.processes_of(users(), point))
+        return "\n".join(one.to_line() for one in copies.of_users(users(), point))
 
     limit = agent.deadline.within(SEARCH_SECONDS)
     answer = in_child(work, limit, "looking for processes of the users of the data")
@@ -376,7 +377,6 @@ def _search(agent: Agent, points: Sequence[str]) -> Found | None:
 
 def end_copies(
     agent: Agent,
-    kernel: Kernel,
     devices: Collection[str],
     point: str,
     users: Callable[[], Collection[int]],
@@ -395,7 +395,7 @@ def end_copies(
         while True:
             if why and agent.deadline.remaining() < ROUND_SECONDS:
                 raise Failed(why)
-            found = _holders(agent, kernel, device, point, users, force, ways)
+            found = _holders(agent, device, point, users, force, ways)
             for one in found.released:
                 agent.warn(f"unmounted {point} in the mount namespace of {one}")
             if not found and found.again:
@@ -419,7 +419,6 @@ def end_copies(
 
 def _holders(
     agent: Agent,
-    kernel: Kernel,
     device: str,
     point: str,
     users: Callable[[], Collection[int]],
@@ -427,10 +426,12 @@ def _holders(
     ways: list[bool],
 ) -> Found:
     """``ways``: with memory maps and without. One that did not end is not tried again."""
+    from asha.data.release import copies
+
     for maps in tuple(ways):
         limit = agent.deadline.within(min(SEARCH_SECONDS, agent.deadline.remaining() / 3))
         try:
-            return kernel.holders(device, point, users, release=release, maps=maps, limit=limit)
+            return copies.search(device, point, users, release=release, maps=maps, limit=limit)
         except NoAnswer as problem:
             agent.warn(problem.reason)
             ways.remove(maps)
