@@ -95,30 +95,6 @@ class Write(Action):
 
 
 @dataclass
-class Remove(Action):
-    """A file that must not be there."""
-
-    path: str
-    why: str = ""
-
-    @property
-    def title(self) -> str:  # type: ignore[override]
-        return self.why or f"remove {self.path}"
-
-    def is_done(self, machine: Machine) -> bool:
-        return not machine.exists(self.path)
-
-    def preview(self, machine: Machine) -> str:
-        return self.script()
-
-    def script(self) -> str:
-        return f"rm -f {shlex.quote(self.path)}"
-
-    def do(self, machine: Machine, say: Say) -> None:
-        machine.remove(self.path)
-
-
-@dataclass
 class Run(Action):
     """A program, unless ``done`` says that it is so already."""
 

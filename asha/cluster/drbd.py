@@ -176,14 +176,6 @@ def _on(node: NodeConfig, old: bool) -> list[str]:
     return [*lines, "    }"]
 
 
-def check_command(conf: str, version: str) -> list[str]:
-    """The parser of drbd-utils that this module's drbdadm would use, on a file alone.
-
-    Exit 0: it takes the file. Run where ``uname -n`` is one of the two nodes.
-    """
-    return ["/lib/drbd/drbdadm-84" if is_old(version) else "/sbin/drbdadm", "-c", conf, "dump"]
-
-
 def status(machine: Machine) -> Replication:
     """How it stands now. Never raises UserError: what cannot be asked is not known."""
     has = version(machine)
