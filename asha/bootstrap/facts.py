@@ -33,12 +33,13 @@ UPSTREAM = re.compile(r"(?:\d+:)?(\d+(?:\.\d+)*)")
 
 @dataclass(frozen=True)
 class Facts:
-    """What a machine is: all that questions, checks and steps go by. As it stands here: a
-    customer's Debian, not yet looked at.
+    """All that questions, checks and steps need to know of a machine. The defaults are those of
+    a customer's Debian that was not looked at.
 
-    ``versions`` has upstream's numbers of what is installed, ``users`` and ``groups`` the
-    numbers by name. ``synchronised`` is None where nobody can tell. ``drbd``: the version of
-    the kernel's module. ``copied``: from where to where data is copied, for a reader.
+    ``versions`` has upstream's version numbers of what is installed; ``users`` and ``groups``
+    have numbers by name. ``synchronised`` is None where that is unknown. ``drbd``: the version
+    of the kernel's module. ``copied``: from where to where data is copied, for a person to
+    read.
     """
 
     name: str
@@ -68,7 +69,8 @@ class Facts:
 
 
 class _Gathered(Facts):
-    """Each fact is asked for once, when it is first needed: a command pays for what it uses."""
+    """Each fact is asked for once, when it is first needed, so a command pays only for what it
+    uses."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -146,13 +148,14 @@ class _Gathered(Facts):
 def gather(machine: Machine) -> Facts:
     """This machine's facts, for one command. Changes nothing.
 
-    Reading one may raise UserError or OSError; what cannot be told is left out.
+    Reading a fact may raise UserError or OSError; what cannot be found out is left out.
     """
     return _Gathered(machine)
 
 
 def serial_devices(machine: Machine) -> tuple[str, ...]:
-    """What a line relay may be; first the names that stay when other devices come and go."""
+    """What may be a line relay. The names that do not change when other devices come and go are
+    first."""
     return tuple(
         f"/dev/{place.relative_to(machine.path('/dev'))}"
         for pattern in ("serial/by-id/*", "ttyUSB*", "ttyACM*")
@@ -176,8 +179,8 @@ def numbers(machine: Machine, path: str) -> dict[str, int]:
 
 
 def versions(machine: Machine, module: str) -> dict[str, str]:
-    """Upstream version numbers by package; "asterisk" by its own word, and "drbd" the
-    kernel's ``module``. What is not installed is not in it."""
+    """Upstream version numbers by package; "asterisk" as the program says, and "drbd" of the
+    kernel's ``module``. What is not installed is left out."""
     found = {}
     for line in _query(machine, "dpkg-query", "--show",
                        "--showformat=${Package} ${Version} ${db:Status-Status}\\n",
@@ -195,7 +198,7 @@ def versions(machine: Machine, module: str) -> dict[str, str]:
 
 
 def _query(machine: Machine, *argv: str) -> str:
-    """What a program prints, also where it could not tell everything and fails."""
+    """What a program prints, also where it cannot answer everything and fails."""
     try:
         return machine.run(*argv, timeout=20, check=False).out
     except UserError:
@@ -215,8 +218,8 @@ def _synchronised(machine: Machine) -> bool | None:
 def shared_facts(machine: Machine, site: Site, here: Facts) -> dict[str, object]:
     """What the other node has to know of this one: see asha.bootstrap.preflight.peer.
 
-    Goes into JSON. "clock" is this moment, Unix time in seconds; the receiver adds its
-    own as "received", so that the two clocks can be compared at any time after.
+    Goes into JSON. "clock" is the present time, Unix time in seconds. The receiver adds its own
+    as "received", so that the two clocks can be compared at any time later.
     """
     return {
         "name": site.here.name,
@@ -237,7 +240,7 @@ def shared_facts(machine: Machine, site: Site, here: Facts) -> dict[str, object]
 
 
 def static_lan_address(found: tuple[Nic, ...], site: Site) -> str:
-    """This node's own address in the LAN, "" where it is leased or there is none."""
+    """This node's own LAN address, "" where it is leased or there is none."""
     for nic in found:
         if nic.name == site.lan_nic:
             for address in nic.addresses:
@@ -247,7 +250,7 @@ def static_lan_address(found: tuple[Nic, ...], site: Site) -> str:
 
 
 def _size(machine: Machine, device: str) -> int:
-    """Bytes; 0 where it cannot be read."""
+    """Bytes; 0 where the size cannot be read."""
     try:
         return disks.size_of(machine, device)
     except OSError:

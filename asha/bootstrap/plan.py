@@ -63,7 +63,7 @@ def steps(site: Site, facts: Facts, secret: Secret) -> list[Step]:
 
 
 def pending(plan: list[Step], machine: Machine) -> list[Step]:
-    """The same steps with only what is left to do; steps with nothing left out."""
+    """The same steps with only the actions that are left to do, without empty steps."""
     left = []
     for step in plan:
         actions = [action for action in step.actions if not action.is_done(machine)]
@@ -73,7 +73,7 @@ def pending(plan: list[Step], machine: Machine) -> list[Step]:
 
 
 def describe(plan: list[Step], machine: Machine) -> str:
-    """Every command and file difference, for a reader."""
+    """Every command and every difference of a file, for a person to read."""
     lines: list[str] = []
     for step in plan:
         lines += ["", f"== {step.number} {step.name}: {step.title} ==", ""]
@@ -90,7 +90,7 @@ def script_name(step: Step) -> str:
 
 
 def script(step: Step) -> str:
-    """The step as a shell script, for whoever wants to read and run it piece by piece."""
+    """The step as a shell script, to be read and run piece by piece."""
     lines = [
         "#!/bin/sh",
         f"# {step.number} {step.title}. Written by: asha plan --scripts",
