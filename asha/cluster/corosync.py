@@ -34,7 +34,7 @@ PORTS = (5405, 5406)
 
 @dataclass(frozen=True)
 class Node:
-    """One of the nodelist. ``rings`` are its addresses, link 0 first."""
+    """A node of the nodelist. ``rings`` are its addresses, link 0 first."""
 
     name: str
     nodeid: int
@@ -43,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Conf:
-    """What others want to know of a corosync.conf."""
+    """What other modules need to know of a corosync.conf."""
 
     nodes: tuple[Node, ...] = ()
     two_node: bool = False
@@ -115,7 +115,7 @@ def render(site: Site, *, joined: bool, have_met: bool = True) -> str:
 
 
 def once_met(text: str) -> str:
-    """The same file from the moment on at which both nodes have met."""
+    """The same file without what only holds until both nodes have met."""
     return "".join(line for line in text.splitlines(keepends=True)
                    if line.strip() != ALONE_AT_BOOT)
 
@@ -127,8 +127,7 @@ def _addresses(node: NodeConfig) -> tuple[str, str]:
 def parse(text: str) -> Conf:
     """Any corosync.conf(5): comments, blank lines and order do not matter.
 
-    What it cannot understand it leaves out: whoever asks compares with what should
-    be there.
+    What it does not understand it leaves out: the caller compares with what should be there.
     """
     top = _sections(text)
     nodes = []

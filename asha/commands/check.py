@@ -77,7 +77,7 @@ def look(machine: Machine, site: Site, elsewhere: bool) -> tuple[list[Finding], 
 
 
 def of_secret(machine: Machine) -> list[Finding]:
-    """Whether this node's keys are made of the secret that it has."""
+    """Whether this node's keys are made from its secret."""
     try:
         rotation.require_in_use(machine, generation.current(machine))
     except UserError as trouble:
@@ -88,7 +88,7 @@ def of_secret(machine: Machine) -> list[Finding]:
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """One finding a paragraph: what is wrong, and below it what to do."""
+    """A paragraph for each finding: what is wrong, and below it what to do."""
     lines = []
     for finding in findings:
         lines += textwrap.wrap(text.lines(f"{finding.severity}: {finding.what}"), 79,

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def interview(machine: Machine) -> None:
-    """What asha install does first on a machine without asha.conf."""
+    """Ask the questions: what asha install does first on a machine without asha.conf."""
     _store(machine, conf.CONF, _asked(machine, conf.CONF), yes=False)
 
 
@@ -85,7 +85,7 @@ def _answered(machine: Machine, path: str) -> dict[str, str]:
 
 
 def _through_debconf(machine: Machine) -> int:
-    """An upgrade asks nothing, and the file rules; dpkg-reconfigure asks all again."""
+    """An upgrade asks nothing, and the file counts; dpkg-reconfigure asks everything again."""
     again = bool(os.environ.get("DEBCONF_RECONFIGURE"))
     known = values_of(machine.read(conf.CONF) or machine.read(CONF_2014) or "")
     talk, here = open_debconf(), facts.gather(machine)
@@ -102,7 +102,7 @@ def _through_debconf(machine: Machine) -> int:
 
 
 def open_debconf() -> debconf.Debconf:
-    """The one that runs postinst. Raises UserError where there is none."""
+    """The debconf that runs postinst. Raises UserError if there is none."""
     try:
         os.fstat(DEBCONF_COMMANDS)
     except OSError:
@@ -135,10 +135,10 @@ def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> 
 
 
 def refuse_another_node(earlier: str, wanted: Site) -> None:
-    """Raises UserError where an installed node would change what it is known by.
+    """Raises UserError if an installed node would change its name, address or disk.
 
-    Corosync, DRBD and Pacemaker on both nodes know these names and addresses; a change
-    here alone would split them.
+    Corosync, DRBD and Pacemaker on both nodes know these names and addresses: a change here
+    alone would separate the nodes.
     """
     try:
         now = conf.parse(earlier)

@@ -1,4 +1,4 @@
-"""``asha install``: walks the plan."""
+"""``asha install``: does the plan."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def tell_difference(site: Site, machine: Machine) -> None:
-    """The live configuration may have been asked for otherwise since. Comments do not
-    count: the first node's name the card that is plugged into it."""
+    """Print a hint if asha.conf asks for another configuration than the live one. Comments do
+    not count: the first node's name the card that is plugged into it."""
     changes = cib.diff(machine, site).splitlines()[2:]
     if any(line[0] in "+-" and not line[1:].lstrip().startswith("#") for line in changes if line):
         show("The cluster's live configuration differs from asha.conf: asha cib --diff\n"
@@ -93,8 +93,8 @@ def tell_difference(site: Site, machine: Machine) -> None:
 
 
 def _check(site: Site, machine: Machine, here: Facts, secret: Secret) -> Site:
-    """The site with what the other node says of itself: its LAN address, the second ring's
-    way. Raises UserError where a finding is an error; the findings are printed."""
+    """The site with the other node's LAN address, for the second ring. Prints the findings.
+    Raises UserError if one is an error."""
     other = None
     if not site.is_first:
         own = facts.shared_facts(machine, site, here)
@@ -131,9 +131,9 @@ def _confirm(site: Site, steps: list[Step]) -> None:
 
 
 def _walk(machine: Machine, steps: list[Step], console: Console) -> None:
-    """Do what is not done. Whatever ends it early, the services are put back.
+    """Do what is not done. If anything ends it early, the services are rolled back.
 
-    Each action is asked when its turn comes: one before it may have undone it.
+    Each action is asked when its turn comes: an earlier one may have undone it.
     """
     current = ""
     try:

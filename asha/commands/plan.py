@@ -1,4 +1,4 @@
-"""``asha plan``: every command and file difference, and nothing done."""
+"""``asha plan``: shows every command and every difference of a file, and does nothing."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def _elsewhere(site: Site, scripts: str | None) -> int:
 
 
 def _write(steps: list[Step], directory: str) -> int:
-    """Raises UserError for a directory in which another could put a link, or change what root
-    is to run."""
+    """Write the scripts. Raises UserError for a directory in which another could put a link, or
+    change what root runs."""
     try:
         with _folder(os.path.abspath(directory)) as folder:
             if not is_roots_alone(folder.about()):
@@ -94,7 +94,7 @@ def _write(steps: list[Step], directory: str) -> int:
 
 
 def _folder(path: str) -> Directory:
-    """Made where there is none, not so those above it. Raises OSError."""
+    """Open the directory; make it, but not those above it. Raises OSError."""
     try:
         return Directory.trusted(path)
     except FileNotFoundError:

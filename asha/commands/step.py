@@ -1,4 +1,4 @@
-"""``asha step``: one action of the plan alone, as the written scripts call it."""
+"""``asha step``: does one action of the plan alone, as the written scripts call it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _uses_secret(action: Action, options: argparse.Namespace) -> bool:
-    """Step 10, which a join needs, is none of them."""
+    """Step 10, which a join needs, uses none."""
     return options.name != "10" and not (isinstance(action, Write) and not action.secret)
 
 
