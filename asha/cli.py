@@ -44,7 +44,8 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 not done (said why), 2 wrong usage, 130 interrupted.
+    """Run the command line and return its exit code: 0 done, 1 failed (the reason was printed),
+    2 wrong usage, 130 interrupted.
 
     Only a process of its own (``argv`` is None) writes to the command log.
     """

@@ -67,12 +67,12 @@ _OPTION = re.compile(rf"(?i)--?[\w-]*{_NAME}")
 
 
 def masked(text: str) -> str:
-    """Without what looks like a secret."""
+    """The text, with everything that looks like a secret masked."""
     return _KEYS.sub(HIDDEN, _ASSIGNED.sub(rf"\g<1>{HIDDEN}", text))
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """As it would be typed in a shell, masked."""
+    """The command as it would be typed in a shell, masked."""
     words = []
     hide = False
     for word in argv:
@@ -84,7 +84,7 @@ def command_line(argv: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One run of a program. ``more``: it stands for so many runs like it."""
+    """One run of a program. ``more``: how many runs like it this line stands for."""
 
     when: float
     line: str
@@ -100,8 +100,8 @@ class _Entry:
 
 
 class CommandLog:
-    """The block of one asha command. ``directory`` is "" for no file; ``live`` shows the
-    lines on standard error."""
+    """The block of one asha command. ``directory`` is "" for no file; ``live`` prints the lines
+    on standard error too."""
 
     def __init__(self, words: Sequence[str], directory: str, live: bool) -> None:
         self.is_written = False
@@ -122,7 +122,7 @@ class CommandLog:
 
     def record(self, argv: Sequence[str], seconds: float,
                result: Completed | BaseException) -> None:
-        """A program has ended, or could not be run. Raises nothing."""
+        """Log a program that has ended or could not be run. Raises nothing."""
         with self._guard:
             entry = _entry(argv, seconds, result)
             end, number = self._known.get(entry.line, ("", 0))
@@ -140,7 +140,7 @@ class CommandLog:
             self._write([entry])
 
     def finish(self, how: str) -> None:
-        """The command has ended. Raises nothing."""
+        """Log the end of the command. Raises nothing."""
         with self._guard:
             self._flush()
             if self._has_header:
@@ -148,7 +148,7 @@ class CommandLog:
                 self._put([(time.time(), f"=== {how}, {seconds:.1f} s")])
 
     def _flush(self) -> None:
-        """The repeats, each once, in the order of their ends."""
+        """Write each repeated line once, in the order of their ends."""
         waiting, self._repeats = list(self._repeats.values()), {}
         self._write(waiting)
 
@@ -197,7 +197,7 @@ class CommandLog:
 
 
 def _open(place: Directory) -> FileIO:
-    """The log, for adding to it. Raises Untrusted for what is no ordinary file; OSError."""
+    """Open the log for appending. Raises Untrusted for what is not an ordinary file; OSError."""
     flags = (os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
              | os.O_NOCTTY | os.O_CLOEXEC)
     log = FileIO(os.open(NAME, flags, 0o600, dir_fd=place.fd), "w")
@@ -212,7 +212,7 @@ def _open(place: Directory) -> FileIO:
 
 
 def _rotate(place: Directory, log: FileIO) -> None:
-    """Make the open log commands.log.1, unless another asha is doing so or has done so."""
+    """Rename the open log to commands.log.1, unless another asha is doing so or has done so."""
     with suppress(BlockingIOError):
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(place.stat(NAME), os.fstat(log.fileno())):
@@ -241,8 +241,8 @@ def _entry(argv: Sequence[str], seconds: float, result: Completed | BaseExceptio
 
 
 def _last(text: str) -> str:
-    """The end of it, masked: from the beginning of a line on, so that no half of a secret
-    is left that nobody would know."""
+    """The end of the text, masked. It starts at the beginning of a line: half a secret could
+    not be recognised."""
     if len(text) > OUTPUT_MOST:
         text = text[-OUTPUT_MOST:].partition("\n")[2]
     return masked(text)
@@ -253,8 +253,8 @@ _log: CommandLog | None = None
 
 
 def begin(words: Sequence[str], *, file: bool, live: bool) -> None:
-    """From now on the programs of this process are logged: it is ``asha`` with these
-    arguments. ``file``: in the file too, if we are root."""
+    """Log the programs of this process, which is ``asha`` with these arguments, from now on.
+    ``file``: to the file too, if we are root."""
     global _log
     directory = DIRECTORY if file and os.geteuid() == 0 else ""
     _log = CommandLog(words, directory, live) if directory or live else None
@@ -267,7 +267,7 @@ def record(argv: Sequence[str], seconds: float, result: Completed | BaseExceptio
 
 
 def finish(how: str) -> None:
-    """See CommandLog. Nothing is logged from now on."""
+    """See CommandLog. Afterwards nothing is logged."""
     global _log
     if _log is not None:
         _log.finish(how)
@@ -275,5 +275,5 @@ def finish(how: str) -> None:
 
 
 def written() -> str:
-    """The file, "" where nothing was written to it."""
+    """The path of the log, "" where nothing was written to it."""
     return f"{DIRECTORY}/{NAME}" if _log is not None and _log.is_written else ""

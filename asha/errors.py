@@ -1,4 +1,4 @@
-"""What stops a command, told to a person."""
+"""What stops a command, as a person reads it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """One line of what is wrong, and one of what to do (``hint``, may be "").
+    """One line says what is wrong, and one what to do (``hint``, may be "").
 
-    ``code`` is the command's exit code for it. ``points`` are all that is wrong, where it
-    is more than one thing: each is shown on a line of its own.
+    ``code`` is the command's exit code. ``points`` are the problems where there is more than
+    one: each is printed on a line of its own.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a rule or a check has to say: what is wrong, and what to do about it."""
+"""The result of a rule or a check: what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """``what`` is wrong and ``hint``, what to do: one line each.
+    """``what`` is wrong, ``hint`` says what to do: one line each.
 
-    An error forbids the installation. A warning is for the user to weigh. ``key`` is the
-    key of asha.conf that it is about, "" where it is about the machine.
+    An error forbids the installation; a warning is for the user to decide. ``key`` is the key
+    of asha.conf that the finding is about, "" where it is about the machine.
     """
 
     severity: Severity
@@ -31,7 +31,7 @@ def warning(what: str, hint: str = "", key: str = "") -> Finding:
 
 
 def in_words(findings: list[Finding]) -> list[str]:
-    """Each on a line, its hint on the next."""
+    """Each finding on a line, its hint on the next."""
     lines = []
     for one in findings:
         lines.append(one.what)

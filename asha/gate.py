@@ -1,11 +1,10 @@
 """Agents wait while dpkg replaces the modules that they are made of.
 
-dpkg replaces a package's files one after the other. An agent that starts meanwhile
-would import old modules and new ones together, fail, and Pacemaker would restart an
-Asterisk that is well. So each agent holds a shared lock as long as it runs, and
-before an upgrade unpacks anything the package's preinst puts up ``GATE`` and waits
-for the lock: no agent is at work then, and those that Pacemaker starts wait here
-until postrm takes the gate away.
+dpkg replaces a package's files one after the other. An agent that starts meanwhile would import
+old and new modules together and fail, and Pacemaker would restart a healthy Asterisk. So each
+agent holds a shared lock as long as it runs. Before an upgrade unpacks anything, the package's
+preinst creates ``GATE`` and waits for the lock: then no agent runs, and those that Pacemaker
+starts wait here until postrm removes the gate.
 
 Imports nothing of the rest, which may be half replaced.
 """
@@ -29,11 +28,10 @@ waited = 0.0
 
 
 def enter(lock: str = LOCK, gate: str = GATE) -> None:
-    """Return when no upgrade is under way, in at most PATIENCE seconds.
+    """Return when no upgrade is under way, after at most PATIENCE seconds.
 
-    The lock is held until the process ends; programs that it runs do not inherit
-    it. Without the right to open the lock (``meta-data``, which anybody may ask
-    for) there is no waiting.
+    The lock is held until the process ends; programs that it runs do not inherit it. A process
+    that may not open the lock (``meta-data``, which anybody may ask for) does not wait.
     """
     global waited
     try:

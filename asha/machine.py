@@ -1,7 +1,7 @@
 """The machine that is being installed: its files and its programs.
 
-Everything the bootstrap reads, writes or runs goes through here, so that a test
-can hand it another root and other programs, and a dry run none at all.
+Everything that the bootstrap reads, writes or runs goes through here. So a test can give it
+another root and other programs, and a dry run none at all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 class Machine:
-    """The real one; ``root`` is for tests, which give a directory that looks like it."""
+    """The real machine; ``root`` is for tests, which give a directory that looks like one."""
 
     def __init__(self, root: str = "/") -> None:
         self.root = Path(root)
@@ -50,9 +50,9 @@ class Machine:
         return os.path.lexists(self.path(inside))
 
     def read(self, inside: str) -> str | None:
-        """The text of a file; None without it.
+        """Return the text of a file; None if there is none.
 
-        Raises UserError for what is no ordinary file, or has no end; OSError.
+        Raises UserError for what is not an ordinary file or has no end; OSError.
         """
         try:
             data = rootwork.read(str(self.path(inside)))
@@ -65,7 +65,8 @@ class Machine:
 
     def write(self, inside: str, text: str, mode: int = 0o644, owner: str = "root",
               group: str = "") -> None:
-        """Whole or not at all, also when the power fails: written beside it, then renamed.
+        """Write the whole file or leave the old one, also when the power fails: it is written
+        beside the old one and renamed.
 
         Only where nobody but root may write; elsewhere see rootwork.Directory.write.
         """
@@ -91,7 +92,8 @@ class Machine:
         sync_directory(place.parent)
 
     def owner_of(self, inside: str) -> tuple[str, str]:
-        """The names of its user and group; "" for one that has none. Raises OSError."""
+        """The names of the file's user and group; "" for a number without a name. Raises
+        OSError."""
         status = self.path(inside).stat()
         try:
             user = pwd.getpwuid(status.st_uid).pw_name
@@ -104,7 +106,7 @@ class Machine:
         return user, group
 
     def remove(self, inside: str) -> None:
-        """No file is no error."""
+        """Remove a file. It is no error if there is none."""
         place = self.path(inside)
         # by name: only for directories of root's
         place.unlink(missing_ok=True)
@@ -122,11 +124,11 @@ class Machine:
 
     def wait_while(self, problem: Callable[[], T], seconds: float, every: float = 0.5,
                    meanwhile: Callable[[T, float], object] = lambda problem, passed: None) -> T:
-        """Ask for the ``problem`` until there is none, for ``seconds`` at most.
+        """Ask for the ``problem`` until there is none, for at most ``seconds``.
 
-        Returns the last answer: false ("", [], False) when it has gone. It is asked once
-        at least, and once more at the end. ``meanwhile`` is told it, and the seconds that
-        have passed, before each pause.
+        Returns the last answer, which is false ("", [], False) when the problem has gone. It is
+        asked at least once, and once more at the end. ``meanwhile`` is called before each
+        pause, with the answer and the seconds that have passed.
         """
         begun = self.now()
         while (found := problem()) and (passed := self.now() - begun) < seconds:
@@ -149,12 +151,13 @@ class Machine:
         environ: Mapping[str, str] | None = None,
         keep_open: Sequence[int] = (),
     ) -> Completed:
-        """Run a program to its end, at most ``timeout`` seconds; its group is killed then.
+        """Run a program to its end, for at most ``timeout`` seconds; then its process group is
+        killed.
 
-        It gets the descriptors in ``keep_open`` under their own numbers.
+        It inherits the descriptors in ``keep_open`` under their own numbers.
 
-        Raises UserError when it is not there, does not end, or (``check``) says
-        something other than 0.
+        Raises UserError when the program is missing, does not end, or (``check``) does not exit
+        with 0.
         """
         begun = time.monotonic()
         try:
@@ -171,12 +174,13 @@ class Machine:
 
     def _run(self, argv: Sequence[str], timeout: float, stdin: str | None,
              environ: Mapping[str, str] | None, keep_open: Sequence[int]) -> Completed:
-        """Raises AgentError when it is not there, or does not end."""
+        """Raises AgentError when the program is missing or does not end."""
         env = {"PATH": SEARCH, "HOME": "/root", "TERM": "dumb", **(environ or {})}
         return Runner(keep_open).run(list(argv), Deadline(timeout), environ=env, stdin=stdin)
 
     def output(self, *argv: str, timeout: float = 20.0) -> str:
-        """What a program prints; "" when it fails or is not there. For looking only."""
+        """What a program prints; "" when it fails or is missing. Only for reading the machine's
+        state."""
         try:
             done = self.run(*argv, timeout=timeout, check=False)
         except UserError:
@@ -185,7 +189,7 @@ class Machine:
 
 
 class UnknownMachine(Machine):
-    """Another machine, of which nothing is known: no file is there and no program."""
+    """Another machine, of which nothing is known: it has no files and no programs."""
 
     def __init__(self) -> None:
         super().__init__("/nonexistent")  # Debian policy, 9.2.3
@@ -206,10 +210,10 @@ class UnknownMachine(Machine):
 
 
 class DeadlineMachine(Machine):
-    """A machine all of whose programs end by the deadline, whatever time they are given.
+    """A machine all of whose programs end by the deadline, whatever their own time-outs.
 
-    ``cap`` is the most that any one of them gets, so that one which hangs leaves
-    time for the others. Both in seconds.
+    ``cap`` is the longest that any one of them gets, so that one which hangs leaves time for
+    the others. Both are in seconds.
     """
 
     def __init__(self, machine: Machine, deadline: Deadline, cap: float) -> None:
@@ -236,14 +240,14 @@ class DeadlineMachine(Machine):
 
 
 def last_words(done: Completed) -> str:
-    """What a program said at its end: drbdadm and crm need several lines for a reason."""
+    """The last lines that a program printed: drbdadm and crm need several lines for a reason."""
     said = [line.strip() for line in command_log.masked(done.err or done.out).splitlines()
             if line.strip()]
     return "; ".join(said[-LAST_LINES:]) or command_log.masked(done.complaint)
 
 
 def sync_directory(place: Path) -> None:
-    """Have a rename or removal in it survive a power cut."""
+    """Make a rename or removal in the directory survive a power cut."""
     # by name: only for directories of root's
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -253,7 +257,7 @@ def sync_directory(place: Path) -> None:
 
 
 def tell_ready() -> None:
-    """Tell systemd, which has waited for it, that the service is up: sd_notify(3)."""
+    """Tell systemd, which waits for it, that the service is up: sd_notify(3)."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:

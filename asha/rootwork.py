@@ -69,7 +69,7 @@ class Untrusted(OSError):
 class Directory:
     """An open directory, closed like a file. ``path`` is for messages.
 
-    Names are single components of it; anything else is a ValueError.
+    Names are single components; anything else is a ValueError.
     """
 
     def __init__(self, descriptor: int, path: str) -> None:
@@ -78,11 +78,11 @@ class Directory:
 
     @classmethod
     def trusted(cls, path: str, top: str = "/") -> Directory:
-        """The directory at ``path``, which nobody but root can have put there.
+        """Open the directory at ``path``, which nobody but root can have put there.
 
-        Links are followed where root made them, so ``path`` of the result may be another.
-        Its owner may be anybody. ``top`` is taken as it is. Raises Untrusted for a
-        directory above it that others can write, OSError.
+        Links are followed where root made them, so ``path`` of the result may differ. The
+        directory itself may belong to anybody. ``top`` is not checked. Raises Untrusted for a
+        directory above it that others can write; OSError.
         """
         return cls(*_walk(path, top))
 
@@ -112,7 +112,7 @@ class Directory:
         return os.fstat(self.fd)
 
     def stat(self, name: str) -> os.stat_result:
-        """Of the entry itself, a link included."""
+        """The status of the entry itself, also of a link."""
         return os.stat(_single(name), dir_fd=self.fd, follow_symlinks=False)
 
     def exists(self, name: str) -> bool:
@@ -126,14 +126,15 @@ class Directory:
         return sorted(os.listdir(self.fd))
 
     def enter(self, name: str) -> Directory:
-        """A directory in this one. Raises Untrusted for a link."""
+        """Open a directory in this one. Raises Untrusted for a link."""
         try:
             return Directory(os.open(_single(name), _ENTER, dir_fd=self.fd), self.name(name))
         except OSError as problem:
             raise self._explained(name, problem) from None
 
     def below(self, path: str) -> Directory:
-        """The directory that many levels down, through no link and never out of this one."""
+        """Open the directory at that path below this one, through no link and never outside of
+        it."""
         try:
             descriptor = _openat2(self.fd, path.strip("/") or ".", _ENTER)
         except OSError as problem:
@@ -148,7 +149,7 @@ class Directory:
         return here
 
     def read(self, name: str, most: int = READ_MOST) -> bytes:
-        """A file's contents. Raises Untrusted for what is none, or is too large."""
+        """Read a file. Raises Untrusted for what is not an ordinary file or is too large."""
         descriptor = self.open(name)
         try:
             return read_open(descriptor, self.name(name), most)
@@ -156,7 +157,7 @@ class Directory:
             os.close(descriptor)
 
     def open(self, name: str) -> int:
-        """An ordinary file, for reading. Raises Untrusted for anything else."""
+        """Open an ordinary file for reading. Raises Untrusted for anything else."""
         try:
             descriptor = os.open(_single(name), _READ, dir_fd=self.fd)
         except OSError as problem:
@@ -169,9 +170,9 @@ class Directory:
         return descriptor
 
     def open_within(self, path: str) -> int:
-        """An ordinary file in this tree, for reading; links are followed that stay in it.
+        """Open an ordinary file in this tree for reading; links that stay inside are followed.
 
-        Raises Untrusted for what leads out, and for what is no ordinary file.
+        Raises Untrusted for what leads outside, and for what is not an ordinary file.
         """
         waiting = _components(path)
         real: list[str] = []
@@ -198,7 +199,7 @@ class Directory:
             return folder.open(real[-1])
 
     def _link(self, folder: str, name: str) -> str | None:
-        """What the link says, None for anything else."""
+        """The target of a link; None for anything else."""
         with self.below(folder) as place:
             try:
                 return os.readlink(_single(name), dir_fd=place.fd)
@@ -210,21 +211,22 @@ class Directory:
     # Changing.
 
     def make(self, name: str, mode: int = 0o700) -> Directory:
-        """A new directory, root's until it is dressed. FileExistsError where one is."""
+        """Make a new directory, which is root's until ``copy_ownership``. FileExistsError if
+        there is one."""
         os.mkdir(_single(name), 0o700, dir_fd=self.fd)
         made = self.enter(name)
         os.fchmod(made.fd, mode)
         return made
 
     def ensure(self, name: str, mode: int = 0o700) -> Directory:
-        """The directory of this name, made where there is none."""
+        """Open the directory of this name; make it if there is none."""
         try:
             return self.make(name, mode)
         except FileExistsError:
             return self.enter(name)
 
     def create(self, name: str, about: os.stat_result) -> None:
-        """A new, empty file with that owner and mode. FileExistsError where one is."""
+        """Make a new, empty file with that owner and mode. FileExistsError if there is one."""
         descriptor = os.open(_single(name), _NEW, 0o600, dir_fd=self.fd)
         try:
             _set_access_list(descriptor, b"")
@@ -236,10 +238,10 @@ class Directory:
 
     def write(self, name: str, data: bytes, *, uid: int = 0, gid: int = 0,
               mode: int = 0o600, acl: bytes = b"") -> None:
-        """A whole file or the old one, also when the power fails.
+        """Write the whole file or leave the old one, also when the power fails.
 
-        ``acl`` is of ``access_list``. Without one nobody has more than ``mode`` says,
-        whatever the directory would give to what is new in it.
+        ``acl`` comes from ``access_list``. Without it nobody gets more than ``mode`` allows,
+        whatever the directory would give to new files.
         """
         draft = f".{_single(name)}.asha-new"
         self.remove(draft)
@@ -265,22 +267,22 @@ class Directory:
         self.sync()
 
     def remove(self, name: str) -> None:
-        """A file, link, FIFO or socket. None is no error."""
+        """Remove a file, link, FIFO or socket. It is no error if there is none."""
         try:
             os.unlink(_single(name), dir_fd=self.fd)
         except FileNotFoundError:
             pass
 
     def remove_directory(self, name: str) -> None:
-        """An empty one. Raises OSError."""
+        """Remove an empty directory. Raises OSError."""
         os.rmdir(_single(name), dir_fd=self.fd)
 
     def rename(self, name: str, new: str) -> None:
-        """Within this directory."""
+        """Rename an entry within this directory."""
         os.rename(_single(name), _single(new), src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def copy_ownership(self, about: os.stat_result) -> None:
-        """Give this directory that owner and mode: the last that root does in it."""
+        """Give this directory that owner and mode: the last thing that root does in it."""
         _copy_ownership(self.fd, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))
 
     def own(self, mode: int) -> None:
@@ -288,7 +290,7 @@ class Directory:
         _copy_ownership(self.fd, 0, 0, mode)
 
     def sync(self) -> None:
-        """Have what was created, renamed and removed here survive a power cut."""
+        """Make what was created, renamed and removed here survive a power cut."""
         os.fsync(self.fd)
 
     def _explained(self, name: str, problem: OSError) -> OSError:
@@ -308,9 +310,9 @@ class Directory:
 class View:
     """A tree as it is, read-only, in which the kernel follows no symbolic link.
 
-    For a program or a walk that goes by names: somebody who swaps a directory for a link
-    meanwhile gets an error (ELOOP) and no reader elsewhere. Not mounted anywhere: it is
-    gone with its descriptor. Without root's rights it is the directory itself.
+    For a program or a walk that goes by names: if somebody swaps a directory for a link
+    meanwhile, it gets an error (ELOOP) and reads nothing elsewhere. The view is not mounted
+    anywhere and is gone with its descriptor. Without root's rights it is the directory itself.
     """
 
     def __init__(self, directory: Directory) -> None:
@@ -341,8 +343,8 @@ class View:
 
 
 def read(path: str, most: int = READ_MOST) -> bytes:
-    """A file in a directory of root's, links followed. Raises Untrusted for what is no
-    ordinary file, or is too large."""
+    """Read a file in a directory of root's; links are followed. Raises Untrusted for what is
+    not an ordinary file or is too large."""
     try:
         descriptor = os.open(path, _READ & ~os.O_NOFOLLOW)
     except OSError as problem:
@@ -357,7 +359,7 @@ def read(path: str, most: int = READ_MOST) -> bytes:
 
 
 def read_within(directory: Directory, path: str, most: int = READ_MOST) -> bytes:
-    """As Directory.read, for what ``open_within`` finds."""
+    """Like Directory.read, for what ``open_within`` finds."""
     descriptor = directory.open_within(path)
     try:
         return read_open(descriptor, directory.name(path), most)
@@ -366,7 +368,7 @@ def read_within(directory: Directory, path: str, most: int = READ_MOST) -> bytes
 
 
 def is_roots_alone(about: os.stat_result) -> bool:
-    """Whether nobody but root can add, rename or remove what is in a directory.
+    """Whether nobody but root can add, rename or remove anything in a directory.
 
     An access list shows in the group's bits, which are its mask (acl(5)).
     """
@@ -376,8 +378,7 @@ def is_roots_alone(about: os.stat_result) -> bool:
 def _holds_fast(above: os.stat_result, entry: os.stat_result) -> bool:
     """Whether nobody but root can put something else in the entry's place.
 
-    In a sticky directory of root's everybody may add, but only move what is his own
-    (chmod(1)).
+    In a sticky directory of root's everybody may add entries, but only move his own (chmod(1)).
     """
     if is_roots_alone(above):
         return True
@@ -386,7 +387,7 @@ def _holds_fast(above: os.stat_result, entry: os.stat_result) -> bool:
 
 
 def _walk(path: str, top: str) -> tuple[int, str]:
-    """Descriptor and real path of the directory."""
+    """The descriptor and the real path of the directory."""
     descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     here = top
     inside = path[len(top.rstrip("/")):] if path.startswith(top.rstrip("/")) else path
@@ -439,7 +440,7 @@ def _top_again(descriptor: int, top: str) -> int:
 
 
 def _components(path: str) -> list[str]:
-    """Of a path, the first one last."""
+    """The components of a path, the first one last."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 
@@ -455,7 +456,7 @@ def _require_regular(descriptor: int, path: str) -> None:
 
 
 def read_open(descriptor: int, path: str, most: int = READ_MOST) -> bytes:
-    """The rest of an open file; ``path`` is for messages. Raises Untrusted, OSError."""
+    """Read the rest of an open file; ``path`` is for messages. Raises Untrusted, OSError."""
     parts: list[bytes] = []
     size = 0
     while part := os.read(descriptor, 1 << 20):
@@ -473,7 +474,7 @@ def _copy_ownership(descriptor: int, uid: int, gid: int, mode: int) -> None:
 
 
 def access_list(descriptor: int) -> bytes:
-    """The access list of an open file, b"" for none beside its mode (acl(5))."""
+    """The access list of an open file; b"" if it has none beside its mode (acl(5))."""
     try:
         return os.getxattr(descriptor, ACCESS_LIST)
     except OSError:
@@ -481,7 +482,7 @@ def access_list(descriptor: int) -> bytes:
 
 
 def _set_access_list(descriptor: int, acl: bytes) -> None:
-    """Of the owner of a directory is what new files in it get by themselves."""
+    """Set the access list. A directory's owner decides what new files in it get by themselves."""
     if acl:
         os.setxattr(descriptor, ACCESS_LIST, acl)
         return

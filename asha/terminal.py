@@ -1,9 +1,9 @@
-"""What a command says, and to whom: the only place that writes to the standard streams.
+"""What a command prints, and for whom: the only place that writes to the standard streams.
 
-``show`` is for what was asked for: it fails when nobody gets it, as a full disk behind
-``>`` or a ``head`` that has seen enough. ``say`` and ``warn`` are for what is told beside
-the work: they never fail, so that no work is left half done for want of a reader. All
-three escape what others put into the text (see asha.run.text).
+``show`` is for requested output. It fails when nobody gets it: a full disk behind ``>``, or a
+``head`` that has read enough. ``say`` and ``warn`` are for what is told beside the work: they
+never fail, so that no work stays half done because nobody reads. All three escape what others
+put into the text (see asha.run.text).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COLUMNS = 79
 
 
 class Unwritten(UserError):
-    """What was asked for did not reach its reader. ``quiet``: he left by himself."""
+    """Requested output did not reach its reader. ``quiet``: the reader left by himself."""
 
     def __init__(self, problem: Exception, code: int) -> None:
         reason = getattr(problem, "strerror", None) or str(problem)
@@ -32,7 +32,7 @@ class Unwritten(UserError):
 
 
 def settle() -> None:
-    """Make the standard streams fit for any text, and for being closed. For main alone."""
+    """Prepare the standard streams for any text, and for being closed. For main alone."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -53,8 +53,8 @@ def settle() -> None:
 
 
 def show(text: str = "", *, end: str = "\n", ours: bool = False, code: int = 1) -> None:
-    """Raises Unwritten with the exit code ``code``. ``ours``: it is escaped already, and
-    has colours."""
+    """Print requested output. Raises Unwritten with the exit code ``code``. ``ours``: the text
+    is escaped already and has colours."""
     try:
         _write(sys.stdout, (text if ours else lines(text)) + end)
     except (OSError, ValueError) as problem:
@@ -63,18 +63,18 @@ def show(text: str = "", *, end: str = "\n", ours: bool = False, code: int = 1) 
 
 
 def say(text: str = "", *, end: str = "\n", ours: bool = False) -> None:
-    """To standard output. Raises nothing."""
+    """Print to standard output. Raises nothing."""
     _try(sys.stdout, (text if ours else lines(text)) + end)
 
 
 def warn(text: str) -> None:
-    """To standard error. Raises nothing."""
+    """Print to standard error. Raises nothing."""
     _try(sys.stderr, lines(text) + "\n")
 
 
 def report(trouble: UserError) -> None:
-    """To standard error: what is wrong, each point on a line, what to do. A terminal gets
-    it in lines that it has room for; what to do has commands to be copied, and is left."""
+    """Print to standard error what is wrong, each point on a line, and what to do. On a
+    terminal the lines are wrapped, except what to do: it has commands to be copied."""
     told = [f"asha: {printable(trouble.what)}",
             *(f"{HINT_INDENT}{printable(point)}" for point in trouble.points)]
     if sys.stderr is not None and sys.stderr.isatty():
@@ -87,9 +87,10 @@ def report(trouble: UserError) -> None:
 
 
 def answer(prompt: str) -> str:
-    """A line that is typed, without the blanks around it. Raises EOFError, KeyboardInterrupt.
+    """Read a line that is typed, without the blanks around it. Raises EOFError,
+    KeyboardInterrupt.
 
-    A terminal that is gone has ended as well.
+    A terminal that is gone counts as the end.
     """
     try:
         return input(lines(prompt)).strip()
@@ -98,7 +99,7 @@ def answer(prompt: str) -> str:
 
 
 def finish() -> None:
-    """What is still to be written of a command that has ended well. Raises Unwritten."""
+    """Write what is left of the output of a command that ended well. Raises Unwritten."""
     show(end="")
 
 
@@ -121,7 +122,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let what is in the buffer go nowhere, or Python would complain at its end."""
+    """Discard what is in the buffer; otherwise Python would complain at its end."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:

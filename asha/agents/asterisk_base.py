@@ -1,7 +1,6 @@
-"""What asterisk-health stands on: its parameters, its one Asterisk, its memory, its peer.
+"""What asterisk-health builds on: its parameters, its one Asterisk, its memory, its peer.
 
-The agent itself, the diagnosis and what is known of SIP all take this; it knows none of
-them.
+The agent itself, the diagnosis and the SIP sockets all use this; it imports none of them.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class AsteriskAgent(AsteriskParameters, Agent, is_base=True):
             return None
 
     def known(self) -> Process | None:
-        """The one that was known for ours, while it runs."""
+        """The Asterisk that was found to be ours, while it runs."""
         identity = self.read_state(KNOWN)
         number, _, _ = identity.partition(" ")
         process = self.proc.process(int(number)) if number.isdecimal() else None
@@ -82,7 +81,7 @@ class AsteriskAgent(AsteriskParameters, Agent, is_base=True):
         return process if self.proc.runs(process, self.binary) and not process.gone else None
 
     def _search(self) -> Process:
-        """Among all processes. Raises NotRunning, Failed."""
+        """Search all processes. Raises NotRunning, Failed."""
         daemons = self.ours(self.launcher()).running()
         running = [one for one in daemons if self.proc.has_program(one)]
         if running:
@@ -112,7 +111,7 @@ class AsteriskAgent(AsteriskParameters, Agent, is_base=True):
         return f"{self.run_directory}/{PID_FILE}"
 
     def ours(self, launcher: Launcher) -> Ours:
-        """Who counts as our Asterisk."""
+        """Which processes count as our Asterisk."""
         from asha.asterisk.process.ours import Ours
 
         return Ours(
@@ -135,7 +134,7 @@ class AsteriskAgent(AsteriskParameters, Agent, is_base=True):
             return NO_ACCOUNT
 
     def launcher(self) -> Launcher:
-        """Who starts it, and ends it in the ordinary way."""
+        """What starts Asterisk, and ends it in the ordinary way."""
         from asha.asterisk.process.unit import Direct, SystemdUnit, has_unit
 
         if self.unit != "none" and has_unit(self.unit):
@@ -163,7 +162,7 @@ class AsteriskAgent(AsteriskParameters, Agent, is_base=True):
     # The peer
 
     def peer_available(self) -> bool:
-        """Whether another node is there to go on. Not known is no."""
+        """Whether another node is there to go on. Unknown means no."""
         from asha.ocf.peers import peer_available
 
         return peer_available(self.run, self.node, FENCING_SECONDS)

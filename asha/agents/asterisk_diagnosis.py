@@ -1,9 +1,9 @@
-"""What asterisk-health makes of an Asterisk that runs: is it well, and if not, what is it?
+"""The diagnosis of an Asterisk that runs: does it work, and if not, what is wrong?
 
-The rule: what takes the phones' service away is a failure, after it was seen twice within
-the action; what does not (a debugger at work, a lost control path, a slow disk) is a
-remark, because a restart ends every call. A hang is condemned in one place, after every
-other cause that is known of was looked for (asterisk_explanations).
+The rule: what takes the telephones' service away is a failure, after it was seen twice within
+the action. What does not (a debugger at work, a lost control path, a slow disk) is a remark,
+because a restart ends every call. A hang is declared in one place, after every other known
+cause was looked for (asterisk_explanations).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONFIRM = 1.0
 
 
 class Diagnosis:
-    """Looks at one Asterisk, within one action of the agent."""
+    """Examines one Asterisk, within one action of the agent."""
 
     def __init__(self, agent: AsteriskAgent, process: Process) -> None:
         self.agent = agent
@@ -50,7 +50,7 @@ class Diagnosis:
         self.control_socket = ControlSocket(agent.run_directory, process)
 
     def watch(self) -> list[Remark]:
-        """What somebody should look at. Raises Failed for what Pacemaker has to cure."""
+        """What somebody should look at. Raises Failed for what Pacemaker has to recover."""
         blocked = self._look_at_tasks()
         probes: list[Probe] = [self.control_socket]
         found: list[Remark] = []
@@ -65,7 +65,7 @@ class Diagnosis:
         return found
 
     def _look_at_tasks(self) -> dict[int, str]:
-        """The threads in the kernel, with what they had run (Task.switches).
+        """The threads in the kernel, with how much they had run (Task.switches).
 
         Raises Failed for a stopped process, Degraded for one under a debugger.
         """
@@ -75,7 +75,7 @@ class Diagnosis:
         return {task.tid: task.switches for task in odd if task.state == BLOCKED}
 
     def _stuck(self, blocked: dict[int, str]) -> list[str]:
-        """Tasks come and go in D: only one that has not run at all in between hangs."""
+        """Tasks enter and leave state D: only one that has not run at all in between hangs."""
         if not blocked:
             return []
         from asha.asterisk.threads import stuck
@@ -95,7 +95,7 @@ class Diagnosis:
         return found
 
     def deep_probes(self) -> tuple[list[Probe], list[str]]:
-        """Whom to ask at depth 10 and 20, and what is amiss without asking."""
+        """The probes of depth 10 and 20, and what is wrong without asking."""
         probes: list[Probe] = []
         remarks: list[str] = []
         wanted = self.agent.probes.split()
@@ -133,7 +133,7 @@ class Diagnosis:
         return probes + sip, remarks
 
     def _no_ami(self, known: bool) -> str:
-        """Why nobody is there to be asked; ``known``: this Asterisk has had it."""
+        """Why there is no AMI to ask; ``known``: this Asterisk has had it."""
         from asha.asterisk.process.port_owner import AGAIN, holder
 
         port = self.agent.ami_port
@@ -151,7 +151,7 @@ class Diagnosis:
     def examine(self, probes: list[Probe], blocked: dict[int, str]) -> list[Remark]:
         """Ask, confirm, explain, decide: in this order.
 
-        Raises Failed when a part hangs; returns what is only worth a remark.
+        Raises Failed if a part hangs; returns what deserves only a remark.
         """
         verdicts = ask(probes, self.deadline, self.agent.probe_timeout)
         if all(one.healthy for one in verdicts):
@@ -202,7 +202,7 @@ class Diagnosis:
             raise Failed("; ".join(one.reason for one in faulty))
 
     def _fail_without_a_sign_of_life(self, case: Case) -> None:
-        """Nobody hangs, and nobody has answered: does any part of it live?"""
+        """No part hangs, and none has answered: does any part of it live?"""
         if case.is_explained or any(one.healthy for one in case.verdicts):
             return
         others, _ = self.deep_probes()
@@ -216,13 +216,13 @@ class Diagnosis:
         return f"{reason}; when the calls allow it: crm resource restart {self.agent.instance}"
 
     def reconsider(self) -> None:
-        """Before a verdict: is there another cause than a hang? Raises what it is."""
+        """Before a verdict: is there another cause than a hang? Raises it as what it is."""
         from asha.agents.asterisk_explanations import OF_THE_PROCESS, explained_by
 
         explained_by(OF_THE_PROCESS, [], self._case())
 
     def _condemn(self, reason: str) -> NoReturn:
-        """The one place where Asterisk is found hung."""
+        """The only place where Asterisk is declared hung."""
         if self.agent.read_state("hung") != self.process.identity:
             # Spares stop the grace that a hung process would only waste.
             self.agent.write_state("hung", self.process.identity)

@@ -1,8 +1,8 @@
-"""What silences Asterisk without a hang: the causes that are known of.
+"""What silences Asterisk without a hang: the known causes.
 
-Each is a class: whose silence it covers, and how it is found out whether it is that. They
-are looked for in the order of the tables at the end; a new one is a class here and a line
-there. Imported only when something is wrong.
+Each is a class: which silence it covers, and how it is recognised. They are tried in the order
+of the tables at the end; a new one needs a class here and a line there. Imported only when
+something is wrong.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ IS_STOPPED = "is stopped by a signal (SIGSTOP or SIGTSTP)"
 
 
 class Case:
-    """One Asterisk that is not well: what was heard of it, and what is made of that.
+    """One Asterisk that does not work: what it answered, and what follows from that.
 
-    ``condemn`` finds it hung; ``sip_probes`` gives whom to ask where SIP is taken.
+    ``condemn`` declares it hung; ``sip_probes`` gives the probes of its SIP sockets.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class Case:
 
     @property
     def grave(self) -> list[Verdict]:
-        """What takes the phones' service away: a part hangs, or a vital one is gone."""
+        """What takes the telephones' service away: a part hangs, or a vital one is gone."""
         return [
             one for one in self.bad
             if one.finding == HUNG or (one.finding == REFUSED and one.probe.vital)
         ]
 
     def look_for(self, causes: Sequence[Explanation]) -> None:
-        """Explain the silence, and take in what was heard meanwhile."""
+        """Explain the silence, and use what was answered meanwhile."""
         before = [one for one in self.bad if one.finding == HUNG]
         found = explained_by(causes, self.silent, self)
         self.is_explained = bool(found.reason)
@@ -113,7 +113,7 @@ class Case:
 
 
 class Explained:
-    """``reason``: what silences it, "" for a hang; ``verdicts``: what those that were asked
+    """``reason``: what silences it, "" for a hang; ``verdicts``: what probes that were asked
     again have answered by then."""
 
     __slots__ = ("reason", "verdicts")
@@ -131,14 +131,14 @@ class Explanation:
         return True
 
     def explain(self, silent: Sequence[Probe], case: Case) -> Explained | None:
-        """None: it is not this. Raises what it is where that is no matter of silence."""
+        """None if it is not the cause. Raises it as what it is, if it is more than silence."""
         raise NotImplementedError
 
 
 def explained_by(
     causes: Sequence[Explanation], silent: Sequence[Probe], case: Case
 ) -> Explained:
-    """By the first cause that it is; without one it is a hang."""
+    """The first cause that applies; if none does it is a hang."""
     for cause in causes:
         if cause.covers(silent):
             found = cause.explain(silent, case)
@@ -200,7 +200,7 @@ class FrozenByCgroup(Explanation):
 
 
 class FilesUsedUp(Explanation):
-    """It takes no new call, and those that it has go on."""
+    """It takes no new call, and its present calls go on."""
 
     def covers(self, silent: Sequence[Probe]) -> bool:
         # A session that was let in has its file: its silence is another matter.
@@ -217,7 +217,7 @@ class FilesUsedUp(Explanation):
 
     @staticmethod
     def _sip_answers(case: Case) -> bool:
-        """Whether it answers somewhere; where none is watched, nobody misses it."""
+        """Whether SIP answers anywhere; if no SIP is watched, nobody misses it."""
         agent = case.agent
         told = [one for one in case.verdicts if isinstance(one.probe, SipOptions)]
         if not told and agent.sip_port != [] and SipOptions.word in agent.probes.split():
@@ -245,9 +245,9 @@ class Reload(Explanation):
 class StalledDisk(Explanation):
     """AstDB is silent, and a thread is in the kernel: its disk is slow, or stalls.
 
-    Only another node cures a disk that stalls. Without one a restart would end the
-    calls and then wait for the same disk; and DRBD holds each write for two seconds
-    when its peer has lost power.
+    Only another node recovers a disk that stalls. Without one a restart would end the calls and
+    then wait for the same disk; and DRBD holds each write for two seconds when its peer has
+    lost power.
     """
 
     def covers(self, silent: Sequence[Probe]) -> bool:

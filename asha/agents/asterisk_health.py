@@ -1,9 +1,9 @@
-"""asterisk-health: Asterisk runs once, and answers, or Pacemaker is told why not.
+"""asterisk-health: one Asterisk runs and answers, or Pacemaker is told why not.
 
-One agent starts, stops and watches it, so that a failed question restarts Asterisk
-and not a bystander. Here are its actions and what it tells the cluster. Which Asterisk
-that is says asterisk_base, what it makes of one that runs asterisk_diagnosis; how
-Asterisk is looked at and asked is in asha/asterisk.
+One agent starts, stops and watches it, so a failed question restarts Asterisk and not a
+bystander. Here are its actions and what it tells the cluster. asterisk_base says which process
+is Asterisk, asterisk_diagnosis how it is; how Asterisk is looked at and asked is in
+asha/asterisk.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class AsteriskHealth(AsteriskAgent):
         return self._watch()
 
     def _was_restarted(self, before: Process | None) -> bool:
-        """Whether what failed is that somebody else restarts Asterisk, and it is up again."""
+        """Whether it failed because somebody else restarts Asterisk, and it is up again."""
         launcher = self.launcher()
         patience = self.deadline.within(RESTART_SECONDS)
         is_seen = False
@@ -228,7 +228,7 @@ class AsteriskHealth(AsteriskAgent):
         return Exit.SUCCESS
 
     def _tell(self, found: list[Remark], looked: int) -> None:
-        """Let the node's attribute say it; ``looked``: the deepest that was looked at."""
+        """Set the node's attribute; ``looked``: the depth of the deepest monitor."""
         if found or self.read_state(DEGRADED):
             self._attribute().tell_degraded(found, looked)
 
@@ -239,7 +239,7 @@ class AsteriskHealth(AsteriskAgent):
         return NodeAttribute(self, ATTRIBUTE, memory=DEGRADED, cap=ATTRIBUTE_SECONDS)
 
     def _connect_records(self, process: Process) -> None:
-        """Let the back ends of call records see a database that came after them."""
+        """Let the back ends of call records find a database that started after them."""
         from asha.asterisk import cdr
 
         try:
@@ -321,7 +321,7 @@ class AsteriskHealth(AsteriskAgent):
         )
 
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
-        """Until all modules are loaded. Raises Failed with the reason of an early death."""
+        """Wait until all modules are loaded. Raises Failed with the reason of an early death."""
         deadline = deadline.within(deadline.remaining() - REASON_SECONDS)
         patience = deadline.within(UNHEARD_SECONDS)
         while True:
@@ -346,8 +346,8 @@ class AsteriskHealth(AsteriskAgent):
             deadline.pause(LOOK_EVERY)
 
     def _has_loaded(self, launcher: Launcher, process: Process, problem: Exception) -> bool:
-        """By other signs than the console's: its place is Asterisk's user's, who may have
-        put something there, and the telephones do without."""
+        """By other signs than the console's: the console's place is Asterisk's user's, who may
+        have put something there, and the telephones do not need it."""
         if launcher.is_ready(process):
             return True
         # It makes its socket before it loads any module.
@@ -367,7 +367,7 @@ class AsteriskHealth(AsteriskAgent):
         return "; ".join(found)
 
     def _with_strangers(self, problem: Failed, process: Process) -> Failed:
-        """Who keeps Asterisk from its ports is not ours to kill, but to name."""
+        """A process that keeps Asterisk from its ports is not ours to kill, but to name."""
         from asha.asterisk.process.port_owner import strangers_at
 
         learned = [int(line.split()[1]) for line in self.read_state("sip").splitlines()[1:]]
@@ -384,7 +384,7 @@ class AsteriskHealth(AsteriskAgent):
         return Failed(f"Asterisk ended while it started: {why}")
 
     def _look_once(self, process: Process) -> None:
-        """As at depth 10, and remember what is there to be missed later. Raises Failed."""
+        """Check as at depth 10, and remember what is there, to be missed later. Raises Failed."""
         diagnosis = Diagnosis(self, process)
         if self.sip_port is None:
             diagnosis.sip.learn(self.deadline)
@@ -410,7 +410,7 @@ class AsteriskHealth(AsteriskAgent):
             self._attribute().tell_all_is_well()
 
     def _end(self, launcher: Launcher) -> None:
-        """Until nothing of Asterisk lives, nor anything that would start it again."""
+        """Work until nothing of Asterisk lives, nor anything that would start it again."""
         from asha.asterisk.process.termination import Terminator
 
         ending = Terminator(
@@ -430,11 +430,11 @@ class AsteriskHealth(AsteriskAgent):
         ending.force(0)
 
     def _is_fenced(self) -> bool:
-        """Whether a fence cures: of what a monitor has found hung, where Pacemaker fences
-        and another node is there to go on. Not known is no.
+        """Whether a fence recovers: from what a monitor has found hung, if Pacemaker fences and
+        another node is there to go on. Unknown means no.
 
-        A stop that somebody asked for waits for a slow disk, and so does the last node:
-        DRBD holds each write for seconds when its peer has lost power.
+        A stop that somebody asked for waits for a slow disk, and so does the last node: DRBD
+        holds each write for seconds when its peer has lost power.
         """
         if not self.read_state("hung"):
             return False
@@ -450,7 +450,7 @@ class AsteriskHealth(AsteriskAgent):
         return on and self.peer_available()
 
     def _grace(self) -> float:
-        """Seconds that Asterisk is given to end by itself."""
+        """The seconds in which Asterisk may end by itself."""
         process = self.present()
         if process is None:
             return 0.0

@@ -1,4 +1,4 @@
-"""What can be set of asterisk-health, with the words that its manual has for it."""
+"""The parameters of asterisk-health, with the words of its manual."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where the Asterisk that runs takes SIP: what it has told, what is there, what to ask.
+"""Where the running Asterisk takes SIP: what it has told, what is there, what to ask.
 
-Kept from action to action in the state file ``sip``: the process that told it, and the
-lines of asha/asterisk/talk/sip_transports.py.
+Kept from action to action in the state file ``sip``: the process that told it, and the lines of
+asha/asterisk/talk/sip_transports.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class NotBound(Failed):
 
 
 class SipSockets:
-    """Those of one Asterisk, within one action of the agent."""
+    """The SIP sockets of one Asterisk, within one action of the agent."""
 
     def __init__(self, agent: AsteriskAgent, process: Process) -> None:
         self.agent = agent
@@ -45,8 +45,8 @@ class SipSockets:
         self._untold = False
 
     def endpoints(self, reconsider: Callable[[], None]) -> list[Endpoint]:
-        """Where to send OPTIONS. Raises NotBound when it is not taken where it must be,
-        or what ``reconsider`` raises, which is called before that is decided."""
+        """Where to send OPTIONS. Raises NotBound if SIP is not taken where it must be, or what
+        ``reconsider`` raises, which is called before that is decided."""
         wanted = self._wanted()
         address = self.agent.sip_address
         if address != "auto" and self.agent.sip_port is not None:
@@ -90,7 +90,7 @@ class SipSockets:
         return found[:ADDRESSES_MOST]
 
     def still_loads(self) -> bool:
-        """Whether Asterisk is at its modules: it holds that answer back until then."""
+        """Whether Asterisk loads its modules: it holds that answer back until then."""
         try:
             hold(self.console.wait_fully_booted(self.deadline.within(LOADED_SECONDS)))
         except Silent:
@@ -100,7 +100,7 @@ class SipSockets:
         return False
 
     def _wanted(self) -> list[sip_transports.Socket]:
-        """Where it must be taken."""
+        """Where SIP must be taken."""
         entries = self._entries()
         if self.agent.sip_port is None and (
             not entries or any(one.lost and self._is_there(one) for one in entries)
@@ -142,7 +142,7 @@ class SipSockets:
         return sip_transports.wanted(entries)
 
     def elsewhere(self) -> list[str]:
-        """That it is taken where nobody asks, for somebody to know."""
+        """That SIP is taken where nobody asks, for a person to know."""
         if self._untold and not self._is_taken():
             # Nobody knows it better, and somebody else may have silenced the console.
             return ["SIP is not watched: Asterisk's console does not tell where it takes it "
@@ -157,7 +157,7 @@ class SipSockets:
         return any(self.process.listening(port, protocols) for protocols, port in self.known())
 
     def lost(self) -> list[str]:
-        """Which stacks are gone while another is there."""
+        """The stacks that are gone while another is there."""
         lost: dict[str, list[sip_transports.Socket]] = {}
         for one in self._entries() if self.agent.sip_port is None else []:
             if one.lost and one.is_asked:

@@ -1,12 +1,12 @@
 """rhino-relay: the telephone line goes where the calls are.
 
-Unpromoted on the card's node holds the relay off, promoted holds it on. On the other
-node both are only remembered: promoted there means that the card's node must be off,
-which Pacemaker sees to by demoting before it promotes.
+On the card's node, unpromoted holds the relay off and promoted holds it on. On the other node
+both are only remembered: promoted there means that the card's node must be off, which Pacemaker
+ensures by demoting before it promotes.
 
-What was last commanded is kept in a file that dies with the kernel, so that a
-rebooted node is not running and cannot claim the line. Every change is announced in
-that file before the card is told, so that an action killed half way is seen.
+The last command is kept in a file that dies with the kernel, so a rebooted node is not running
+and cannot claim the line. Every change is announced in that file before the card gets it, so an
+action that is killed half way is seen.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class RhinoRelay(Agent):
     def _settings(self) -> Settings | None:
         """Which card to command; None on the node that powers none.
 
-        What is given up is the card that was started, although the cluster's
-        configuration may name another one by now: Pacemaker stops with the new one.
+        The card that was started is released, although the cluster's configuration may name
+        another one by now: Pacemaker stops with the new one.
         """
         if self.action_name in GIVING_UP:
             started = self._recall_card()
@@ -249,7 +249,8 @@ class RhinoRelay(Agent):
             raise failed(f"relay card {self.device} is {position.value}, not {wanted.value}")
 
     def _switch_off(self, state: str) -> str:
-        """Take the line to the other node; the identity of the card that was told.
+        """Give the line to the other node; returns the identity of the card that took the
+        command.
 
         A card that is not there has no power, and the line is there already.
         """
@@ -274,7 +275,7 @@ class RhinoRelay(Agent):
     # The cluster.
 
     def _check_card_node(self) -> None:
-        """A name that no node has would leave the card uncommanded on all of them."""
+        """A name that no node has would leave the card without commands on all of them."""
         try:
             listed = self.run("crm_node", "--list", cap=CLUSTER_SECONDS)
         except AgentError:
@@ -298,7 +299,7 @@ class RhinoRelay(Agent):
         self.set_node_attribute(ATTRIBUTE, value)
 
     def _hear_card_node(self) -> None:
-        """Say what the card's node last said: nothing else can be known from here."""
+        """Report what the card's node last reported: nothing else can be known from here."""
         try:
             asked = self.run(
                 *("attrd_updater", "--name", ATTRIBUTE, "--query", "--node", self.card_node),
@@ -316,7 +317,7 @@ class RhinoRelay(Agent):
     # The memory.
 
     def _recall(self) -> tuple[str, str] | None:
-        """State and card identity as last remembered; None when not started."""
+        """State and card identity as last stored; None if not started."""
         memory = self.state_file("state")
         words = memory.read().split()
         if not words and memory.is_absent:
@@ -345,7 +346,7 @@ class RhinoRelay(Agent):
         self._write("card", "".join(f"{line}\n" for line in lines))
 
     def _recall_card(self) -> tuple[str, str, int, str] | tuple[()] | None:
-        """The card that was started, () for none on this node, None where not known."""
+        """The card that was started, () for none on this node, None if unknown."""
         lines = self.state_file("card").read().splitlines()
         if lines == [NO_CARD]:
             return ()

@@ -1,11 +1,10 @@
 """sark-data: the PBX's directories come from the replicated disk.
 
-Binds mount what symbolic links used to point to: a mount is gone with the kernel,
-so that a rebooted node says "not running", and open_basedir and AppArmor see the
-path that they allow.
+Binds replace symbolic links. A mount is gone with the kernel, so a rebooted node says "not
+running"; and open_basedir and AppArmor see the path that they allow.
 
-The mount table is the truth. A state file says which binds should be in it, and is
-written before the first of them, so that an action killed half way is seen.
+The mount table is the truth. A state file says which binds should be in it, and is written
+before the first of them, so an action that is killed half way is seen.
 """
 
 from __future__ import annotations
@@ -205,7 +204,7 @@ class SarkData(Agent):
         devices -= {mount.device for mount in mounts if mount.point == "/"}
         self._unmount_all_but([])
         self._unmount_others(devices)
-        unmount.end_copies(self, self.kernel, sorted(devices), self.data_root, self._users,
+        unmount.end_copies(self, sorted(devices), self.data_root, self._users,
                            force=self.force_unmount)
         self._forget_binds()
         self._attribute(WARNING_ATTRIBUTE).withdraw()
@@ -261,7 +260,7 @@ class SarkData(Agent):
     # The parts of a start.
 
     def _bind(self, plan: Plan, mounts: Sequence[Mount]) -> None:
-        """An optional one that cannot be bound is taken out of the plan."""
+        """An optional directory that cannot be bound is taken out of the plan."""
         from asha.data.mountinfo import unescape
         from asha.run.child import in_child
 
@@ -288,7 +287,7 @@ class SarkData(Agent):
             self._remember(plan.binds)
 
     def _bind_each(self, wanted: Sequence[tuple[str, Bind]]) -> str:
-        """By descriptors, opened anew: what the plan has seen may be another by now."""
+        """By descriptors, opened anew: what the plan has seen may have been replaced."""
         from asha.data import store
         from asha.data.mountinfo import escape
         from asha.rootwork import Directory
@@ -321,7 +320,7 @@ class SarkData(Agent):
         in_child(lambda: self._bind_each([]), self.deadline, f"closing {self.data_root}")
 
     def _check_databases(self, made: Sequence[Bind]) -> list[str]:
-        """Which are corrupt, as reasons."""
+        """The corrupt databases, as reasons."""
         from asha.data import sqlite
 
         refuse = self.sqlite_errors == "refuse"
@@ -336,7 +335,7 @@ class SarkData(Agent):
         return corrupt
 
     def _undo(self, made: Sequence[Bind]) -> None:
-        """Take back what this start bound; what cannot be is left for the stop."""
+        """Unmount what this start bound; what cannot be unmounted is left for the stop."""
         from asha.data.release import unmount
 
         def find(mounts: Sequence[Mount]) -> list[Mount]:
@@ -353,7 +352,7 @@ class SarkData(Agent):
     # The parts of a monitor.
 
     def _would_bind(self) -> list[Bind]:
-        """What should be bound where the state file is lost: what a start would bind."""
+        """What should be bound if the state file is lost: what a start would bind."""
         self.validate(10)
         return self._plan.binds
 
@@ -388,7 +387,7 @@ class SarkData(Agent):
         return mountinfo.visible(mounts, os.path.realpath(self.data_root))
 
     def _ours(self, mounts: Sequence[Mount]) -> list[Mount]:
-        """What of ours is mounted, whatever became of parameters and state file."""
+        """What of ours is mounted, whatever happened to parameters and state file."""
         from asha.data import paths
 
         try:
@@ -400,7 +399,7 @@ class SarkData(Agent):
         return binds.ours(mounts, self._remembered(), points, self._store(mounts))
 
     def _places(self, words: Collection[str]) -> set[str]:
-        """Where they are with root's links followed, and nobody else's."""
+        """The real places, with root's links followed, and nobody else's."""
         from asha.rootwork import Directory
 
         found = set()
@@ -413,7 +412,7 @@ class SarkData(Agent):
         return found
 
     def _users(self) -> set[int]:
-        """The uids of the users of paths, root left out."""
+        """The uids of the users of paths, without root."""
         from asha.data import owners, paths
 
         try:
@@ -433,7 +432,8 @@ class SarkData(Agent):
         unmount.uncover(self, self.kernel, [self.data_root, *(item.path for item in items)])
 
     def _unmount_others(self, devices: Collection[str]) -> None:
-        """What else somebody has mounted of the store on this node, but for itself."""
+        """Unmount what else somebody has mounted of the store on this node, except for the
+        store itself."""
         from asha.data.release import unmount
 
         root = os.path.realpath(self.data_root)

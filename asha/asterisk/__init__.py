@@ -1,7 +1,7 @@
-"""Looking at and talking to Asterisk; what to make of it is the agent's business.
+"""Looks at Asterisk and talks to it; the agent draws the conclusions.
 
-process looks at it with the kernel's eyes, starts it and ends it; talk has the
-conversations with it; probes asks it whether it lives.
+process sees it through the kernel, starts it and ends it; talk has the connections to it;
+probes asks whether it works.
 """
 
 # The node attribute that says what is degraded of it.

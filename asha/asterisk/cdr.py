@@ -1,9 +1,9 @@
-"""Call records and a database that is up only after Asterisk.
+"""Call records and a database that starts after Asterisk.
 
-Asterisk's database back ends connect, and learn the columns of their table, when
-the module is loaded. One that found no database then loses every record, even when
-the database is up later, until the module is reloaded (cdr_mysql.c,
-my_load_config(); seen with 16.28). Here the telephones start first, so somebody must.
+Asterisk's database back ends connect, and learn the columns of their table, when the module is
+loaded. One that found no database loses every record, even when the database is up later, until
+the module is reloaded (cdr_mysql.c, my_load_config(); seen with 16.28). Here the telephones
+start first, so the agent must reload it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ NOT_YET = ("already in progress", "request queued")
 
 
 class NotYet(Exception):
-    """Asterisk is at another reload. Says it in its words."""
+    """Asterisk does another reload; the message is Asterisk's."""
 
 
 def database_is_up(path: str, deadline: Deadline) -> bool:
-    """Whether somebody takes connections at the database's Unix socket."""
+    """Whether something accepts connections at the database's Unix socket."""
     try:
         hold(_connect(path, deadline.within(CONNECT_SECONDS)))
     except (OSError, Silent):
@@ -48,10 +48,10 @@ def database_is_up(path: str, deadline: Deadline) -> bool:
 
 
 def reload_modules(console: Console, modules: Sequence[str], deadline: Deadline) -> list[str]:
-    """Reload each; what Asterisk said, an unknown module left out.
+    """Reload each module; returns what Asterisk printed, without unknown modules.
 
-    Raises NotYet when it is not done now, Silent when a reload takes longer than
-    RELOAD_SECONDS, OSError when the control socket is gone.
+    Raises NotYet if it is not done now, Silent if a reload takes longer than RELOAD_SECONDS,
+    OSError if the control socket is gone.
     """
     said = []
     for module in modules:

@@ -1,8 +1,8 @@
-"""What an Asterisk looked like when it was found hung, kept before it is killed.
+"""What an Asterisk was doing when it was found hung, kept before it is killed.
 
-One directory an event on local disk: its name is the moment. Everything here is
-bounded, in seconds and in megabytes, and nothing of it may keep the cure waiting or
-fail it: what cannot be had is said in the summary and left out.
+One directory for each event on local disk, named by its time. Everything here is limited, in
+seconds and in megabytes, and nothing may delay the recovery or make it fail: what cannot be
+collected is named in the summary and left out.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ UNKNOWN_COMMAND = "No such command"
 
 
 class Collector:
-    """Gathers for one event. ``run`` is the agent's: argv, a cap in seconds."""
+    """Collects for one event. ``run`` is the agent's: argv, a cap in seconds."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Collector:
         console: Console | None,
         logs: Sequence[str],
     ) -> str:
-        """Returns the event's directory, "" when none could be made. Raises nothing."""
+        """Return the event's directory, "" if none could be made. Raises nothing."""
         begun = time.monotonic()
         name = time.strftime("%Y%m%d-%H%M%S") + f"-{self.process.pid}"
         self.place = f"{self.directory}/{name}"
@@ -148,7 +148,7 @@ class Collector:
         return True
 
     def _ask(self, console: Console) -> None:
-        """All at once, each on a connection of its own: one that hangs delays no other."""
+        """All at once, each on its own connection: one that hangs delays no other."""
         deadline = self.deadline.within(CONSOLE_SECONDS)
         answers = side_by_side(
             [_answer(console.answer(deadline, command)) for command in COMMANDS.values()]
@@ -160,9 +160,9 @@ class Collector:
                 self._keep(file, partial(str, answer))
 
     def _backtraces(self, blocked: dict[int, str]) -> None:
-        """All of them by gdb; what it had by the end of its time, if it takes longer.
+        """All backtraces by gdb; if that takes too long, those that there are by then.
 
-        ``blocked``: the threads that waited in the kernel before, and what they had run.
+        ``blocked``: the threads that waited in the kernel before, and how much they had run.
         """
         for task in self.process.tasks_in(BLOCKED):
             if blocked.get(task.tid) == task.switches:
@@ -206,17 +206,16 @@ class Collector:
 
 
 def _in_group_of(process: Process) -> tuple[str, ...]:
-    """What has a command run in the process's control group, and end with it."""
+    """A prefix that runs a command in the process's control group, so that it ends with it."""
     files = process.control_group_files() if os.geteuid() == 0 else []
     return (*IN_GROUP, *files, "--") if files else ()
 
 
 def _as_process(process: Process) -> tuple[str, ...]:
-    """What has a command run with the process's own rights; nothing for root's process.
+    """A prefix that runs a command with the process's own rights; empty for root's process.
 
-    Not with one more, such as the one to look into any process (CAP_SYS_PTRACE): who has
-    that is root. Without it the process must let itself be dumped, as with -g it does
-    (ptrace(2)).
+    Not with more, such as the right to look into any process (CAP_SYS_PTRACE): that is as good
+    as root. Without it the process must allow a dump of itself, as it does with -g (ptrace(2)).
     """
     if os.geteuid() != 0:
         return ()
@@ -233,7 +232,7 @@ def _as_process(process: Process) -> tuple[str, ...]:
 
 
 def prune(directory: str, events: int, megabytes: int, deadline: Deadline) -> None:
-    """Delete the oldest until at most so many are left, and so much. Raises AgentError."""
+    """Delete the oldest until at most that many are left, and that much. Raises AgentError."""
     in_child(
         lambda: _prune(directory, events, megabytes),
         deadline.within(LOOK_SECONDS),
@@ -251,9 +250,9 @@ def _prune(directory: str, events: int, megabytes: int) -> str:
 
 
 def events_in(directory: str) -> list[str]:
-    """Their names, oldest first; none without the directory.
+    """The events' names, oldest first; none without the directory.
 
-    A file is none: whoever sends an event to somebody may pack it just beside it.
+    A file is no event: a person may pack an event into a file beside it.
     """
     try:
         names = os.listdir(directory)
@@ -263,7 +262,7 @@ def events_in(directory: str) -> list[str]:
 
 
 def _is_event(name: str) -> bool:
-    """Whether it can only be one: somebody may keep other things there."""
+    """Whether it can only be an event: a person may keep other things there."""
     parts = name.split("-")  # day, time, process
     return [len(part) for part in parts[:2]] == [8, 6] and len(parts) == 3 and all(
         part.isascii() and part.isdecimal() for part in parts
@@ -282,7 +281,7 @@ def _size(place: str) -> int:
 
 
 def _answer(conversation: Conversation[str]) -> Conversation[str | Exception]:
-    """Its text, or why there is none."""
+    """The answer's text, or why there is none."""
     try:
         return (yield from conversation)
     except (OSError, Silent) as problem:
@@ -318,7 +317,7 @@ def _log(path: str) -> str:
 
 
 def _tail(path: str) -> str:
-    """The same of a file of the kernel's."""
+    """The end of a file of the kernel's."""
     try:
         return _end_of(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """What Asterisk's user or the panel may have put where Asterisk wants a file. Imported only
 when a start fails, or when nobody listens at the control socket.
 
-Asterisk opens its files in the ordinary way, so it waits for ever for who reads a FIFO, and
-ends where its database is none. It does so without a cluster too, but a person must know.
+Asterisk opens its files in the ordinary way: it waits without end at a FIFO that nobody writes,
+and ends if its database is no file. It does so without a cluster too, but a person must know.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ KINDS = {
 
 
 def kind_at(path: str) -> str:
-    """What lies there, "" for nothing that can be seen."""
+    """What is there, "" if it cannot be seen."""
     try:
         return KINDS.get(stat.S_IFMT(os.lstat(path).st_mode), "")
     except OSError:
@@ -57,10 +57,10 @@ def kind_at(path: str) -> str:
 
 
 def odd_files(folders: Sequence[str], account: int, deadline: Deadline) -> list[str]:
-    """What in these directories Asterisk cannot use, each in words.
+    """What Asterisk cannot use in these directories, each in words.
 
-    In a child, which is Asterisk's user: his links lead where he may go, and a disk may
-    not answer.
+    In a child with the rights of Asterisk's user: his links lead only where he may go, and a
+    disk may not answer.
     """
 
     def work() -> str:
@@ -106,8 +106,8 @@ def _kind_behind(entry: os.DirEntry[str]) -> str:
 
 
 def waits_for(proc: Proc, process: Process) -> list[str]:
-    """What the kernel shows, in words: a FIFO elsewhere, and the programs that Asterisk has
-    started; while it reads its configuration it waits for each (#exec)."""
+    """What Asterisk waits for, as the kernel shows it, in words: a FIFO elsewhere, and the
+    programs that it has started. While it reads its configuration it waits for each (#exec)."""
     at_fifo = [str(task) for task in process.tasks() if task.where == WAITS_AT_FIFO]
     if at_fifo:
         return [f"{at_fifo[0]} waits for who opens the other end of a FIFO"]

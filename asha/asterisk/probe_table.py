@@ -1,7 +1,6 @@
-"""The manual's table of what asterisk-health looks at, from the classes that do it.
+"""The manual's table of what asterisk-health checks, from the classes that do it.
 
-Plain text that is right as it stands, 78 columns wide at most: ``crm ra info`` and the manual
-page both show it.
+Plain text, at most 78 columns wide: ``crm ra info`` and the manual page both show it as it is.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ WIDTHS = (9, 25, 20, 17)
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Each line begins with a blank: as it stands, for the manual."""
+    """Each line begins with a blank, so that the manual shows it as it is."""
     lines = [_line(HEADS), _line(["-" * width for width in WIDTHS])]
     for row in rows:
         cells = (

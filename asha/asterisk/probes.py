@@ -1,8 +1,8 @@
-"""Questions that a living Asterisk answers, each on its own connection.
+"""Questions that a working Asterisk answers, each on its own connection.
 
-A probe is a small class: a name, what part of Asterisk must work for an answer, and
-a conversation. New ones only add a class here and a line in the agent's list; the
-manual's table is made of their attributes (asha/asterisk/probe_table.py).
+A probe is a small class: a name, which part of Asterisk must work for an answer, and a
+conversation. A new one needs a class here and a line in the agent's list; the manual's table is
+made of their attributes (asha/asterisk/probe_table.py).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ SECOND_ASKING = 0.5
 
 
 class Verdict:
-    """What one probe found, in a word and in a sentence."""
+    """The result of one probe, in a word and in a sentence."""
 
     __slots__ = ("finding", "probe", "reason")
 
@@ -113,7 +113,7 @@ class Probe:
         raise NotImplementedError
 
     def converse(self, deadline: Deadline) -> Conversation[Verdict]:
-        """Ask, within the deadline. OSError and Silent are judged by attempt()."""
+        """Ask, within the deadline. attempt() handles OSError and Silent."""
         raise NotImplementedError
 
     def attempt(self, deadline: Deadline) -> Conversation[Verdict]:
@@ -123,7 +123,7 @@ class Probe:
     def judge(
         self, conversation: Conversation[Verdict], patience: float
     ) -> Conversation[Verdict]:
-        """What comes of it, or what it means that nothing does. Raises nothing."""
+        """The verdict on what came, or on what it means that nothing came. Raises nothing."""
         try:
             return (yield from conversation)
         except Endless as what:
@@ -142,11 +142,11 @@ class Probe:
             return Verdict(self, UNKNOWN, reason)
 
     def meaning_of(self, problem: OSError) -> str:
-        """The finding, when the kernel or Asterisk says no."""
+        """The verdict if the kernel or Asterisk refuses."""
         return self.hung_up if isinstance(problem, ConnectionResetError) else REFUSED
 
     def refusal(self, problem: OSError, finding: str) -> str:
-        """Why, in words a person can act on."""
+        """The reason, in words a person can act on."""
         raise NotImplementedError
 
     def silence(self, what: Silent, reason: str) -> Verdict:
@@ -199,7 +199,7 @@ class ControlSocket(Probe):
 
 
 def console_is_gone(path: str, problem: OSError) -> str:
-    """Why nobody takes a connection at the control socket."""
+    """Why nothing accepts a connection at the control socket."""
     if isinstance(problem, FileNotFoundError):
         return f"{path} is gone, somebody has removed it"
     if isinstance(problem, ConnectionResetError):
@@ -258,7 +258,7 @@ class PortProbe(Probe):
         return sum(one.queue for one in self._now())
 
     def _now(self) -> list[Endpoint]:
-        """The same socket as it is now, none when it is closed."""
+        """The same socket as it is now, None if it is closed."""
         mine = self.endpoint
         now = self.process.listening(mine.port, (mine.protocol,))
         if mine.inode:
@@ -304,11 +304,11 @@ class ManagerInterface(PortProbe):
 
 
 class ManagerQuestion(PortProbe):
-    """Base of those that have AMI do something which takes one lock of Asterisk's.
+    """Base of those that make AMI take one lock of Asterisk's.
 
-    Each in a session of its own: an action that waits for a lock stops its session,
-    and no other (main/manager.c serves each session by a thread of its own). What
-    goes wrong before the question is AMI's, and is the manager's verdict.
+    Each has its own session: an action that waits for a lock stops its session and no other
+    (main/manager.c has a thread for each session). What goes wrong before the question is
+    AMI's, and is the verdict of ManagerInterface.
     """
 
     # Who waits for a lock is silent. One that is hung up on met AMI's own limit
@@ -337,12 +337,12 @@ class ManagerQuestion(PortProbe):
         return Verdict(self, FAULTY, problem) if problem else Verdict(self, HEALTHY)
 
     def question(self, ami: Ami) -> Conversation[str]:
-        """Ask; "" or what Asterisk complains of. Raises NotAsked."""
+        """Ask; returns "" or Asterisk's complaint. Raises NotAsked."""
         raise NotImplementedError
 
     def allowed(self, ami: Ami, name: str, **fields: str) -> Conversation[dict[str, str]]:
-        """The response to an action. Raises NotAsked where the account may not have it:
-        that is refused before any lock is taken (main/manager.c, process_message())."""
+        """The response to an action. Raises NotAsked if the account may not do it: that is
+        refused before any lock is taken (main/manager.c, process_message())."""
         answer = yield from ami.action(name, **fields)
         if answer.get("Message") == "Permission denied":
             user = self.manager.who.user if self.manager.who else ""
@@ -351,7 +351,7 @@ class ManagerQuestion(PortProbe):
 
 
 class NotAsked(Exception):
-    """The question could not be put; says why."""
+    """The question could not be asked; the message says why."""
 
 
 class ChannelLocks(ManagerQuestion):
@@ -394,7 +394,7 @@ class Asking:
         self.was_let_in = False
 
     def put(self, *commands: str) -> Conversation[str]:
-        """What these commands print. Raises NotAsked, NotLetIn; Silent and OSError too."""
+        """The output of these commands. Raises NotAsked, NotLetIn; Silent and OSError too."""
         with self.control_socket.visit(self.deadline) as line:
             entering = self.control_socket.enter(line)
             if self.was_let_in:
@@ -413,7 +413,7 @@ class Asking:
 
 
 class NotLetIn(Exception):
-    """The control socket's verdict, before the question could be put."""
+    """The verdict on the control socket, before the question could be asked."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.reason)
@@ -421,14 +421,13 @@ class NotLetIn(Exception):
 
 
 class ConsoleQuestion(Probe):
-    """Base of those that have the console do something, which root may ask.
+    """Base of those that ask on the console, which only root may use.
 
-    AMI's user would need rights for it with which whoever has its secret can run programs
-    as Asterisk's user: DBPut is of the class "system", as is ModuleLoad, which runs a
-    file of any directory (seen with 16.28); "command" and "originate" lead to System(). Each
-    command is served by a thread of its own (main/asterisk.c, netconsole()): one that
-    waits for a lock stops no other. What goes wrong before the question is the control
-    socket's verdict.
+    AMI's user would need rights with which anybody who has its secret can run programs as
+    Asterisk's user: DBPut is of the class "system", as is ModuleLoad, which runs a file of any
+    directory (seen with 16.28); "command" and "originate" lead to System(). Each command has
+    its own thread (main/asterisk.c, netconsole()): one that waits for a lock stops no other.
+    What goes wrong before the question is the verdict on the control socket.
     """
 
     depth = 10
@@ -458,7 +457,7 @@ class ConsoleQuestion(Probe):
         return Verdict(self, FAULTY, problem) if problem else Verdict(self, HEALTHY)
 
     def question(self, asking: Asking) -> Conversation[str]:
-        """Ask; "" or what Asterisk complains of. Raises NotAsked."""
+        """Ask; returns "" or Asterisk's complaint. Raises NotAsked."""
         raise NotImplementedError
 
 
@@ -528,7 +527,7 @@ class CallSetup(ConsoleQuestion):
         )
 
     def _end_of_the_last(self, asking: Asking) -> Conversation[None]:
-        """Never two of them: what holds one up would keep each for ever."""
+        """Never two calls: what holds one up would keep each of them without end."""
         ours = bool(self._signs)
         patience = asking.deadline.within(asking.deadline.remaining() / (1 if ours else 2))
         while (yield from self._is_there(asking)):
@@ -542,7 +541,7 @@ class CallSetup(ConsoleQuestion):
             yield Wait(-1, 0, patience.within(LOOK_AGAIN))
 
     def _call(self, asking: Asking) -> Conversation[bool]:
-        """Whether it came through to its end; not: it was refused."""
+        """Whether the call came through to its end; False if it was refused."""
         import os
 
         extension = f"k{os.urandom(4).hex()}"
@@ -558,7 +557,7 @@ class CallSetup(ConsoleQuestion):
         return any(sign in said for sign in self._signs)
 
     def _is_there(self, asking: Asking) -> Conversation[bool]:
-        """Whether one of ours has not ended. Raises Silent when that is asked too late."""
+        """Whether a call of ours has not ended. Raises Silent if there is no time left to ask."""
         if self._signs and asking.deadline.expired:
             raise Silent(END_OF_CALL)
         try:
@@ -607,10 +606,10 @@ PROBES = tuple(
 
 
 def ask(probes: Sequence[Probe], deadline: Deadline, patience: float) -> list[Verdict]:
-    """Ask all side by side, ``patience`` seconds each; in the order of the probes.
+    """Ask all in parallel, ``patience`` seconds each; results in the order of the probes.
 
-    One lost answer is not a hang: who is silent or refuses is asked once more, and
-    counts as hung only when neither question is answered.
+    One lost answer is not a hang: a probe that is silent or refused is asked once more, and
+    counts as hung only if neither question is answered.
     """
     with Multiplexer() as talks:
         for probe in probes:

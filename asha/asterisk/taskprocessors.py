@@ -1,10 +1,10 @@
 """Whether Asterisk is too busy, or at a limit, rather than hung.
 
-At its high-water mark a taskprocessor makes PJSIP drop requests that come by UDP,
-without a word, until it is down at its low-water mark (res_pjsip/pjsip_distributor.c,
-distributor(); main/taskprocessor.c; 500 and 450 tasks by default).
-From outside that looks like a dead SIP thread. Telling them apart is easy from
-inside: an overloaded queue is long and moves, a stuck one does not move.
+Above its high-water mark a task processor makes PJSIP drop requests that come by UDP, silently,
+until it is down at its low-water mark (res_pjsip/pjsip_distributor.c, distributor();
+main/taskprocessor.c; 500 and 450 tasks by default). From outside that looks like a dead SIP
+thread. From inside they differ: an overloaded queue is long and moves, a stuck one does not
+move.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FILES_SPARE = 8
 
 
 class Queue:
-    """One taskprocessor: how much it has done, how much waits, did and may wait."""
+    """One task processor: how much it has done, how much waits, did wait at most and may wait."""
 
     __slots__ = ("high", "low", "most", "name", "processed", "waiting")
 
@@ -49,12 +49,12 @@ class Queue:
 
     @property
     def may_alarm(self) -> bool:
-        """Beyond its high mark, or on the way down from there."""
+        """Whether it is above its high mark, or on the way down from there."""
         return self.waiting >= self.high or (self.waiting > self.low and self.most >= self.high)
 
 
 def overloaded(console: Console, deadline: Deadline) -> str:
-    """The queue that is beyond its mark and moves, in words; "" if there is none."""
+    """The queue that is above its mark and moves, in words; "" if there is none."""
     before = {queue.name: queue for queue in _queues(console, deadline) if queue.may_alarm}
     if not before:
         return ""
@@ -69,10 +69,9 @@ def overloaded(console: Console, deadline: Deadline) -> str:
 def records_waiting(console: Console, deadline: Deadline) -> str:
     """The queue of the CDR engine if it holds calls up, in words; "" if it does not.
 
-    Back ends of call records write in that queue's thread (main/cdr.c, without batch
-    mode), so that a database that hangs stops it, and with it each call that sets
-    something of its record: the call of our own does. A queue that has soon done all
-    that was waiting holds nobody up.
+    Back ends of call records write in that queue's thread (main/cdr.c, without batch mode). So
+    a database that hangs stops it, and with it each call that sets a value of its record, as
+    our own call does. A queue that soon has done everything that was waiting holds nobody up.
     """
     before = {queue.name: queue for queue in _queues(console, deadline)
               if CDR_ENGINE in queue.name and queue.waiting}
@@ -87,9 +86,9 @@ def records_waiting(console: Console, deadline: Deadline) -> str:
 
 
 def out_of_files(process: Process) -> str:
-    """That it has as many open as it may, in words; "" if it has not.
+    """That it has as many files open as it may, in words; "" if it has not.
 
-    It then takes no connection, at its control socket and AMI neither, and no call; those
+    Then it takes no call and no connection, at its control socket and AMI neither; the calls
     that it has go on.
     """
     used, most = process.files()

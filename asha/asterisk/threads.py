@@ -1,4 +1,4 @@
-"""What the threads of Asterisk do, as the kernel tells: halted, stuck, or never at rest.
+"""What Asterisk's threads do, as the kernel sees it: halted, stuck, or never at rest.
 
 Imported only when one of them looks odd, and at depth 20.
 """
@@ -48,7 +48,7 @@ class States:
 
 
 class Runaway:
-    """A thread that has kept a processor to itself since the look before."""
+    """A thread that has kept a processor to itself since the last look."""
 
     name = "runaway"
     word = ""
@@ -70,7 +70,7 @@ class Runaway:
         return "\n".join(lines)
 
     def since(self, remembered: str) -> list[tuple[Task, str]]:
-        """The threads that did not rest since then, and how that is said."""
+        """The threads that did not rest since then, and the words for that."""
         lines = [line.split() for line in remembered.splitlines()]
         if len(lines) < 2 or lines[0] != self.process.identity.split() or not lines[1]:
             return []
@@ -99,7 +99,7 @@ class Runaway:
 def runaways(
     look: Runaway, remembered: str, console: Console, deadline: Deadline
 ) -> list[str]:
-    """In words, with what Asterisk calls the thread's work where its console tells."""
+    """In words, with Asterisk's name for the thread's work if its console answers."""
     found = look.since(remembered)
     if not found:
         return []
@@ -111,10 +111,10 @@ def runaways(
 
 
 def _work(console: Console, deadline: Deadline) -> dict[int, str]:
-    """By thread, the function that it began with and where.
+    """For each thread, the function with which it began, and where that is.
 
-    Asterisk's lines (main/asterisk.c, handle_show_threads()): an address, the thread's
-    number, the function, "started at [ line]", the file and the function that began it.
+    Asterisk's lines (main/asterisk.c, handle_show_threads()): an address, the thread's number,
+    the function, "started at [ line]", the file and the function that began it.
     """
     try:
         said = hold(console.answer(deadline.within(LISTING_SECONDS), "core show threads"))
@@ -130,8 +130,8 @@ def _work(console: Console, deadline: Deadline) -> dict[int, str]:
 
 
 def stuck(process: Process, before: dict[int, str], seconds: float) -> list[str]:
-    """Which of these threads (their number: what it had run, Task.switches) are in the
-    kernel still, and have not run since; in words."""
+    """Which of these threads (thread id -> Task.switches) are still in the kernel and have not
+    run since; in words."""
     from asha.asterisk.process.proc import BLOCKED
 
     now = [task for task in process.tasks_in(BLOCKED) if before.get(task.tid) == task.switches]

@@ -1,1 +1,1 @@
-"""From two bare Debian boxes to a cluster: facts, questions, checks, steps."""
+"""From two bare Debian machines to a cluster: facts, questions, checks, steps."""

@@ -1,8 +1,8 @@
 """What a step is made of: single changes that know whether they are needed.
 
-An action can say what it will do (``preview``), whether it is already so
-(``is_done``), do it, and write itself down as shell (``script``). The plan, the
-install and the scripts are three ways to walk the same objects.
+An action can say what it will do (``preview``), whether it is done (``is_done``), do it, and
+write itself down as shell (``script``). The plan, the install and the scripts use the same
+objects.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ class Action(ABC):
 
     @abstractmethod
     def is_done(self, machine: Machine) -> bool:
-        """Whether nothing is left to do. Changes nothing; may be asked at any time."""
+        """Whether nothing is left to do. Changes nothing; may be called at any time."""
 
     @abstractmethod
     def preview(self, machine: Machine) -> str:
-        """The command, or the difference to the file, for a reader."""
+        """The command, or the difference to the file, for a person to read."""
 
     @abstractmethod
     def script(self) -> str:
-        """Shell lines that do the same, for the prudent."""
+        """Shell lines that do the same."""
 
     @abstractmethod
     def do(self, machine: Machine, say: Say) -> None:
-        """Raises UserError. Called again after any interruption, it ends the same."""
+        """Make the change. Raises UserError. Called again after any interruption, the result is
+        the same."""
 
 
 @dataclass
 class Write(Action):
-    """A file with this text. ``secret``: it is never shown, but with ``masked``, which
-    gives a text without what is secret in it."""
+    """A file with this text. ``secret``: it is never shown, unless ``masked`` is there: that
+    returns a text without the secrets in it."""
 
     path: str
     text: str
@@ -95,32 +96,8 @@ class Write(Action):
 
 
 @dataclass
-class Remove(Action):
-    """A file that must not be there."""
-
-    path: str
-    why: str = ""
-
-    @property
-    def title(self) -> str:  # type: ignore[override]
-        return self.why or f"remove {self.path}"
-
-    def is_done(self, machine: Machine) -> bool:
-        return not machine.exists(self.path)
-
-    def preview(self, machine: Machine) -> str:
-        return self.script()
-
-    def script(self) -> str:
-        return f"rm -f {shlex.quote(self.path)}"
-
-    def do(self, machine: Machine, say: Say) -> None:
-        machine.remove(self.path)
-
-
-@dataclass
 class Run(Action):
-    """A program, unless ``done`` says that it is so already."""
+    """A program to run, unless ``done`` is true already."""
 
     title: str
     argv: Sequence[str]
@@ -155,10 +132,10 @@ def enable(title: str, *units: str) -> Run:
 
 @dataclass
 class Call(Action):
-    """Work that has no one command: ours, under a name by which it can be run alone.
+    """Work of our own that is not one command. It can be run alone by its name.
 
-    ``name`` is unique in the plan (``asha step NAME``); ``what`` tells a reader, in
-    lines, what it does in which order.
+    ``name`` is unique in the plan (``asha step NAME``); ``what`` tells a person, in lines, what
+    is done in which order.
     """
 
     name: str

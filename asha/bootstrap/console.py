@@ -1,7 +1,7 @@
-"""What a person sees of a long work: a line per action, and how far it is.
+"""What a person sees during a long work: a line per action, and its progress.
 
-Nothing here raises: whoever prints is at work on something, and that must come to its
-end, or be put back, also when the terminal is gone or the disk of the log is full.
+Nothing here raises: whoever prints is in the middle of work that must come to its end, or be
+rolled back, also when the terminal is gone or the log's disk is full.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REDRAW = "\r\033[K"
 
 
 class Console:
-    """``note`` for a line that stays, ``say`` for how far the action at hand is.
+    """``note`` prints a line that stays, ``say`` the progress of the current action.
 
     ``log``: a file to which the lines that stay are added, with the time of day.
     """
@@ -70,7 +70,7 @@ class Console:
 
 
 def ask(question: str) -> bool:
-    """Yes or no; no is the default, and the answer where nobody can answer."""
+    """Ask yes or no. No is the default, and the answer where nobody can answer."""
     if not sys.stdin.isatty():
         return False
     try:

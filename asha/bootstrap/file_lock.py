@@ -1,6 +1,6 @@
-"""One process at a time: a lock that the kernel gives back when its holder ends.
+"""A lock for one process at a time; the kernel releases it when its holder ends.
 
-The agents have their own (asha.run.lock), which the programs that they start hold too.
+The agents have another lock (asha.run.lock), which the programs that they start hold too.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ EVERY = 0.2
 @contextmanager
 def file_lock(machine: Machine, path: str, seconds: float, busy: UserError,
               waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Raises ``busy`` when another process still has it after ``seconds``. ``waiting`` is
-    called once, when it has to be waited for."""
+    """Raises ``busy`` if another process still has the lock after ``seconds``. ``waiting`` is
+    called once if we have to wait."""
     # Root's alone: who may read a file may lock it (flock(2)), and keep us out.
     # by name: in root's /run and /var/lib/asha
     lock = os.open(machine.path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

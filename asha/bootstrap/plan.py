@@ -8,9 +8,9 @@ configuration from the first (70): DRBD and Pacemaker do that for it.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
 
 from asha.bootstrap.action import Step
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.firewall import backends
 from asha.bootstrap.join import client
 from asha.bootstrap.steps import (
@@ -25,48 +25,27 @@ from asha.bootstrap.steps import (
 )
 from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import OWNER_VARIABLE
-from asha.cluster.drbd import version as drbd_version
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.machine import Machine
 
-# The module that is in the kernels of Debian 12 and 13.
-DEBIANS_DRBD = "8.4.11"
 
-
-@dataclass(frozen=True)
-class Found:
-    """What the steps go by. As it stands here: a customer's Debian, not yet looked at."""
-
-    link: link_address.Found = field(default_factory=link_address.Found)
-    firewall: backends.Found = field(default_factory=backends.Found)
-    services: systemd.Found = field(default_factory=systemd.Found)
-    drbd: str = DEBIANS_DRBD
-    copied: tuple[str, ...] = ("  each directory that sark-data binds, where it is there",)
-
-
-def look(machine: Machine) -> Found:
-    """Ask the machine, once. Changes nothing. Raises UserError, OSError."""
-    return Found(link_address.look(machine), backends.look(machine), systemd.look(machine),
-                 drbd_version(machine), tuple(data.look(machine)))
-
-
-def steps(site: Site, found: Found, secret: Secret) -> list[Step]:
-    """Everything that this node needs, done or not. Asks no machine."""
+def steps(site: Site, facts: Facts, secret: Secret) -> list[Step]:
+    """Everything that this node needs, done or not. Asks no machine but by its facts."""
     near = [
         Step(10, "network", "cluster link and firewall",
-             [*link_address.actions(site, found.link),
-              *backends.actions(site, found.firewall)]),
-        Step(20, "drbd", "the replicated disk", drbd.actions(site, found.drbd, secret)),
+             [*link_address.actions(site, facts.link),
+              *backends.actions(site, facts.firewall)]),
+        Step(20, "drbd", "the replicated disk", drbd.actions(site, facts.drbd, secret)),
     ]
     if site.is_first:
         return [
             *near,
             Step(30, "data", "the data moves into the store",
-                 [*data.actions(site, found.copied), *sark.actions(site),
+                 [*data.actions(site, facts.copied), *sark.actions(site),
                   *asterisk.actions(site, secret)]),
             Step(50, "cluster", "Corosync and Pacemaker",
-                 [*systemd.actions(site, found.services), *corosync.reset_actions(site),
+                 [*systemd.actions(site, facts.services), *corosync.reset_actions(site),
                   *corosync.actions(site, secret)]),
             Step(70, "resources", "Pacemaker takes the telephone system over",
                  [takeover.take_over_action(site), *pacemaker.actions(site),
@@ -75,7 +54,7 @@ def steps(site: Site, found: Found, secret: Secret) -> list[Step]:
     return [
         *near,
         Step(50, "cluster", "joining the other node",
-             [*asterisk.actions(site, secret), *systemd.actions(site, found.services),
+             [*asterisk.actions(site, secret), *systemd.actions(site, facts.services),
               *corosync.reset_actions(site), *client.actions(site, secret),
               takeover.begin_action(), takeover.take_over_action(site),
               *corosync.actions(site, secret), *pacemaker.joined_actions(site),
@@ -84,7 +63,7 @@ def steps(site: Site, found: Found, secret: Secret) -> list[Step]:
 
 
 def pending(plan: list[Step], machine: Machine) -> list[Step]:
-    """The same steps with only what is left to do; steps with nothing left out."""
+    """The same steps with only the actions that are left to do, without empty steps."""
     left = []
     for step in plan:
         actions = [action for action in step.actions if not action.is_done(machine)]
@@ -94,7 +73,7 @@ def pending(plan: list[Step], machine: Machine) -> list[Step]:
 
 
 def describe(plan: list[Step], machine: Machine) -> str:
-    """Every command and file difference, for a reader."""
+    """Every command and every difference of a file, for a person to read."""
     lines: list[str] = []
     for step in plan:
         lines += ["", f"== {step.number} {step.name}: {step.title} ==", ""]
@@ -111,7 +90,7 @@ def script_name(step: Step) -> str:
 
 
 def script(step: Step) -> str:
-    """The step as a shell script, for whoever wants to read and run it piece by piece."""
+    """The step as a shell script, to be read and run piece by piece."""
     lines = [
         "#!/bin/sh",
         f"# {step.number} {step.title}. Written by: asha plan --scripts",

@@ -53,7 +53,8 @@ KNOWN_WARNINGS = (
 
 
 def render(site: Site) -> str:
-    """The configuration as crmsh reads it. UserError when a value cannot stand in it."""
+    """The configuration as crmsh reads it. Raises UserError for a value that cannot be part of
+    it."""
     text = TEMPLATE.read_text(encoding="utf-8")
     for part, wanted in (("RELAY", site.relay is not None), ("LDAP", site.ldap)):
         begin, end = f"@{part} BEGIN@\n", f"@{part} END@\n"
@@ -109,8 +110,8 @@ def _comment(value: str) -> str:
 
 
 def is_loaded(machine: Machine) -> bool:
-    """Whether the cluster has our resources: asked live, or where Pacemaker does not
-    run, of the file that it will start with."""
+    """Whether the cluster has our resources: asked live, or where Pacemaker does not run, of
+    the file with which it will start."""
     try:
         said = machine.run("cibadmin", "--query", "--xpath", f"//primitive[@id='{OURS}']",
                            timeout=LOOK_SECONDS, check=False)
@@ -122,17 +123,16 @@ def is_loaded(machine: Machine) -> bool:
 
 
 def is_saved(machine: Machine) -> bool:
-    """Whether the file that Pacemaker keeps has our resources, and not of a cluster that was
-    purged. Asks nobody who may hang."""
+    """Whether the file that Pacemaker keeps has our resources, and not those of a purged
+    cluster. Asks nothing that may hang."""
     return _is_on_disk(machine) and not is_left_over(machine)
 
 
 def is_left_over(machine: Machine) -> bool:
     """Whether Corosync's and Pacemaker's files are what a purge of asha left.
 
-    They are nobody's then: no telephones depend on them, and their keys are made of a
-    secret that was purged. Pacemaker, started with them, would start the old cluster's
-    resources.
+    Then nobody needs them: no telephones depend on them, and their keys are made of a secret
+    that was purged. If Pacemaker started with them, it would start the old cluster's resources.
     """
     if machine.exists(MARKER):
         return False
@@ -161,9 +161,9 @@ def _is_on_disk(machine: Machine) -> bool:
 
 
 def diff(machine: Machine, site: Site) -> str:
-    """What loading would change, as a unified diff of ``crm configure show``; "" for
-    nothing. Tried on a copy of the live configuration. UserError when Pacemaker does
-    not run or crmsh refuses."""
+    """What loading would change, as a unified diff of ``crm configure show``; "" for nothing.
+    Tried on a copy of the live configuration. Raises UserError if Pacemaker does not run or
+    crmsh refuses."""
     live = _live(machine)
     wanted = _with_fencing_of(live, render(site))
     with tempfile.TemporaryDirectory(prefix="asha-cib-") as directory:
@@ -181,9 +181,9 @@ def diff(machine: Machine, site: Site) -> str:
 
 
 def load(machine: Machine, site: Site) -> list[str]:
-    """Load it into the running cluster; what crmsh warns of that is news.
+    """Load it into the running cluster; returns crmsh's unusual warnings.
 
-    Again, it changes nothing. UserError when crmsh refuses; then nothing is changed.
+    Repeated, it changes nothing. Raises UserError if crmsh refuses; then nothing is changed.
     """
     wanted = _with_fencing_of(_live(machine), render(site))
     with tempfile.TemporaryDirectory(prefix="asha-cib-") as directory:
@@ -194,7 +194,7 @@ def load(machine: Machine, site: Site) -> list[str]:
 
 
 def _live(machine: Machine) -> str:
-    """The running cluster's configuration as XML. UserError when Pacemaker does not run."""
+    """The running cluster's configuration as XML. Raises UserError if Pacemaker does not run."""
     live = machine.run("cibadmin", "--query", timeout=LOOK_SECONDS, check=False)
     if not live.ok:
         raise UserError("the live configuration cannot be read: Pacemaker does not run here",
@@ -203,14 +203,14 @@ def _live(machine: Machine) -> str:
 
 
 def _with_fencing_of(live: str, wanted: str) -> str:
-    """The text with fencing on where it is on: nobody means to lose it by a load."""
+    """The text with fencing on where it is on now: no load should switch it off."""
     options = ElementTree.fromstring(live).iterfind("configuration/crm_config//nvpair")
     on = any(option.get("name") == FENCING and option.get("value") in TRUE for option in options)
     return wanted.replace(f"    {FENCING}=false", f"    {FENCING}=true") if on else wanted
 
 
 def warnings(said: str) -> list[str]:
-    """Of what crmsh printed, the warnings that are not always there."""
+    """The warnings in what crmsh printed, without those that are always there."""
     lines = [COLOUR.sub("", line).strip() for line in said.splitlines()]
     return [
         line for line in lines

@@ -24,13 +24,17 @@ TOKEN = 1000
 # nodes less than token is safe, as long as it is more than join (50 ms); the default,
 # 1.2 times token, would only add its length to each fail-over.
 CONSENSUS = 300
+# two_node implies wait_for_all (votequorum(5)): until the second has been here, a first
+# that reboots would wait for it, perhaps without end. Only the first may have this line, and
+# only until they have met: if both had it, each would start alone.
+ALONE_AT_BOOT = "wait_for_all: 0"
 # knet counts up from mcastport for each link: 5405/udp, and 5406/udp on the LAN.
 PORTS = (5405, 5406)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One of the nodelist. ``rings`` are its addresses, link 0 first."""
+    """A node of the nodelist. ``rings`` are its addresses, link 0 first."""
 
     name: str
     nodeid: int
@@ -39,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Conf:
-    """What others want to know of a corosync.conf."""
+    """What other modules need to know of a corosync.conf."""
 
     nodes: tuple[Node, ...] = ()
     two_node: bool = False
@@ -56,8 +60,9 @@ class _Section:
         return (section for section in self.inside if section.name == name)
 
 
-def render(site: Site, *, joined: bool) -> str:
-    """``joined``: both nodes; else only the one that is being installed.
+def render(site: Site, *, joined: bool, have_met: bool = True) -> str:
+    """``joined``: both nodes; else only the one that is being installed. ``have_met``: the
+    second has been in the cluster; until then the first may boot alone.
 
     A LAN address that is not known yet is no reason to wait: the second link comes
     with the second node, on both at once.
@@ -103,8 +108,16 @@ def render(site: Site, *, joined: bool) -> str:
             "    # Either may go on alone; both must have met after a power cut of both.",
             "    two_node: 1",
         ]
+        if not have_met:
+            lines.append(f"    {ALONE_AT_BOOT}")
     lines += ["}", "logging {", "    to_syslog: yes", "    to_stderr: no", "}"]
     return "\n".join(lines) + "\n"
+
+
+def once_met(text: str) -> str:
+    """The same file without what only holds until both nodes have met."""
+    return "".join(line for line in text.splitlines(keepends=True)
+                   if line.strip() != ALONE_AT_BOOT)
 
 
 def _addresses(node: NodeConfig) -> tuple[str, str]:
@@ -114,8 +127,7 @@ def _addresses(node: NodeConfig) -> tuple[str, str]:
 def parse(text: str) -> Conf:
     """Any corosync.conf(5): comments, blank lines and order do not matter.
 
-    What it cannot understand it leaves out: whoever asks compares with what should
-    be there.
+    What it does not understand it leaves out: the caller compares with what should be there.
     """
     top = _sections(text)
     nodes = []

@@ -1,8 +1,8 @@
-"""DRBD: which one this kernel has, its resource "asha", and how the two disks stand.
+"""DRBD: the version of this kernel's module, the resource "asha", and the state of both disks.
 
-Debian's drbd-utils 9.22 drive both modules: the 8.4 of Debian's kernels and LINBIT's 9.
-They take different configuration (drbd.conf-8.4(5), drbd.conf-9.0(5)) and tell their
-state in different ways.
+Debian's drbd-utils 9.22 drive both modules: the 8.4 of Debian's kernels and LINBIT's 9. They
+take different configuration (drbd.conf-8.4(5), drbd.conf-9.0(5)) and report their state in
+different ways.
 """
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ SYNCING = ("SyncSource", "SyncTarget", "PausedSyncS", "PausedSyncT")
 
 @dataclass(frozen=True)
 class Replication:
-    """How the two disks stand, in DRBD's own words.
+    """The state of both disks, in DRBD's own words.
 
-    ``connection``: Connected; SyncSource or SyncTarget while blocks are copied;
-    Connecting or WFConnection while the peer is not there; StandAlone when DRBD has
-    given up (split brain); Unconfigured when the resource is not up. ``percent`` of
-    what there is to copy is done, 100 when nothing is left. KiB, KiB/s and seconds;
-    None is not known.
+    ``connection``: Connected; SyncSource or SyncTarget during a resync; Connecting or
+    WFConnection while the peer is missing; StandAlone after a split brain; Unconfigured when
+    the resource is not up. ``percent`` of what there is to copy is done, 100 when nothing is
+    left. KiB, KiB/s and seconds; None: not known.
     """
 
     version: str
@@ -72,18 +71,18 @@ class Replication:
 
     @property
     def is_whole(self) -> bool:
-        """Both disks are there and the same: either node may go on alone."""
+        """Whether both disks are there and UpToDate: either node may go on alone."""
         return self.is_connected and self.disk == self.peer_disk == "UpToDate"
 
 
 def version(machine: Machine) -> str:
-    """Of the kernel's module, such as "8.4.11"; "" without one."""
+    """The version of the kernel's module, such as "8.4.11"; "" without one."""
     found = re.match(r"version: (\S+)", machine.read(PROC) or "")
     return found[1] if found else machine.output("modinfo", "-F", "version", "drbd").strip()
 
 
 def is_old(version: str) -> bool:
-    """8.4. Without a module drbdadm takes the configuration of 9."""
+    """Whether it is 8.4. Without a module drbdadm takes the configuration of 9."""
     return version.startswith("8.")
 
 
@@ -99,12 +98,12 @@ HANDLER = "--role Promoted --timeout 1 --dc-timeout 15"
 
 
 def masked(text: str) -> str:
-    """A DRBD resource without its shared secret, for a reader."""
+    """A DRBD resource without its shared secret, for a person to read."""
     return re.sub(r'(shared-secret\s+)("[^"\n]*"|[^\s;]+)', r'\1"(not shown)"', text)
 
 
 def render(site: Site, secret: Secret, version: str) -> str:
-    """The file /etc/drbd.d/asha.res; it has the shared secret in it: mode 600.
+    """The text of /etc/drbd.d/asha.res. The shared secret is in it: mode 600.
 
     Each node writes its own DRBDDEV in both sections: it reads only its own.
     """
@@ -176,16 +175,8 @@ def _on(node: NodeConfig, old: bool) -> list[str]:
     return [*lines, "    }"]
 
 
-def check_command(conf: str, version: str) -> list[str]:
-    """The parser of drbd-utils that this module's drbdadm would use, on a file alone.
-
-    Exit 0: it takes the file. Run where ``uname -n`` is one of the two nodes.
-    """
-    return ["/lib/drbd/drbdadm-84" if is_old(version) else "/sbin/drbdadm", "-c", conf, "dump"]
-
-
 def status(machine: Machine) -> Replication:
-    """How it stands now. Never raises UserError: what cannot be asked is not known."""
+    """The state now. Never raises UserError: what cannot be asked is not known."""
     has = version(machine)
     said = machine.output("drbdsetup", "status", RESOURCE, "--json", timeout=LOOK_SECONDS)
     found = parse_json(said, has) or parse_proc(

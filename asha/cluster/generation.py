@@ -1,4 +1,4 @@
-"""Which cluster secret this node has, and which one it is being changed to."""
+"""Which cluster secret this node has, and by which one it is being replaced."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ ATTRIBUTE = "asha-secret"
 
 
 def current(machine: Machine) -> Secret | None:
-    """Raises UserError for a file that is not to be trusted, OSError."""
+    """Raises UserError for a file that others could have written, OSError."""
     return _kept(machine, secrets.PATH)
 
 
 def pending(machine: Machine) -> Secret | None:
-    """The new one, while there is one. Raises UserError, OSError."""
+    """The new secret, while there is one. Raises UserError, OSError."""
     return _kept(machine, PENDING)
 
 
 def text(machine: Machine) -> str:
-    """The secret's id, and ">" and the new one's while it is being changed. No secret."""
+    """The secret's id, then ">" and the new one's while it is being replaced. No secret."""
     old, new = current(machine), pending(machine)
     told = old.key_id() if old else ""
     return f"{told}>{new.key_id()}" if new else told

@@ -1,7 +1,6 @@
-"""What Pacemaker says of the cluster: one look, by crm_mon's XML.
+"""The state of the cluster, from one run of crm_mon (XML).
 
-The same for Pacemaker 2.1 and 3.0 (API 2.25 and 2.38;
-/usr/share/pacemaker/api/crm_mon-*.rng).
+The same for Pacemaker 2.1 and 3.0 (API 2.25 and 2.38; /usr/share/pacemaker/api/crm_mon-*.rng).
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class Failure:
-    """``when`` in local time, without a zone; None where crm_mon does not tell."""
+    """``when`` is local time, without a zone; None where crm_mon does not tell."""
 
     resource: str
     action: str
@@ -72,15 +71,15 @@ class Failure:
 
     @property
     def is_degraded(self) -> bool:
-        """crm_mon lists it with the failures, but it works: the reason tells what
-        somebody should look at."""
+        """Whether the resource works: crm_mon lists it with the failures, and the reason says
+        what somebody should look at."""
         return self.code in DEGRADED
 
 
 @dataclass(frozen=True)
 class Ban:
-    """A rule that keeps a resource off a node: DRBD's (drbd-fence-by-handler-...) until
-    the disks are the same, or one that a person's "move" or "ban" left (cli-...)."""
+    """A rule that keeps a resource off a node: DRBD's (drbd-fence-by-handler-...) until the
+    resync has ended, or one that a person's "move" or "ban" left (cli-...)."""
 
     id: str
     resource: str
@@ -89,7 +88,7 @@ class Ban:
 
 @dataclass(frozen=True)
 class Event:
-    """Where and when (local time) the telephones were started, or stopped, last."""
+    """Where and when (local time) the telephones were last started, or stopped."""
 
     node: str
     when: datetime
@@ -97,7 +96,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Attribute:
-    """What an agent tells of a node, such as asha-line; gone when the node leaves."""
+    """An attribute that an agent sets for a node, such as asha-line; gone when the node leaves."""
 
     node: str
     name: str
@@ -123,26 +122,27 @@ class State:
 
     @property
     def active_node(self) -> str:
-        """Where the telephones run; "" when nowhere, or on their way, or twice."""
+        """The node where the telephones run; "" if nowhere, if they are moving, or on two
+        nodes."""
         where = self.where(TELEPHONES, "Started")
         return where[0] if len(where) == 1 else ""
 
     @property
     def has_fencing(self) -> bool:
-        """Enabled, and with a device that could do it."""
+        """Whether fencing is enabled and has a device."""
         devices = any(resource.agent.startswith("stonith:") for resource in self.resources)
         return self.stonith_enabled and devices
 
     @property
     def busy(self) -> bool:
-        """Something is being started, stopped, promoted or demoted."""
+        """Whether a resource is being started, stopped, promoted or demoted."""
         return any(resource.pending for resource in self.resources)
 
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name.lower() == name.lower()), None)
 
     def attribute(self, node: str, name: str) -> str:
-        """Its value, "" without it."""
+        """The attribute's value, "" without it."""
         found = (one.value for one in self.attributes if (one.node, one.name) == (node, name))
         return next(found, "")
 
@@ -151,7 +151,7 @@ class State:
         return [resource for resource in self.resources if resource.id == identity]
 
     def where(self, identity: str, role: str) -> list[str]:
-        """On which nodes it is well in that role, and not on its way out of it."""
+        """The nodes on which it works in that role, and is not leaving it."""
         return [
             resource.node for resource in self.of(identity)
             if resource.role == role and resource.active and resource.node
@@ -160,7 +160,7 @@ class State:
 
 
 def look(machine: Machine) -> State:
-    """UserError when Pacemaker does not run on this machine."""
+    """Raises UserError if Pacemaker does not run on this machine."""
     said = machine.run(*COMMAND, timeout=LOOK_SECONDS, check=False)
     if not said.ok:
         raise UserError("Pacemaker does not run on this node",
@@ -169,7 +169,7 @@ def look(machine: Machine) -> State:
 
 
 def parse(text: str) -> State:
-    """crm_mon's XML. UserError when it is none."""
+    """Parse crm_mon's XML. Raises UserError if it is none."""
     try:
         top = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as problem:
@@ -262,8 +262,8 @@ def _failure(failure: Element) -> Failure:
 
 
 def _last(top: Element, task: str) -> Event | None:
-    """From the history that each node keeps of its actions. A node that crashed has
-    none left, which is as well: what counts is where the telephones went."""
+    """From the history that each node keeps of its actions. A node that crashed has none left:
+    what counts is where the telephones went."""
     found = []
     for node in top.iterfind("node_history/node"):
         for resource in node.iterfind("resource_history"):

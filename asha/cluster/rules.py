@@ -1,8 +1,8 @@
-"""What the values of an asha.conf must be: each rule once, for all who read or ask them.
+"""What the values of an asha.conf must be: each rule is here once, for all that read or ask
+them.
 
-These rules need the values alone. What a machine has against a value is in
-asha.bootstrap.preflight; both yield findings. A value that is not there breaks no rule,
-so that the answers to half of the questions can be judged, too.
+These rules need the values alone. Rules that need the machine are in asha.bootstrap.preflight;
+both yield findings. A missing value breaks no rule, so half of the answers can be judged too.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def spare_network(used: Iterable[IPv4Network]) -> IPv4Network | None:
 
 
 def own_subnet(used: Iterable[IPv4Network]) -> str:
-    """The hint for a cluster link that is in a network of something else."""
+    """The hint for a cluster link in a network that something else uses."""
     spare = spare_network(used)
     return "choose a subnet that nothing else uses" + (f", such as {spare}" if spare else "")
 
@@ -66,7 +66,7 @@ def own_subnet(used: Iterable[IPv4Network]) -> str:
 
 @dataclass(frozen=True)
 class Form:
-    """What a value must look like: ``must`` follows KEY=VALUE, ``hint`` says what to do."""
+    """The form of a value: ``must`` follows KEY=VALUE, ``hint`` says what to do."""
 
     fits: Callable[[str], object]
     must: str
@@ -138,7 +138,7 @@ FORMS: dict[str, Form] = {
 
 
 def forms(values: Values) -> Iterator[Finding]:
-    """Each value by itself."""
+    """The findings about each value by itself."""
     for key, form in FORMS.items():
         value = values.get(key, "")
         if value and not form.fits(value):
@@ -150,7 +150,7 @@ def forms(values: Values) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class Network:
-    """The addresses that can be read, by key, and the networks, None where unknown."""
+    """The readable addresses, by key, and the networks, None where unknown."""
 
     values: Values
     known: dict[str, IPv4Address]
@@ -258,6 +258,6 @@ TOGETHER = (_possible, _different, _nics, _own_address, _link, _hosts, _store, _
 
 
 def check(values: Values) -> list[Finding]:
-    """Everything that these values break."""
+    """The findings for all rules that these values break."""
     site = _network(values)
     return [*forms(values), *(finding for rule in TOGETHER for finding in rule(site))]

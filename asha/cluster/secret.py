@@ -1,8 +1,7 @@
-"""The cluster secret: one thing to type, from which both nodes make all their keys.
+"""The cluster secret: one text to type, from which both nodes make all their keys.
 
-256 random bits. Each purpose gets a key of its own by HKDF-SHA256 (RFC 5869), so that
-the same secret on both nodes gives the same keys, nothing secret travels, and no key
-tells anything about another.
+256 random bits. Each purpose gets a key of its own by HKDF-SHA256 (RFC 5869). So the same
+secret gives the same keys on both nodes, nothing secret travels, and no key reveals another.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ SALT = b"asha cluster secret"
 
 
 class Secret:
-    """Compare with ``==``; printing it shows nothing."""
+    """Compare with ``==``. Printing it does not show it."""
 
     def __init__(self, raw: bytes) -> None:
         if len(raw) != SECRET_BYTES:
@@ -46,7 +45,7 @@ class Secret:
 
     @classmethod
     def parse(cls, typed: str) -> Secret:
-        """What a person typed. Raises ValueError, in words for that person."""
+        """The secret that a person typed. Raises ValueError with words for that person."""
         symbols = typed.upper().translate(BETWEEN).translate(LOOK_ALIKES)
         if not symbols:
             raise ValueError("nothing was typed")
@@ -69,7 +68,8 @@ class Secret:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str] = PATH) -> Secret:
-        """From its file. FileNotFoundError without it; UserError when it is not to be trusted."""
+        """The secret in a file. FileNotFoundError without the file; UserError if others could
+        have written it."""
         with open(path, encoding="ascii", errors="replace") as file:
             status = os.fstat(file.fileno())
             if status.st_mode & 0o077:
@@ -89,7 +89,7 @@ class Secret:
 
     @property
     def typed(self) -> str:
-        """As it is shown and typed: 14 groups of 4, joined by dashes."""
+        """The form that is shown and typed: 14 groups of 4, joined by dashes."""
         both = base64.b32encode(self._raw + _check(self._raw)).decode("ascii")
         symbols = both.translate(str.maketrans(RFC4648, ALPHABET))
         return "-".join(symbols[i : i + GROUP] for i in range(0, SYMBOLS, GROUP))
@@ -116,13 +116,13 @@ class Secret:
         return self._key("asterisk manager secret", 20).hex()
 
     def join_key(self) -> bytes:
-        """32 bytes, by which the second node proves that it was given the secret."""
+        """32 bytes, by which the second node proves that it has the secret."""
         return self._key("join proof", 32)
 
     def key_id(self) -> str:
-        """Four letters and digits by which people and programs tell secrets apart.
+        """Four letters and digits by which people and programs distinguish secrets.
 
-        No secret: 20 bits that say nothing about the other keys.
+        Not a secret: 20 bits that reveal nothing about the other keys.
         """
         number = int.from_bytes(self._key("key id", 4), "big")
         return "".join(ALPHABET[number >> shift & 31] for shift in (15, 10, 5, 0))
@@ -155,5 +155,5 @@ def hkdf_sha256(material: bytes, salt: bytes, info: bytes, length: int) -> bytes
 
 
 def _check(raw: bytes) -> bytes:
-    """It stands only where the secret itself does, so that it may be a plain hash."""
+    """Only stored where the secret itself is, so a plain hash is enough."""
     return hashlib.sha256(raw).digest()[:CHECK_BYTES]

@@ -62,7 +62,7 @@ KEYS = (
 
 
 class SiteError(Exception):
-    """asha.conf says what cannot be. ``findings`` has all of it."""
+    """asha.conf is invalid. ``findings`` has everything that is wrong."""
 
     def __init__(self, findings: list[Finding]) -> None:
         super().__init__("; ".join(one.what for one in findings))
@@ -71,7 +71,7 @@ class SiteError(Exception):
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """One node of the two. ``lan`` is "" where its LAN address is dynamic.
+    """One of the two nodes. ``lan`` is "" where its LAN address is dynamic.
 
     ``nodeid`` is corosync's (1 or 2); DRBD 9 counts from 0.
     """
@@ -131,8 +131,8 @@ class Site:
 
 
 def agreement(site: Site) -> dict[str, str]:
-    """The values of asha.conf that both nodes must have, by their keys. Names and addresses
-    are compared by node; one of the two may have a line relay, and the other not know."""
+    """The values of asha.conf that both nodes must have, by key. Names and addresses are
+    compared by node. One node may have a line relay without the other's knowing."""
     return {
         "CLUSTERIP": site.virtual_address,
         "LANPREFIX": str(site.lan_prefix),
@@ -143,10 +143,10 @@ def agreement(site: Site) -> dict[str, str]:
 
 
 def read(path: str = CONF, strict: bool = False) -> Site:
-    """Raises OSError without the file, SiteError where it is wrong.
+    """Raises OSError without the file, SiteError if it is invalid.
 
-    ``strict``: also for a key that can only be a misspelt one of ours. For commands of a
-    person; a node that runs lives with what it has.
+    ``strict``: also for a key that can only be a misspelt one of ours. For a person's commands;
+    a running node lives with what it has.
     """
     with open(path, encoding="utf-8", errors="replace") as file:
         text = file.read()
@@ -161,8 +161,8 @@ def read(path: str = CONF, strict: bool = False) -> Site:
 
 
 def misspelt(given: Mapping[str, str]) -> list[Finding]:
-    """Keys that can only be meant for one of ours. Others are left alone: who
-    kept a file of 2014 may have keys of his own in it, such as LANNIC2."""
+    """Keys that can only be misspelt ones of ours. Others are left alone: a file of 2014 may
+    have keys of its owner's, such as LANNIC2."""
     names = [key.name for key in KEYS]
     findings = []
     for name in given:
@@ -204,8 +204,8 @@ def draft(given: Mapping[str, str]) -> Site:
 
 
 def turned(values: Mapping[str, str]) -> dict[str, str]:
-    """A is the first node. A file of 2014 may have its own node as A on both: then IP
-    tells, and the two change places on the second."""
+    """The values with the first node as A. A file of 2014 may have its own node as A on both:
+    then IP tells, and the two change places on the second."""
     own = rules.own_key(values, "")
     other = "BNODE" if own == "ANODE" else "ANODE"
     if not values.get("IP") or values["IP"] != values.get(f"{other}IP"):

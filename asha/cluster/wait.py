@@ -1,4 +1,4 @@
-"""Waiting for the cluster to get somewhere, with a line that tells how far it is."""
+"""Waiting until the cluster has reached a state, with lines that show the progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from asha.machine import Machine, Say
 
 def wait_for_state(machine: Machine, left: Callable[[State], list[str]], seconds: float,
                    say: Say) -> list[str]:
-    """Look until nothing is ``left``, and say what is. What is left after ``seconds``.
+    """Ask until nothing is ``left``, and print what is left. Returns what is left after
+    ``seconds``.
 
     A node that does not answer for a moment is asked again.
     """

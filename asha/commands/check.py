@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from asha.bootstrap.host import facts
+from asha.bootstrap import facts
 from asha.bootstrap.join import rotation
 from asha.bootstrap.preflight import checks
 from asha.cluster import generation
@@ -68,16 +68,16 @@ def look(machine: Machine, site: Site, elsewhere: bool) -> tuple[list[Finding], 
 
     ``elsewhere``: the file may be about other machines than this one.
     """
-    name = facts.node_name(machine)
-    if elsewhere and name not in (site.first.name, site.second.name):
+    here = facts.gather(machine)
+    if elsewhere and here.name not in (site.first.name, site.second.name):
         alone = checks.apart_from_machine()
         left_out = [check.title for check in checks.CHECKS if check not in alone]
-        return checks.look(machine, site, facts.Facts(name), checks=alone), left_out
-    return checks.look(machine, site, facts.gather(machine)), []
+        return checks.look(machine, site, here, checks=alone), left_out
+    return checks.look(machine, site, here), []
 
 
 def of_secret(machine: Machine) -> list[Finding]:
-    """Whether this node's keys are made of the secret that it has."""
+    """Whether this node's keys are made from its secret."""
     try:
         rotation.require_in_use(machine, generation.current(machine))
     except UserError as trouble:
@@ -88,7 +88,7 @@ def of_secret(machine: Machine) -> list[Finding]:
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """One finding a paragraph: what is wrong, and below it what to do."""
+    """A paragraph for each finding: what is wrong, and below it what to do."""
     lines = []
     for finding in findings:
         lines += textwrap.wrap(text.lines(f"{finding.severity}: {finding.what}"), 79,

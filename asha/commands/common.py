@@ -1,4 +1,4 @@
-"""What several commands need: the site, root, and to be the only one at work."""
+"""What several commands need: the site, root's rights, the lock of the installer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import FrameType
 from typing import NoReturn
 
 from asha.bootstrap.file_lock import file_lock
-from asha.bootstrap.host.facts import MARKER
 from asha.cluster import cib
 from asha.cluster import site as conf
+from asha.cluster.cib import MARKER
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site, SiteError
 from asha.errors import UserError
@@ -31,7 +31,7 @@ DRAIN_SECONDS = 600.0
 
 
 def load_site(path: str = conf.CONF, strict: bool = False) -> Site:
-    """asha.conf, or UserError with everything that is wrong in it (see site.read)."""
+    """asha.conf; UserError with everything that is wrong in it (see site.read)."""
     try:
         return conf.read(path, strict)
     except FileNotFoundError:
@@ -50,15 +50,15 @@ def need_root(what: str) -> None:
 
 
 def need_installed(machine: Machine) -> None:
-    """Nothing of the cluster can be asked, or told, before there is one."""
+    """Raises UserError where there is no cluster yet to be asked or told."""
     if not machine.exists(MARKER) and not cib.is_saved(machine):
         raise UserError("this machine is not a node of a cluster yet", "asha install makes it one")
 
 
 def cluster_secret(site: Site, machine: Machine, given: str = "") -> Secret:
-    """The secret: from the file ``given``, the one kept, or made now on the first node.
+    """The secret: from the file ``given``, the stored one, or a new one on the first node.
 
-    The second asks for it at the terminal. Raises UserError.
+    The second node asks for it at the terminal. Raises UserError.
     """
     if given:
         return given_secret(given)
@@ -86,7 +86,7 @@ def cluster_secret(site: Site, machine: Machine, given: str = "") -> Secret:
 
 
 def given_secret(path: str) -> Secret:
-    """From --secret-file. Raises UserError."""
+    """The secret of --secret-file. Raises UserError."""
     try:
         if path == "-":
             return Secret.parse(sys.stdin.readline())
@@ -97,16 +97,16 @@ def given_secret(path: str) -> Secret:
 
 
 def keep(secret: Secret, machine: Machine) -> None:
-    """For root alone, in the form in which it is typed."""
+    """Store the secret for root alone, in the form in which it is typed."""
     machine.write(SECRET, secret.typed + "\n", mode=0o600)
 
 
 @contextlib.contextmanager
 def only_one(patience: float = PATIENCE) -> Iterator[None]:
-    """Two of us at once would undo each other's work.
+    """A context for one process at a time: two would undo each other's work.
 
-    One that is short (asha-network.service after a join) is waited for; UserError when
-    it is still at it after ``patience`` seconds.
+    A short one (asha-network.service after a join) is waited for. Raises UserError if it is
+    still at work after ``patience`` seconds.
     """
     busy = UserError("another asha install is running on this machine",
                      "wait for it, or stop it; it rolls back what it has not finished")
@@ -115,7 +115,7 @@ def only_one(patience: float = PATIENCE) -> Iterator[None]:
 
 
 def end_orderly() -> None:
-    """A lost connection or a polite kill ends us as Ctrl-C does, so that we clean up."""
+    """Let a lost connection or SIGTERM end us as Ctrl-C does, so that we clean up."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
 
@@ -132,7 +132,7 @@ def drain_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def seconds_argument(text: str) -> float:
-    """An argument in seconds, for argparse."""
+    """An argument in seconds, for argparse. Raises ArgumentTypeError."""
     try:
         value = float(text)
     except ValueError:

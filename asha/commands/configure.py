@@ -7,11 +7,11 @@ import difflib
 import os
 import sys
 
-from asha.bootstrap import console
+from asha.bootstrap import console, facts
 from asha.bootstrap.configure import debconf
 from asha.bootstrap.configure import interview as asking
-from asha.bootstrap.host import facts
 from asha.cluster import site as conf
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site, SiteError
 from asha.conf import values_of
 from asha.errors import UserError
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def interview(machine: Machine) -> None:
-    """What asha install does first on a machine without asha.conf."""
+    """Ask the questions: what asha install does first on a machine without asha.conf."""
     _store(machine, conf.CONF, _asked(machine, conf.CONF), yes=False)
 
 
@@ -85,24 +85,24 @@ def _answered(machine: Machine, path: str) -> dict[str, str]:
 
 
 def _through_debconf(machine: Machine) -> int:
-    """An upgrade asks nothing, and the file rules; dpkg-reconfigure asks all again."""
+    """An upgrade asks nothing, and the file counts; dpkg-reconfigure asks everything again."""
     again = bool(os.environ.get("DEBCONF_RECONFIGURE"))
     known = values_of(machine.read(conf.CONF) or machine.read(CONF_2014) or "")
-    talk = open_debconf()
-    debconf.seed(talk, facts.Facts(facts.node_name(machine)), known)
+    talk, here = open_debconf(), facts.gather(machine)
+    debconf.seed(talk, here, known)
     if machine.exists(conf.CONF) and not again:
         return 0
-    values = debconf.ask(talk, machine, facts.gather(machine), known, again)
+    values = debconf.ask(talk, machine, here, known, again)
     if values is None:
         raise UserError("no answers: nothing was written", "asha configure asks the questions")
     _store(machine, conf.CONF, values, yes=True)
-    if not machine.exists(facts.MARKER):
+    if not machine.exists(MARKER):
         say("next: asha check looks at this machine, asha install makes it a node")
     return 0
 
 
 def open_debconf() -> debconf.Debconf:
-    """The one that runs postinst. Raises UserError where there is none."""
+    """The debconf that runs postinst. Raises UserError if there is none."""
     try:
         os.fstat(DEBCONF_COMMANDS)
     except OSError:
@@ -120,7 +120,7 @@ def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> 
     if text == earlier:
         show(f"{output}: nothing has changed")
         return
-    if output == conf.CONF and machine.exists(facts.MARKER):
+    if output == conf.CONF and machine.exists(MARKER):
         refuse_another_node(earlier or "", conf.parse(text))
     if earlier is not None and not yes:
         show("\n".join(difflib.unified_diff(
@@ -135,10 +135,10 @@ def _store(machine: Machine, output: str, values: dict[str, str], yes: bool) -> 
 
 
 def refuse_another_node(earlier: str, wanted: Site) -> None:
-    """Raises UserError where an installed node would change what it is known by.
+    """Raises UserError if an installed node would change its name, address or disk.
 
-    Corosync, DRBD and Pacemaker on both nodes know these names and addresses; a change
-    here alone would split them.
+    Corosync, DRBD and Pacemaker on both nodes know these names and addresses: a change here
+    alone would separate the nodes.
     """
     try:
         now = conf.parse(earlier)

@@ -1,4 +1,4 @@
-"""``asha evidence``: what hung Asterisks looked like before they were restarted."""
+"""``asha evidence``: what a hung Asterisk was doing before its restart."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _why(directory: str, event: str) -> str:
 
 
 def _text(path: str) -> str:
-    """Raises OSError, also for what is no ordinary file: nobody waits for a FIFO."""
+    """Raises OSError, also for what is not an ordinary file: nobody waits for a FIFO."""
     try:
         return rootwork.read(path).decode("utf-8", "surrogateescape")
     except FileNotFoundError:

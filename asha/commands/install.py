@@ -1,14 +1,14 @@
-"""``asha install``: walks the plan."""
+"""``asha install``: does the plan."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from asha.bootstrap import plan
+from asha.bootstrap import facts, plan
 from asha.bootstrap.action import Step
 from asha.bootstrap.console import Console, ask
-from asha.bootstrap.host import facts
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.join import client, nodelist, rotation
 from asha.bootstrap.preflight import checks
 from asha.bootstrap.takeover import takeover
@@ -66,13 +66,13 @@ def run(options: argparse.Namespace) -> int:
             takeover.recover(machine, Console().note)
         secret = cluster_secret(site, machine, options.secret_file)
         rotation.require_in_use(machine, secret)
-        found = plan.look(machine)
-        if not plan.pending(plan.steps(site, found, secret), machine):
+        here = facts.gather(machine)
+        if not plan.pending(plan.steps(site, here, secret), machine):
             show(f"{site.here.name} is installed: nothing to do")
             tell_difference(site, machine)
             return 0
-        site = _check(site, machine, secret)
-        steps = plan.steps(site, found, secret)
+        site = _check(site, machine, here, secret)
+        steps = plan.steps(site, here, secret)
         if not options.yes:
             _confirm(site, plan.pending(steps, machine))
         keep(secret, machine)
@@ -84,21 +84,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def tell_difference(site: Site, machine: Machine) -> None:
-    """The live configuration may have been asked for otherwise since. Comments do not
-    count: the first node's name the card that is plugged into it."""
+    """Print a hint if asha.conf asks for another configuration than the live one. Comments do
+    not count: the first node's name the card that is plugged into it."""
     changes = cib.diff(machine, site).splitlines()[2:]
     if any(line[0] in "+-" and not line[1:].lstrip().startswith("#") for line in changes if line):
         show("The cluster's live configuration differs from asha.conf: asha cib --diff\n"
               "shows how, asha cib --load makes it so.")
 
 
-def _check(site: Site, machine: Machine, secret: Secret) -> Site:
-    """The site with what the other node says of itself: its LAN address, the second ring's
-    way. Raises UserError where a finding is an error; the findings are printed."""
-    here = facts.gather(machine)
+def _check(site: Site, machine: Machine, here: Facts, secret: Secret) -> Site:
+    """The site with the other node's LAN address, for the second ring. Prints the findings.
+    Raises UserError if one is an error."""
     other = None
     if not site.is_first:
-        own = facts.shared_facts(machine, site)
+        own = facts.shared_facts(machine, site, here)
         try:
             other = client.ask_facts(site, secret, own, ASK_SECONDS, machine)
         except UserError:
@@ -132,9 +131,9 @@ def _confirm(site: Site, steps: list[Step]) -> None:
 
 
 def _walk(machine: Machine, steps: list[Step], console: Console) -> None:
-    """Do what is not done. Whatever ends it early, the services are put back.
+    """Do what is not done. If anything ends it early, the services are rolled back.
 
-    Each action is asked when its turn comes: one before it may have undone it.
+    Each action is asked when its turn comes: an earlier one may have undone it.
     """
     current = ""
     try:

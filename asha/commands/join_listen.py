@@ -21,7 +21,7 @@ node joins through the one that is left.
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """None: it goes by asha.conf."""
+    """None: asha.conf says everything."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _load() -> tuple[Site, Secret]:
-    """Anew for each visitor: both files may have been written since."""
+    """Read both files anew for each visitor: they may have been written since."""
     site = load_site()
     try:
         return site, Secret.read(SECRET)

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def take_back(machine: Machine, name: str) -> None:
-    """Both kinds of standby: for good, and until the next reboot."""
+    """Ends both kinds of standby: the permanent one, and the one until the next reboot."""
     for lifetime in ("forever", "reboot"):
         machine.run("crm_attribute", "--node", name, "--name", "standby", "--delete",
                     "--lifetime", lifetime, timeout=switchover.COMMAND_SECONDS)

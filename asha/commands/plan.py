@@ -1,13 +1,13 @@
-"""``asha plan``: every command and file difference, and nothing done."""
+"""``asha plan``: shows every command and every difference of a file, and does nothing."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
-from asha.bootstrap import plan
+from asha.bootstrap import facts, plan
 from asha.bootstrap.action import Step
-from asha.bootstrap.host import facts
+from asha.bootstrap.facts import Facts
 from asha.cluster import site as conf
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
@@ -36,15 +36,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     site = load_site(options.config, strict=True)
     machine = Machine()
-    name = facts.node_name(machine)
-    if options.config != conf.CONF and name not in (site.first.name, site.second.name):
+    here = facts.gather(machine)
+    if options.config != conf.CONF and here.name not in (site.first.name, site.second.name):
         return _elsewhere(site, options.scripts)
     try:
         secret = Secret.read(str(machine.path(SECRET)))
     except (OSError, ValueError):
         secret = None  # not made or not ours to read; the plan does not show it anyway
     try:
-        steps = plan.steps(site, plan.look(machine), secret or Secret.generate())
+        steps = plan.steps(site, here, secret or Secret.generate())
         if not options.all:
             steps = plan.pending(steps, machine)
     except (UserError, PermissionError) as problem:
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _elsewhere(site: Site, scripts: str | None) -> int:
     """The plan for another machine, which cannot be looked at."""
-    steps = plan.steps(site, plan.Found(), Secret.generate())
+    steps = plan.steps(site, Facts(site.here.name), Secret.generate())
     if scripts:
         return _write(steps, scripts)
     show(f"This machine is neither {site.first.name} nor {site.second.name}. What depends on the\n"
@@ -74,8 +74,8 @@ def _elsewhere(site: Site, scripts: str | None) -> int:
 
 
 def _write(steps: list[Step], directory: str) -> int:
-    """Raises UserError for a directory in which another could put a link, or change what root
-    is to run."""
+    """Write the scripts. Raises UserError for a directory in which another could put a link, or
+    change what root runs."""
     try:
         with _folder(os.path.abspath(directory)) as folder:
             if not is_roots_alone(folder.about()):
@@ -94,7 +94,7 @@ def _write(steps: list[Step], directory: str) -> int:
 
 
 def _folder(path: str) -> Directory:
-    """Made where there is none, not so those above it. Raises OSError."""
+    """Open the directory; make it, but not those above it. Raises OSError."""
     try:
         return Directory.trusted(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""``asha remove-node``: the node that is left becomes a cluster of its own."""
+"""``asha remove-node``: the remaining node becomes a cluster of its own."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _checked(site: Site, name: str) -> str:
-    """UserError unless it is the other node's."""
+    """Raises UserError unless the name is the other node's."""
     here, there = site.here.name, site.there.name
     if name == here:
         raise UserError(f"{here} is this node: it cannot remove itself",

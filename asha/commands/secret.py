@@ -1,4 +1,4 @@
-"""``asha secret rotate``: another secret for the cluster, on both nodes."""
+"""``asha secret rotate``: a new secret for the cluster, on both nodes."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def _together(machine: Machine, site: Site, options: argparse.Namespace, given: 
 
 
 def _look(site: Site, secrets: list[Secret]) -> tuple[Secret, Body | None]:
-    """The first of them that the other node takes, and what it says of its own; None
-    where it takes none. Raises UserError where it cannot be asked."""
+    """The first of these secrets that the other node accepts, and what it says of its own; None
+    if it accepts none. Raises UserError if it cannot be asked."""
     for secret in secrets:
         try:
             return secret, client.ask_secret(site, secret)
@@ -148,7 +148,7 @@ def _look(site: Site, secrets: list[Secret]) -> tuple[Secret, Body | None]:
 
 
 def _typed(site: Site, given: Secret | None, key_id: str) -> tuple[Secret, Body]:
-    """A secret that the other node takes, from ``given`` or a person. Raises UserError."""
+    """A secret that the other node accepts, from ``given`` or a person. Raises UserError."""
     if given is None and not sys.stdin.isatty():
         raise UserError(f"the secret of {site.there.name} is needed",
                       "give it with --secret-file FILE (- for standard input)")
@@ -169,7 +169,7 @@ def _typed(site: Site, given: Secret | None, key_id: str) -> tuple[Secret, Body]
 
 def _offer(machine: Machine, site: Site, options: argparse.Namespace, new: Secret | None,
            console: Console) -> None:
-    """Keep the new secret and wait until the other node has it, and has seen to all."""
+    """Store the new secret, and wait until the other node has it and has done everything."""
     there = site.there.name
     if generation.pending(machine) is None:
         _confirm(options, "A new cluster secret for both nodes. The telephones go on.\n"
@@ -196,8 +196,8 @@ def _offer(machine: Machine, site: Site, options: argparse.Namespace, new: Secre
 
 
 def walk(machine: Machine, site: Site, new: Secret, look: Body, console: Console) -> None:
-    """Both nodes have ``new``. Where this one is no member of the other's cluster, or the
-    other is done, only what is this node's own is left."""
+    """Bring both nodes to ``new``. If this one is no member of the other's cluster, or the
+    other has finished, only this node's own part is left."""
     there, member = site.there.name, look["member"] is True
     finished = look["id"] == new.key_id() and look["applied"] is True and not look["new"]
     with only_one():

@@ -1,4 +1,4 @@
-"""``asha standby``: a node out of service, its work to the other."""
+"""``asha standby``: takes a node out of service; the other one gets its work."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def known(state: State, name: str) -> str:
-    """The cluster's own spelling of it. UserError when it is none of its nodes."""
+    """The name as the cluster spells it. Raises UserError if it is no node of the cluster."""
     node = state.node(name)
     if node is None:
         raise UserError(f"{name} is no node of the cluster",
@@ -72,7 +72,7 @@ def known(state: State, name: str) -> str:
 
 
 def set_standby(machine: Machine, name: str) -> None:
-    """For good: also after a reboot, until it is taken back."""
+    """Permanent: also after a reboot, until ``asha online``."""
     machine.run("crm_attribute", "--node", name, "--name", "standby", "--update", "on",
                 "--lifetime", "forever", timeout=moving.COMMAND_SECONDS)
 

@@ -1,10 +1,10 @@
-"""``asha step``: one action of the plan alone, as the written scripts call it."""
+"""``asha step``: does one action of the plan alone, as the written scripts call it."""
 
 from __future__ import annotations
 
 import argparse
 
-from asha.bootstrap import plan
+from asha.bootstrap import facts, plan
 from asha.bootstrap.action import Action, Call, Write
 from asha.bootstrap.console import Console
 from asha.bootstrap.join import rotation
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     site = load_site(options.config)
     machine = Machine()
     if not options.name and not options.file:
-        for step in plan.steps(site, plan.look(machine), Secret.generate()):
+        for step in plan.steps(site, facts.gather(machine), Secret.generate()):
             for action in step.actions:
                 if isinstance(action, Call):
                     show(f"{step.number}  {action.name:20}  {action.title}")
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         secret = cluster_secret(site, machine)
         meant = [
             action
-            for step in plan.steps(site, plan.look(machine), secret)
+            for step in plan.steps(site, facts.gather(machine), secret)
             for action in step.actions
             if str(step.number) == options.name or _is_meant(action, options)
         ]
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _uses_secret(action: Action, options: argparse.Namespace) -> bool:
-    """Step 10, which a join needs, is none of them."""
+    """Step 10, which a join needs, uses none."""
     return options.name != "10" and not (isinstance(action, Write) and not action.secret)
 
 

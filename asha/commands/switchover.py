@@ -1,4 +1,4 @@
-"""``asha switchover``: everything to the other node."""
+"""``asha switchover``: moves everything to the other node."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def waits(seconds: float) -> str:
 
 
 def ready(machine: Machine, here: str) -> tuple[str, str]:
-    """From where to where. UserError with all that prevents it."""
+    """From where to where. Raises UserError with all that prevents it."""
     state = pacemaker.look(machine)
     source = state.active_node
     if not source:
@@ -125,7 +125,8 @@ def cut_calls(source: str, here: str) -> str:
 
 
 def move(machine: Machine, source: str, target: str, seconds: float) -> None:
-    """Everything from ``source`` to ``target``. UserError when it has not come there."""
+    """Move everything from ``source`` to ``target``. Raises UserError if it does not arrive
+    there."""
     console = Console()
     wanted = {one.id for one in services(pacemaker.look(machine)) if one.runs}
     begun = time.monotonic()

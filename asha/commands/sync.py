@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def watch(sight: DiskSight, as_objects: bool) -> int:
-    """Until the disks are the same. UserError when they never will be by themselves."""
+    """Watch until both disks are UpToDate. Raises UserError if they never will be by
+    themselves."""
     redraw = sys.stdout.isatty() and not as_objects
     last = -LINE_SECONDS
     while True:

@@ -1,7 +1,7 @@
-"""Our binds: what they are, what we remember of them, which of them exist.
+"""Our binds: what they are, which ones we remember, which ones exist.
 
-The mount table is the truth. The state file says what should be there, so that
-monitor and stop need no parameter and do not touch the store.
+The mount table is the truth. The state file says what should be in it, so that monitor and stop
+need no parameter and do not touch the store.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 
 class Bind:
-    """A directory of the store (``device``, ``root`` in it) shown at ``point``.
+    """A directory of the store (``root`` on ``device``), bound to ``point``.
 
-    ``inode`` is its number, 0 where it is not known. Without an ``optional`` one the
-    telephones go on.
+    ``inode`` is its number, 0 if unknown. The telephones can do without an ``optional`` one.
     """
 
     __slots__ = ("device", "inode", "optional", "point", "root")
@@ -47,7 +46,7 @@ class Bind:
                          f"{self.optional:d}"))
 
     def is_made(self, mounts: Iterable[Mount]) -> bool:
-        """Whether a program that uses the point meets this directory."""
+        """Whether a program that uses ``point`` gets this directory."""
         top = visible(mounts, self.point)
         return top is not None and self.is_mount(top)
 
@@ -55,7 +54,7 @@ class Bind:
         return (mount.point, mount.device, mount.root) == (self.point, self.device, self.root)
 
     def is_renamed(self, mounts: Iterable[Mount]) -> bool:
-        """Whether it is shown there, and has another name in the store by now."""
+        """Whether it is bound there, and has another name in the store by now."""
         top = visible(mounts, self.point)
         if top is None or top.device != self.device or not self.inode:
             return False
@@ -67,12 +66,12 @@ class Bind:
 
 
 def save(file: StateFile, binds: Sequence[Bind]) -> None:
-    """Remember the binds, all or nothing. Raises OSError."""
+    """Store the binds, all or none. Raises OSError."""
     file.write("".join(bind.to_line() + "\n" for bind in binds))
 
 
 def load(file: StateFile) -> list[Bind]:
-    """What was remembered; nothing where the file is absent or damaged."""
+    """The stored binds; none if the file is absent or damaged."""
     try:
         return [Bind.from_line(line) for line in file.read().split("\n") if line]
     except ValueError:
@@ -85,12 +84,12 @@ def ours(
     points: Collection[str] | None,
     store: Mount | None,
 ) -> list[Mount]:
-    """Every mount that this resource made, also those it forgot.
+    """Every mount that this resource made, also those that it forgot.
 
-    ``points`` are the parameter's paths, None when the parameter is bad: then all
-    that the store shows under its own name counts. Without the store (gone, or
-    its parameter bad) a mount on one of the paths is ours when its disk is a
-    foreign one and calls the directory by the same name, as nothing else does.
+    ``points`` are the parameter's paths, None if the parameter is invalid: then everything
+    counts that the store shows under its own name. Without the store (gone, or its parameter
+    invalid) a mount on one of the paths is ours if its disk is a foreign one and has the
+    directory under the same name, which nothing else does.
     """
     by_id = {mount.id: mount for mount in mounts}
 

@@ -1,8 +1,7 @@
 """The system calls that bind a directory to another and undo it.
 
-Not mount(8): sixteen of them take 40 ms on a fast machine and half a second on a
-slow one, at each switch; the calls take 2 ms. Constants: <sys/mount.h>; statx(2):
-<linux/stat.h>.
+Not mount(8): at each switch, sixteen of them take 40 ms on a fast machine and half a second on
+a slow one; the calls take 2 ms. Constants: <sys/mount.h>; statx(2): <linux/stat.h>.
 """
 
 from __future__ import annotations
@@ -14,12 +13,7 @@ from asha.data.mountinfo import MOUNTINFO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
-
-    from asha.data.release.copies import Found
-    from asha.data.release.holders import Holder
     from asha.rootwork import Directory
-    from asha.run.deadline import Deadline
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 18
@@ -30,29 +24,27 @@ CLONE_NEWNS = 0x00020000
 AT_FDCWD, AT_STATX_DONT_SYNC = -100, 0x4000
 STATX_INO, STATX_MNT_ID = 0x100, 0x1000
 
-LOOKING = "looking for who still has the store"
-
 
 class Kernel:
-    """What an agent asks of the mount table. Tests bring their own."""
+    """The mount calls of an agent. Tests have their own."""
 
     mountinfo = MOUNTINFO
 
     def bind(self, source: Directory, place: Directory) -> None:
-        """Show ``source`` at ``place``. Raises OSError.
+        """Bind ``source`` to ``place``. Raises OSError.
 
-        By descriptors: what either path means may change, these directories do not.
+        By descriptors: what a path means may change, these directories do not.
 
-        The bind is made private: systemd makes / and so the store "shared", and
-        a bind of a shared mount is its twin, in which everything appears that is
-        later mounted inside the store, to make our umount fail. Services with a
-        mount namespace of their own (PrivateTmp= and the like) do not need it
-        shared: mounts and umounts reach them through the parent mount, which
-        stays shared. A file that such a service holds open keeps ours busy too.
+        The bind is made private. systemd makes / and so the store "shared", and a bind of a
+        shared mount is its peer: everything that is mounted inside the store later would appear
+        in it and make our umount fail. Services with a mount namespace of their own
+        (PrivateTmp= and the like) do not need it shared: mounts and umounts reach them through
+        the parent mount, which stays shared. A file that such a service holds open keeps ours
+        busy too.
 
-        No program gets the rights of its file's owner there, and no file is a device,
-        however the store itself is mounted; and links are links, also where an
-        installation has left it mounted without.
+        No program gets the rights of its file's owner there, and no file is a device, however
+        the store itself is mounted. Links are links there, also where an installation has
+        mounted the store with nosymfollow.
         """
         from asha.rootwork import Directory, Untrusted
 
@@ -69,14 +61,14 @@ class Kernel:
             _call("mount", place.path, None, here, None, wanted, None)
 
     def unmount(self, point: str, detach: bool = False, abort: bool = False) -> None:
-        """Take the topmost mount off ``point``. Raises OSError, EBUSY among them.
+        """Unmount the topmost mount at ``point``. Raises OSError, EBUSY among them.
 
-        For a child: it changes the working directory. No link on the way is followed,
-        and none at its end: it is the mount that the table has at this path, or an error.
+        For a child: it changes the working directory. No link on the way or at the end is
+        followed: it is the mount that the table has at this path, or an error.
 
-        Ours never lazily (``detach``): that reports success while the disk is still
-        written, and DRBD cannot be demoted. ``abort`` is for a file system whose server is
-        a user's, and may not answer.
+        Our mounts are never unmounted lazily (``detach``): that reports success while the disk
+        is still written, and DRBD cannot be demoted. ``abort`` is for a file system whose
+        server is a user's, and may not answer.
         """
         from asha.rootwork import Directory
 
@@ -93,37 +85,9 @@ class Kernel:
         finally:
             os.chdir("/")
 
-    def holders(self, device: str, point: str, users: Callable[[], Collection[int]], *,
-                release: bool, maps: bool, limit: Deadline) -> Found:
-        """Who still has the disk though our binds are gone; see copies.find.
-
-        Raises Failed, NoAnswer with ``maps`` when one of root's memory maps cannot be read.
-        """
-        from asha.data.release import copies, turns
-        from asha.run.child import in_child
-
-        def among(pids: Iterable[int]) -> Iterator[str]:
-            return copies.look(device, pids, maps)
-
-        def work() -> str:
-            return copies.find(device, point, users(), seen, release=release,
-                               limit=limit.within(limit.remaining() * 0.9)).to_text()
-
-        # Half of the time is for the namespaces that are found.
-        seen = turns.take(among, limit.within(limit.remaining() / 2), LOOKING)
-        found = copies.Found.from_text(in_child(work, limit, LOOKING))
-        found.suspect(seen, point)
-        return found
-
-    def processes_of(self, users: Collection[int], point: str) -> list[Holder]:
-        """See copies.of_users."""
-        from asha.data.release import copies
-
-        return copies.of_users(users, point)
-
 
 class Sight:
-    """What a path leads to: of which disk ("major:minor"), on which mount."""
+    """What a path leads to: on which disk ("major:minor"), on which mount."""
 
     __slots__ = ("device", "inode", "mount")
 
@@ -144,7 +108,7 @@ class Looker:
         self._buffer = ctypes.create_string_buffer(256)
 
     def look(self, path: str) -> Sight | None:
-        """Links under /proc are followed. None for what is gone."""
+        """Links under /proc are followed. None if there is nothing."""
         import sys
 
         if self._statx(AT_FDCWD, os.fsencode(path), AT_STATX_DONT_SYNC,
@@ -158,7 +122,8 @@ class Looker:
         return Sight(f"{major}:{minor}", inode, mount)
 
     def kind(self, path: str) -> int:
-        """The file system's number in <linux/magic.h>, 0 for what is gone. This one asks."""
+        """The file system's number in <linux/magic.h>, 0 if there is nothing. This does ask a
+        file server."""
         import sys
 
         if self._statfs(os.fsencode(path), self._buffer):

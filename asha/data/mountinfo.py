@@ -1,7 +1,7 @@
-"""What is mounted, as the kernel tells it: /proc/self/mountinfo.
+"""The mount table, from the kernel: /proc/self/mountinfo.
 
-Format: proc_pid_mountinfo(5). Reading it never touches a disk, so it answers
-also while a disk is stalled.
+Format: proc_pid_mountinfo(5). Reading it never touches a disk, so it answers also while a disk
+is stalled.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ READ_ONLY_WORDS = frozenset(("ro", "emergency_ro", "shutdown"))
 
 
 class Mount:
-    """One line: where (``point``) which directory (``root``) of which disk shows.
+    """One line: which directory (``root``) of which disk is mounted at ``point``.
 
-    ``device`` is "major:minor". ``root`` is a path inside that file system and
-    ends in ``//deleted`` when the directory is gone. ``user`` is the uid of who has mounted
-    it by a file system of his own (FUSE), else 0. ``tags`` say with which other
-    mounts this one shares what is mounted on it ("shared:1", "master:2").
+    ``device`` is "major:minor". ``root`` is a path inside that file system and ends in
+    ``//deleted`` if the directory is gone. ``user`` is the uid of who has mounted it by a file
+    system of his own (FUSE), else 0. ``tags`` say with which other mounts this one shares what
+    is mounted on it ("shared:1", "master:2").
     """
 
     __slots__ = ("device", "id", "kind", "parent", "point", "read_only", "root", "source",
@@ -67,7 +67,7 @@ def read(path: str = MOUNTINFO) -> list[Mount]:
 
 
 def visible(mounts: Iterable[Mount], point: str) -> Mount | None:
-    """The mount that a program meets at this path: the top of its stack."""
+    """The mount that a program gets at this path: the top of its stack."""
     stack = [mount for mount in mounts if mount.point == point]
     covered = {mount.parent for mount in stack}
     for mount in reversed(stack):
@@ -77,10 +77,10 @@ def visible(mounts: Iterable[Mount], point: str) -> Mount | None:
 
 
 def below(mounts: Sequence[Mount], tops: Sequence[Mount]) -> list[Mount]:
-    """These mounts and all that is mounted on them, in an order that unmounts.
+    """These mounts and all that is mounted on them, in an order in which they can be unmounted.
 
-    By the tree and not by the paths' spelling: what was mounted under the path
-    before ours is hidden by ours, and not our business.
+    By the tree and not by the paths: what was mounted below the path before ours is hidden by
+    ours, and is not our business.
     """
     found: dict[int, Mount] = {}
     waiting = list(reversed(tops))
@@ -94,7 +94,7 @@ def below(mounts: Sequence[Mount], tops: Sequence[Mount]) -> list[Mount]:
 
 
 def holding(mounts: Iterable[Mount], path: str) -> Mount | None:
-    """The mount that a path, free of symbolic links, lies on."""
+    """The mount on which a path without symbolic links lies."""
     best: Mount | None = None
     for mount in mounts:
         inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")

@@ -1,7 +1,7 @@
 """Whether the store's numeric owners are the accounts that this node means.
 
-The replicated disk carries numbers, and each node gave its accounts numbers of
-its own when the programs were installed.
+The replicated disk has numbers, and each node gave its accounts numbers of its own when the
+programs were installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FIRST_DYNAMIC_GID = 100
 
 
 def account(user: str) -> struct_passwd | None:
-    """The local account, or None: its program is not installed here."""
+    """The local account; None if there is none: its program is not installed here."""
     import pwd
 
     try:
@@ -29,7 +29,7 @@ def account(user: str) -> struct_passwd | None:
 
 
 def local_uids(users: Collection[str]) -> set[int]:
-    """Of those that /etc/passwd has, root left out: what a stop asks may not wait for a
+    """The uids of those that are in /etc/passwd, without root: a stop may not wait for a
     directory service."""
     from asha.rootwork import read
 
@@ -43,7 +43,7 @@ def local_uids(users: Collection[str]) -> set[int]:
 
 
 def uid_problem(source: str, about: os.stat_result, owner: struct_passwd) -> str:
-    """Why the owner could not use the directory, or ""."""
+    """Why the owner could not use the directory, "" if he can."""
     if about.st_uid in (0, owner.pw_uid):
         return ""
     return (
@@ -54,7 +54,7 @@ def uid_problem(source: str, about: os.stat_result, owner: struct_passwd) -> str
 
 
 def gid_problem(source: str, about: os.stat_result, owner: struct_passwd) -> str:
-    """Why members of the group could be refused, or ""."""
+    """Why members of the group could be refused, "" if they are not."""
     groups = os.getgrouplist(owner.pw_name, owner.pw_gid)
     if about.st_gid < FIRST_DYNAMIC_GID or about.st_gid in groups:
         return ""

@@ -32,7 +32,7 @@ class Item:
 
 
 def parse(text: str, data_root: str) -> list[Item]:
-    """The items of the parameter. Raises BadConfig: it would be wrong on any node."""
+    """The items of the parameter. Raises BadConfig: it would be invalid on any node."""
     if data_root == "/":
         raise BadConfig('parameter data_root="/": must be the mount point of the store')
     items = [_item(word) for word in text.split()]
@@ -45,7 +45,7 @@ def parse(text: str, data_root: str) -> list[Item]:
 
 
 def overlap(points: Sequence[str], data_root: str) -> str:
-    """What forbids mounting on all of these at once, or "" if nothing does."""
+    """Why not all of these can be mounted at once, "" if they can."""
     for point in points:
         if is_inside(point, data_root):
             return f"{point} is inside the store {data_root} itself"
@@ -62,7 +62,7 @@ def overlap(points: Sequence[str], data_root: str) -> str:
 
 
 def is_inside(path: str, directory: str) -> bool:
-    """Whether a path is this directory or lies in it, by their spelling."""
+    """Whether a path is this directory or below it, by their spelling."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 

@@ -1,6 +1,6 @@
-"""What this node is to bind, and whether it may: every check before the first mount.
+"""What this node should bind, and whether it may: every check before the first mount.
 
-It looks into the store, so it runs in a child; see asha.run.child.
+It reads the store, so it runs in a child; see asha.run.child.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ RESTART = "then restart this resource"
 
 
 def on_both(hint: str) -> str:
-    """The hint of what is to be the same on both nodes: one text, whoever tells it. The
-    command ends the line, to be copied."""
+    """The hint for what must be done on both nodes; the same text everywhere. The command ends
+    the line, to be copied."""
     return f"on both nodes: {hint}"
 
 
@@ -44,9 +44,9 @@ class LeftOut(Exception):
 
 
 class Plan:
-    """The binds to make, the store's path for each, and what to tell of the rest.
+    """The binds to make, the store's path for each, and the messages about the rest.
 
-    ``lasting`` is what somebody has to fix, and is told until then.
+    ``lasting`` are messages that stay until somebody fixes the cause.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Plan:
         self.notes: list[str] = []
 
     def to_text(self) -> str:
-        """For the way from the child that made it."""
+        """For the transfer from the child that made it."""
         pairs = zip(self.binds, self.sources, strict=True)
         lines = [f"bind {bind.to_line()} {escape(source)}" for bind, source in pairs]
         lines += [f"last {escape(text)}" for text in self.lasting]
@@ -81,11 +81,11 @@ class Plan:
 
 
 def make(items: Sequence[Item], mounts: Sequence[Mount], mounted: Mount) -> Plan:
-    """Look at every item, and change nothing.
+    """Check every item; changes nothing.
 
-    Raises Failed, which Pacemaker tries again, here and on the other node: never that
-    it is not installed or not configured, which would be for good. What is on a disk
-    its users may have put there.
+    Raises Failed, after which Pacemaker tries again, here and on the other node. Never "not
+    installed" or "not configured", which would be final: users may have made what is on the
+    disk.
     """
     plan = Plan()
     try:
@@ -149,7 +149,7 @@ def _add(plan: Plan, item: Item, mounts: Sequence[Mount], mounted: Mount,
 
 
 def _place(item: Item, mounted: Mount) -> str:
-    """Where this node has the directory, "" for nowhere. Raises LeftOut."""
+    """The directory on this node, "" if there is none. Raises LeftOut."""
     try:
         with Directory.trusted(item.path) as place:
             point = place.path
@@ -178,7 +178,7 @@ def _has(root: Directory, path: str) -> bool:
 
 
 def _look(item: Item, source: str, root: Directory) -> os.stat_result:
-    """Of the store's directory. Raises LeftOut."""
+    """Check the store's directory. Raises LeftOut."""
     parent = os.path.dirname(source)
     hint = f"mkdir -p {parent} && cp -a {item.path} {parent}/"
     try:
@@ -203,7 +203,7 @@ def _look(item: Item, source: str, root: Directory) -> os.stat_result:
 
 
 def _first_bad(root: Directory, path: str) -> str:
-    """What on the way to an item of the store is no directory."""
+    """The first part of the way to an item of the store that is no directory."""
     here = Directory(os.dup(root.fd), root.path)
     for part in path.strip("/").split("/"):
         with here as above:

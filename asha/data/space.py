@@ -1,4 +1,4 @@
-"""Whether the store takes writes, and how much room it has."""
+"""Whether the store can be written, and how much room it has."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class Space:
     """Room for ordinary users, in bytes, and whether new files can be made.
 
-    Root may use the blocks that ext4 keeps in reserve; Asterisk and MariaDB, who
-    are not root, may not. So these are the numbers of df(1).
+    Root may use the blocks that ext4 reserves; Asterisk and MariaDB, which are not root, may
+    not. So these are the numbers of df(1).
     """
 
     __slots__ = ("free", "has_inodes", "total")
@@ -54,7 +54,7 @@ class Space:
 
 
 def size(number: int) -> str:
-    """Bytes for people, in the decimal units that disks are sold in."""
+    """Bytes for people, in the decimal units in which disks are sold."""
     for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
         if number >= factor:
             amount = number / factor
@@ -77,9 +77,8 @@ def measure(directory: str) -> Space:
 def probe(root: str, node: str, memory: str, deadline: Deadline) -> Space:
     """Write to the store within the deadline and return its room.
 
-    Raises Failed where the disk is read-only, stalled or broken. ``memory`` is a
-    file that remembers a child which hangs in the kernel, so that the next probe
-    does not add another.
+    Raises Failed if the disk is read-only, stalled or broken. ``memory`` is a file that
+    remembers a child which hangs in the kernel, so that the next probe does not add another.
     """
     stuck = _remembered(memory)
     if stuck:
@@ -114,7 +113,7 @@ def probe(root: str, node: str, memory: str, deadline: Deadline) -> Space:
 
 
 def _write(root: str, node: str) -> None:
-    """For a child, which closes all by its end."""
+    """For a child, whose end closes everything."""
     folder = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     top = os.open(root, folder)  # by name: a start has seen that all above it is root's
     about = os.fstat(top)
@@ -145,7 +144,7 @@ def _explained(root: str, problem: OSError) -> Failed:
 
 
 def read_only(path: str) -> str:
-    """The reason for a disk that stopped taking writes."""
+    """The reason for a disk that can no longer be written."""
     return (
         f"read-only: the kernel lets nobody write to {path} any more, mostly after a disk"
         f" error (see dmesg)"
@@ -168,6 +167,6 @@ def _remember(memory: str, pid: int) -> None:
 
 
 def _remembered(memory: str) -> int:
-    """The pid of a child that still hangs, or 0."""
+    """The pid of a child that still hangs, 0 if there is none."""
     pid, _, started = StateFile(memory).read().partition(" ")
     return int(pid) if pid.isdecimal() and is_alive(int(pid), started) else 0

@@ -16,12 +16,12 @@ MODE = 0o700
 
 
 def enter(point: str) -> Directory:
-    """The root of the store that is mounted there. Raises OSError."""
+    """Open the root of the store that is mounted there. Raises OSError."""
     return Directory.trusted(point)
 
 
 def close_to_others(root: Directory) -> bool:
-    """Let nobody but root enter. False where it was so already. Raises OSError."""
+    """Let nobody but root enter. False if it was so already. Raises OSError."""
     about = root.about()
     if about.st_uid in (0, os.geteuid()) and stat.S_IMODE(about.st_mode) == MODE:
         return False
@@ -30,9 +30,9 @@ def close_to_others(root: Directory) -> bool:
 
 
 def item(root: Directory, path: str) -> Directory:
-    """The directory of the store that is shown at ``path``. Those above it become root's.
+    """Open the directory of the store for ``path``. Those above it become root's.
 
-    Who came in before the root was closed (an older version left it open) can so no
+    So somebody who entered before the root was closed (an older version left it open) can no
     longer put another in its place. Raises OSError.
     """
     here = Directory(os.dup(root.fd), root.path)

@@ -1,7 +1,7 @@
 """What a resource agent is: parameters, actions, results, one deadline.
 
-Knows nothing of telephony. Importing it has no side effect, and brings in only
-what every action needs; metadata and the runner come when used.
+Knows nothing of telephony. The import has no side effect, and loads only what every action
+needs; metadata and the runner are loaded when they are used.
 """
 
 from asha.ocf.action import action

@@ -1,4 +1,4 @@
-"""What an agent says of its actions: beside each method, and in the metadata."""
+"""What an agent declares of its actions: beside each method, and in the metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAIN_TIMEOUT = 5
 
 
 class ActionSpec:
-    """One advertised operation: times in seconds."""
+    """One advertised operation. Times are in seconds."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ def action(
     depth: int | None = None,
     role: str | None = None,
 ) -> Callable[[Method], Method]:
-    """Declare a method an action of the agent. Stack it for several monitors."""
+    """Declare a method as an action of the agent. Stack it for several monitors."""
 
     def mark(method: Method) -> Method:
         specs = getattr(method, "ocf_actions", ())

@@ -84,10 +84,10 @@ STOPPED = (Exit.NOT_RUNNING, Exit.ERR_INSTALLED, Exit.ERR_CONFIGURED)
 
 
 class Context:
-    """What an agent takes from outside; a test gives its own.
+    """What an agent gets from outside; a test gives its own.
 
-    ``runner`` is made when first used: importing subprocess costs a monitor a
-    quarter of its time.
+    ``runner`` is made when it is first used: importing subprocess costs a monitor a quarter of
+    its time.
     """
 
     def __init__(
@@ -177,10 +177,10 @@ class Agent:
 
     @property
     def is_probe(self) -> bool:
-        """Pacemaker asks, once, what runs here: a monitor that is not recurring.
+        """Whether Pacemaker asks, once, what runs here: a monitor that is not recurring.
 
-        Pacemaker 2.1 and 3.0 send such a one no interval at all (as the shell
-        agents' ocf-shellfuncs expect), ocf-tester sends 0.
+        Pacemaker 2.1 and 3.0 send no interval for a probe (as the shell agents' ocf-shellfuncs
+        expect), ocf-tester sends 0.
         """
         return (
             self.action_name == "monitor"
@@ -224,7 +224,7 @@ class Agent:
         self._say("ERROR", LOG_ERR, message)
 
     def set_promotion_score(self, score: int) -> None:
-        """How much Pacemaker wants this node promoted. Lost at reboot."""
+        """Set how much Pacemaker wants this node promoted. Lost at reboot."""
         self._tell_cluster(
             f"promotion score {score}", "crm_attribute", "--promotion", "--update", str(score), "-q"
         )
@@ -233,8 +233,8 @@ class Agent:
         self._tell_cluster("no promotion score", "crm_attribute", "--promotion", "--delete", "-q")
 
     def set_node_attribute(self, name: str, value: str, cap: float = TELL_SECONDS) -> bool:
-        """Tell the cluster something of this node. Lost at reboot. False if it was not told
-        within ``cap`` seconds."""
+        """Set an attribute of this node in the cluster. Lost at reboot. False if the cluster
+        did not take it within ``cap`` seconds."""
         from asha.run.text import plain
 
         value = plain(value)
@@ -245,13 +245,13 @@ class Agent:
         )
 
     def clear_node_attribute(self, name: str, cap: float = TELL_SECONDS) -> bool:
-        """False if the cluster was not told within ``cap`` seconds."""
+        """False if the cluster did not take it within ``cap`` seconds."""
         return self._tell_cluster(
             f"no node attribute {name}", "attrd_updater", "--name", name, "--delete", cap=cap
         )
 
     def _tell_cluster(self, what: str, *argv: str, cap: float = TELL_SECONDS) -> bool:
-        """Never fails the action, and says nothing in a probe, which only looks."""
+        """Never fails the action. Does nothing in a probe, which changes nothing."""
         if self.is_probe:
             return False
         try:
@@ -267,20 +267,20 @@ class Agent:
 
     @classmethod
     def appendix(cls) -> str:
-        """What its description says after the docstring, "" for nothing more."""
+        """What the agent's description adds to the docstring, "" for nothing."""
         return ""
 
     def validate(self, level: int) -> None:
         """Check the parameters beyond their syntax.
 
-        At level 0 only what is wrong on every node (BadConfig); at level 10
-        also what this node lacks (NotInstalled, BadHere).
+        At level 0 only what is wrong on every node (BadConfig), at level 10 also what this node
+        lacks (NotInstalled, BadHere).
         """
 
     def adopt(self) -> bool:
-        """At a start, what runs already at the shallowest look: is it as start leaves it?
+        """At a start, for what the shallowest monitor finds running: is it as start leaves it?
 
-        May put right what is cheap. False: start() is called all the same.
+        May correct what is cheap. False: start() is called all the same.
         """
         return True
 
@@ -302,7 +302,7 @@ class Agent:
     # How an action runs.
 
     def perform(self) -> Exit:
-        """Do the action and return its code; AgentError where it did not go well."""
+        """Do the action and return its code. Raises AgentError where it failed."""
         if self.action_name in TAKING:
             self._check_parameters()  # before the lock: nothing is written for a typing error
         elif self.action_name in GIVING_UP:
@@ -376,7 +376,7 @@ class Agent:
             parameter.parse(self.environ)
 
     def _forgive_parameters(self) -> None:
-        """Let what does not parse read as its default, where it has one."""
+        """Read a parameter that does not parse as its default, where it has one."""
         for parameter in self.parameters.values():
             try:
                 parameter.parse(self.environ)
@@ -386,14 +386,14 @@ class Agent:
                     self.environ.pop(f"OCF_RESKEY_{parameter.name}", None)
 
     def _change(self, work: Callable[[], None]) -> None:
-        """Do the agent's own part. Only a monitor may answer with a warning."""
+        """Run the agent's own method. Only a monitor may answer with a warning."""
         try:
             work()
         except (Degraded, DegradedPromoted) as problem:
             self.warn(problem.reason)
 
     def _observe(self) -> Exit:
-        """What monitor says at the shallowest depth, an error as its code."""
+        """The result of the shallowest monitor, an error as its code."""
         deep = self.environ.pop("OCF_CHECK_LEVEL", None)
         self._observed = ""
         try:
@@ -413,8 +413,8 @@ class Agent:
         return state
 
     def _budget(self) -> float:
-        """The action's own seconds: Pacemaker's timeout less the reserve, and less what an
-        upgrade has kept us waiting."""
+        """The action's own seconds: Pacemaker's timeout less the reserve, and less the time for
+        which an upgrade made us wait."""
         text = self.environ.get("OCF_RESKEY_CRM_meta_timeout", "")
         if text.isdecimal() and int(text) > 0:
             total = int(text) / 1000
@@ -426,7 +426,7 @@ class Agent:
         return total - min(RESERVE_MOST, total * RESERVE_SHARE) - gate.waited
 
     def _take_lock(self) -> None:
-        """Wait until no earlier changing action of this resource is at work."""
+        """Wait until no earlier changing action of this resource runs."""
         from asha.run.lock import take
 
         self._lock = take(
@@ -437,7 +437,7 @@ class Agent:
         )
 
     def release(self) -> None:
-        """Give up the lock; for tests, which do not end with the action."""
+        """Release the lock; for tests, which do not end with the action."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -497,7 +497,7 @@ def _performer(action_name: str) -> str:
 
 
 def _settle(action_name: str) -> None:
-    """Make the process fit for its action."""
+    """Prepare the process for its action."""
     os.chdir("/")  # or it may hold the very file system that it has to unmount
     if action_name in CHANGING:
         import signal
@@ -534,7 +534,7 @@ def _explain(agent: Agent, problem: AgentError) -> None:
 
 
 def _give_reason(context: Context, reason: str) -> None:
-    """One line on stderr that Pacemaker shows beside the failure."""
+    """Print the one line on stderr that Pacemaker shows beside the failure."""
     from asha.run.text import plain
 
     line = plain(" ".join(reason.split()))

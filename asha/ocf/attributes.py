@@ -1,8 +1,8 @@
-"""Node attributes that tell people how a resource fares (crm_mon -A), sent on a change only.
+"""Node attributes that show people the state of a resource (crm_mon -A), sent only on a change.
 
-The cluster forgets them when the node leaves it. What was sent is remembered in a state
-file of the resource, so that a monitor every few seconds costs nothing. Imported only
-where there is something to tell.
+The cluster forgets them when the node leaves it. A state file of the resource remembers what
+was sent, so a monitor every few seconds costs nothing. Imported only where there is something
+to tell.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ DIGITS = dict.fromkeys(map(ord, "0123456789"))
 class NodeAttribute:
     """One attribute, which one resource sets on its node.
 
-    ``memory`` is the kind of the state file where that is not the attribute's name;
-    ``cap`` the seconds that the cluster may take to be told.
+    ``memory`` is the kind of the state file where that is not the attribute's name. ``cap``:
+    the seconds that the cluster may take.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class NodeAttribute:
     # A state and its text: the newest counts.
 
     def tell(self, state: str, text: str) -> None:
-        """Set it to ``text``, unless ``state`` is what it told last."""
+        """Set the attribute to ``text``, unless ``state`` is the last state that was told."""
         if self.memory.read() == state and self.memory.age() < TOLD_FOR:
             return
         if not self.agent.set_node_attribute(self.name, text, self.cap):
@@ -65,7 +65,7 @@ class NodeAttribute:
             self.agent.warn(f"cannot remember that {self.name} was sent: {problem.strerror}")
 
     def keep(self, text: str) -> None:
-        """Tell ``text`` and keep it for ``repeat``; "" is nothing to tell."""
+        """Set the attribute to ``text`` and keep it for ``repeat``; "" is nothing to tell."""
         self.forget()
         if not text:
             return
@@ -81,19 +81,20 @@ class NodeAttribute:
         self.tell(text, text)
 
     def repeat(self) -> None:
-        """Tell again what is kept, where the cluster may have lost it."""
+        """Set the kept text again, where the cluster may have lost it."""
         text = self.text.read()
         if text:
             self.tell(text, text)
 
     def withdraw(self) -> None:
-        """Remove it if it says something, and forget what was told, heard or not."""
+        """Clear the attribute if it is set, and forget what was told, whether the cluster took
+        it or not."""
         if self.memory.read() not in ("", OK):
             self.agent.clear_node_attribute(self.name, self.cap)
         self.forget()
 
     def forget(self) -> None:
-        """Send it again next time, whatever it is: the cluster may have lost it."""
+        """Send the next text in any case: the cluster may have lost the last one."""
         for file in (self.memory, self.text):
             try:
                 file.remove()
@@ -104,10 +105,11 @@ class NodeAttribute:
     # has found stays until that depth has looked again.
 
     def tell_degraded(self, found: Sequence[Remark], looked: int) -> None:
-        """Say what is degraded, for as long as it is; ``looked``: the deepest that looked.
+        """Say what is degraded, for as long as it is; ``looked``: the depth of the deepest
+        monitor.
 
-        It is told once and not again: an attribute manager that is not there costs one
-        monitor a moment, and not each. That all is well is told until it is heard.
+        It is told once and not again: a missing attribute manager costs one monitor a moment,
+        and not each. That all is well is told until the cluster has taken it.
         """
         before = self.memory.read()
         now = merged(before, found, looked)
@@ -123,13 +125,14 @@ class NodeAttribute:
         self.agent.set_node_attribute(self.name, value(now), self.cap)
 
     def tell_all_is_well(self) -> None:
-        """Remove it, and forget it when that was heard: nobody else would ever remove it."""
+        """Clear the attribute, and forget it when the cluster took that: nobody else would ever
+        clear it."""
         if self.agent.clear_node_attribute(self.name, self.cap):
             self.forget()
 
 
 def merged(kept: str, found: Sequence[Remark], looked: int) -> str:
-    """A line "DEPTH REASON" each: ``found`` at depths up to ``looked``, older ones beyond."""
+    """A line "DEPTH REASON" each: ``found`` for depths up to ``looked``, older ones beyond."""
     lines = [f"{depth} {' '.join(reason.split())}" for depth, reason in found]
     for line in kept.splitlines():
         depth, _, reason = line.partition(" ")
@@ -143,5 +146,5 @@ def is_news(text: str, kept: str) -> bool:
 
 
 def value(text: str) -> str:
-    """Of the attribute, from the lines of ``merged``."""
+    """The attribute's value, from the lines of ``merged``."""
     return DEGRADED + "; ".join(line.partition(" ")[2] for line in text.splitlines())

@@ -15,7 +15,7 @@ ESCAPES = {ord("\\"): r"\e", ord("-"): r"\-"}
 
 
 def page(xml: str, provider: str = "asha") -> str:
-    """Raises ElementTree.ParseError for what is no XML."""
+    """Raises ElementTree.ParseError for what is not XML."""
     agent = ElementTree.fromstring(xml)
     name = f"ocf:{provider}:{agent.get('name')}"
     title = name.replace(":", "_").upper()
@@ -47,7 +47,7 @@ def page(xml: str, provider: str = "asha") -> str:
 
 
 def roff(text: str) -> str:
-    """Text that is printed as it stands."""
+    """The text, escaped so that it is printed as it stands."""
     escaped = text.translate(ESCAPES)
     return rf"\&{escaped}" if escaped[:1] in (".", "'") else escaped
 

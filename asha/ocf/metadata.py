@@ -48,7 +48,7 @@ ATTRIBUTE = TEXT | {
 
 
 def render(agent_class: Declared) -> str:
-    """The whole document, in ASCII: right whatever locale stdout has."""
+    """The whole document, in ASCII: valid whatever locale stdout has."""
     short, long = _descriptions(agent_class)
     lines = [
         '<?xml version="1.0"?>',
@@ -101,7 +101,7 @@ def _parameter(name: str, parameter: Parameter) -> list[str]:
 
 
 def _limits(parameter: Parameter) -> str:
-    """What the schema has no words for: choices, range and unit."""
+    """What the schema has no element for: choices, range and unit."""
     if isinstance(parameter, Choice):
         return f"One of: {', '.join(parameter.choices)}."
     if isinstance(parameter, Integer):

@@ -1,8 +1,8 @@
-"""Typed parameters of an agent: declared once, parsed when first read.
+"""Typed parameters of an agent: declared once, parsed when they are first read.
 
-Each is a descriptor: declared in the class, read as an attribute of the agent.
-A value that does not parse raises BadConfig (it is wrong on every node), and
-only then, so that an action which does not read it is not disturbed by it.
+Each is a descriptor: declared in the class, read as an attribute of the agent. A value that
+does not parse raises BadConfig (it is invalid on every node), and only when it is read: an
+action that does not read it is not disturbed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LONGEST_DURATION = 500 * 3600.0
 
 
 class Parameter:
-    """Base of all parameters. Not declared itself."""
+    """Base of all parameters; not declared itself."""
 
     # string, integer or boolean: what ra-api-1.dtd and metadata.rng both know.
     content_type = "string"
@@ -184,7 +184,7 @@ class Boolean(Parameter):
 class Duration(Parameter):
     """A time with one of Pacemaker's units (``500ms``, ``10s``, ``2min``).
 
-    Read as seconds. A bare number is seconds.
+    Read as seconds, as is a bare number.
     """
 
     def __init__(self, short: str, long: str = "", *, default: str) -> None:
@@ -209,7 +209,7 @@ class Duration(Parameter):
 
 
 def path_problem(path: str) -> str:
-    """What is wrong with a path's spelling, or "" if nothing is."""
+    """What is wrong with a path's spelling, "" if nothing is."""
     if not path.startswith("/"):
         return "must be an absolute path"
     parts = path.split("/")[1:]

@@ -1,7 +1,7 @@
-"""Whether another node is there to take over, as Pacemaker sees it.
+"""Whether Pacemaker sees another node that could take over.
 
-Imported only where an agent's answer depends on it. Corosync's membership would not do:
-a node in standby, or whose Pacemaker is stopped, is a member and takes nothing over.
+Imported only where an agent's answer depends on it. Corosync's membership does not suffice: a
+node in standby, or with a stopped Pacemaker, is a member and takes nothing over.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNFIT = ("standby", "standby_onfail", "maintenance", "pending", "unclean", "shut
 
 
 def peer_available(run: Callable[..., Completed], here: str, seconds: float) -> bool:
-    """Not known within ``seconds`` is no. ``run`` is the agent's."""
+    """False if that is not known within ``seconds``. ``run`` is the agent's."""
     from xml.etree import ElementTree
 
     try:

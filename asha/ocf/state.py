@@ -1,7 +1,7 @@
 """What a resource remembers from action to action, until the next boot.
 
-One small file each, in a directory that is root's alone. It is replaced as a whole, so
-that an action that is killed leaves the old text or the new one, and never half of it.
+One small file each, in a directory that is root's alone. It is replaced as a whole: an action
+that is killed leaves the old text or the new one, never half of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import time
 
 
 class StateFile:
-    """One of them. Any text comes back as it was, also the name of a file that is no text."""
+    """One such file. Any text is read back as it was written, also a file name that is not
+    text."""
 
     __slots__ = ("path",)
 
@@ -19,7 +20,7 @@ class StateFile:
         self.path = path
 
     def read(self) -> str:
-        """What it says; "" when it is absent or cannot be read."""
+        """The text; "" when the file is absent or cannot be read."""
         try:
             # by name: /run/resource-agents is root's alone
             with open(self.path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
@@ -28,7 +29,7 @@ class StateFile:
             return ""
 
     def write(self, text: str) -> None:
-        """Replace it. Raises OSError, and then it says what it said."""
+        """Replace the text. Raises OSError; the file then has the old text."""
         fresh = f"{self.path}.new"
         # by name: the same
         with open(fresh, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
@@ -36,7 +37,7 @@ class StateFile:
         os.replace(fresh, self.path)  # by name: the same
 
     def remove(self) -> None:
-        """Also when it is not there. Raises OSError."""
+        """Remove the file. It is no error if there is none. Raises OSError."""
         try:
             os.unlink(self.path)  # by name: the same
         except FileNotFoundError:
@@ -44,7 +45,7 @@ class StateFile:
 
     @property
     def is_absent(self) -> bool:
-        """Whether it is known not to be there: one that cannot be read may be."""
+        """Whether the file is known not to exist: one that cannot be read may exist."""
         try:
             os.lstat(self.path)
         except FileNotFoundError:
@@ -54,7 +55,7 @@ class StateFile:
         return False
 
     def age(self) -> float:
-        """Seconds since it was written; no time at all where it is not there."""
+        """Seconds since it was written; 0 where there is no file."""
         try:
             return max(0.0, time.time() - os.stat(self.path).st_mtime)
         except OSError:

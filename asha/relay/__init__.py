@@ -1,7 +1,7 @@
 """Cards that move a telephone line between two nodes: one contract, one module each.
 
-To add a device: write its module after ``contract.Card``, with a function ``card``, and
-name it in ``KINDS``.
+To add a device: write its module as ``contract.Card`` says, with a function ``card``, and name
+it in ``KINDS``.
 """
 
 from __future__ import annotations

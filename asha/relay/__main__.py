@@ -1,8 +1,8 @@
-"""``python3 -m asha.relay park``: let go of the line before Pacemaker starts.
+"""``python3 -m asha.relay park``: release the line before Pacemaker starts.
 
-A card keeps its relay through a warm reboot of the node that powers it, so a node
-that comes back could hold a line whose calls are on the other one. This takes the
-relay off; Pacemaker takes it on again where the calls are.
+A card keeps its relay through a warm reboot of the node that powers it. So a node that comes
+back could hold a line whose calls are on the other one. This switches the relay off; Pacemaker
+switches it on again where the calls are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a line relay is: three positions, what a driver must do, and no card at all.
+"""What a line relay is: three positions, what a driver must do, and the case without a card.
 
-The wiring is that of the Rhino 1SPF (SARK wiki, "V4 High Availability", Handling
-PRI): one node powers the card. ON takes the line to that node; OFF, or no power,
-takes it to the other one.
+The wiring is that of the Rhino 1SPF (SARK wiki, "V4 High Availability", Handling PRI): one node
+powers the card. ON connects the line to that node; OFF, or no power, connects it to the other
+one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RETRY_SECONDS = 0.3
 class Position:
     """Where a relay is. UNKNOWN is an answer of its own, never taken for OFF.
 
-    There are these three. Not an Enum: see asha.run.results.Exit.
+    There are only these three. Not an Enum: see asha.run.results.Exit.
     """
 
     ON: ClassVar[Position]
@@ -57,8 +57,8 @@ Position.UNKNOWN = Position("unknown")
 
 
 class Settings:
-    """Which card: the driver's name, its tty, the relay's number on it, and the
-    vendor's program where the driver needs one."""
+    """Which card: the driver's name, its tty, the relay's number on it, and the vendor's
+    program where the driver needs one."""
 
     def __init__(self, driver: str, device: str, number: int, program: str) -> None:
         self.driver = driver
@@ -78,7 +78,7 @@ class Relay:
         raise NotImplementedError
 
     def identity(self) -> str:
-        """What tells this plugging-in of the card from the next; "" when absent.
+        """Text that differs each time the card is plugged in; "" when it is absent.
 
         Does not open the tty.
         """
@@ -87,25 +87,25 @@ class Relay:
     def reset(self, deadline: Deadline) -> None:
         """Bring the card to a known state, where its kind has such a command.
 
-        Raises Failed when it refuses.
+        Raises Failed when the card refuses.
         """
 
     def drive(self, wanted: Position, deadline: Deadline) -> Position:
-        """Command ON or OFF and return what is known of it afterwards.
+        """Command ON or OFF and return what is known of the relay afterwards.
 
-        ``wanted`` when it was read back, UNKNOWN when the card was told and
-        cannot say. Raises Failed when it refuses, contradicts, or should answer
-        and does not; NotInstalled when a program it needs is missing.
+        ``wanted`` when it was read back, UNKNOWN when the card took the command and cannot
+        tell. Raises Failed when the card refuses, contradicts, or does not answer although it
+        should; NotInstalled when a program that it needs is missing.
         """
         raise NotImplementedError
 
     def read(self, deadline: Deadline) -> Position:
-        """Ask the card where its relay is. Never raises for a card in trouble."""
+        """Ask the card where its relay is. Never raises for a card that fails."""
         raise NotImplementedError
 
 
 class NoRelay(Relay):
-    """The node without the card: always in order, obeys nothing, knows nothing."""
+    """The node without the card: it never fails, obeys nothing, knows nothing."""
 
     def check(self) -> None:
         pass
@@ -121,7 +121,7 @@ class NoRelay(Relay):
 
 
 class Card(Relay):
-    """A card behind a tty: what all of them share."""
+    """A card behind a tty: what all cards share."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -157,7 +157,7 @@ class Card(Relay):
         raise NotImplementedError
 
     def persist(self, attempt: Callable[[], Result], deadline: Deadline) -> Result:
-        """Try again until it succeeds, the card is gone, or patience is over."""
+        """Try again until it succeeds, the card is gone, or PATIENCE_SECONDS are over."""
         patience = deadline.within(PATIENCE_SECONDS)
         while True:
             try:

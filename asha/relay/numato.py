@@ -54,14 +54,14 @@ REPLY_BYTES = 1024
 
 
 def relay_name(number: int) -> str:
-    """A relay's number as the module writes it: 0 to 9, then A to V."""
+    """A relay's number as the module writes it: 0 to 9, then A to V. Raises ValueError."""
     if not 0 <= number <= HIGHEST:
         raise ValueError(f"relay {number}: must be from 0 to {HIGHEST}")
     return str(number) if number < 10 else chr(ord("A") + number - 10)
 
 
 def open_port(device: str) -> Port:
-    """The tty, raw and ours alone. Raises OSError."""
+    """Open the tty, raw and exclusively. Raises OSError."""
     import serial
 
     port: Port = serial.Serial(
@@ -136,7 +136,7 @@ class Numato(Card):
         return Position.UNKNOWN
 
     def _talk(self, commands: tuple[str, ...], deadline: Deadline) -> list[str]:
-        """Give these commands, one after the other's answer. Raises Failed."""
+        """Send these commands, each after the answer to the one before. Raises Failed."""
         import termios
 
         try:

@@ -1,1 +1,1 @@
-"""Running things that may hang: one deadline, programs, children, a lock, and the outcome."""
+"""Running what may hang: one deadline, programs, children, a lock, and the outcome."""

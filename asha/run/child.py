@@ -1,8 +1,8 @@
-"""Work that may never come back, done in a forked child that can be abandoned.
+"""Work that may never return, done in a forked child that can be abandoned.
 
-A process that touches a stalled disk sleeps in the kernel, where not even SIGKILL
-ends it. A fork of ourselves costs a millisecond, a program ten, and it needs no
-import: that is why this is not the runner's work.
+A process that touches a stalled disk sleeps in the kernel, where not even SIGKILL ends it. A
+fork costs a millisecond, a program ten, and a fork needs no import: that is why the runner does
+not do this.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WAIT_MOST = 3600.0
 
 
 class NoAnswer(Failed):
-    """The child did not end in time. ``stuck`` when it survived even SIGKILL."""
+    """The child did not end in time. ``stuck``: it survived even SIGKILL."""
 
     def __init__(self, reason: str, pid: int, stuck: bool) -> None:
         super().__init__(reason)
@@ -44,9 +44,9 @@ class NoAnswer(Failed):
 def in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
     """Call ``work`` in a child and return its text.
 
-    An AgentError of the work is raised here as it was, any other error as Failed.
-    Raises NoAnswer when the deadline passes; the child has been killed by then.
-    ``doing`` is what it was at, for the reason.
+    An AgentError of the work is raised here as it was, any other error as Failed. Raises
+    NoAnswer when the deadline passes; the child has been killed by then. ``doing`` says what it
+    did, for the reason.
 
     The child keeps the action's lock, so that the next action waits for it.
     """
@@ -88,9 +88,9 @@ def in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
 
 
 class IfKilled:
-    """With this block: ``work`` is done in a child when we are killed before its end.
+    """A context in which a child does ``work`` if we are killed before its end.
 
-    Raises Failed where it cannot be prepared.
+    Raises Failed where that cannot be prepared.
     """
 
     def __init__(self, work: Callable[[], object], deadline: Deadline, doing: str) -> None:
@@ -125,15 +125,15 @@ class IfKilled:
 
 
 def import_nothing() -> None:
-    """For a child that goes where another chooses what each path is, a module's too: what
-    is not loaded by now would be loaded from there."""
+    """For a child that goes where somebody else chooses what each path is, a module's too:
+    modules that are not loaded by now would be loaded from there."""
     import sys
 
     sys.meta_path.clear()
 
 
 def _fork(deadline: Deadline, doing: str) -> int:
-    """A machine that is out of processes or memory for a moment may have some the next."""
+    """A machine that has no free process or memory now may have some a moment later."""
     while True:
         try:
             return os.fork()
@@ -156,14 +156,14 @@ def _answer(work: Callable[[], str], writer: int) -> None:
 
 
 def _close_standard() -> None:
-    """Whoever reads our output must not wait for a child that hangs."""
+    """The reader of our output must not wait for a child that hangs."""
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
 
 
 def _read_all(reader: int, deadline: Deadline) -> str | None:
-    """All that comes until the other end closes; None when time is over."""
+    """Read until the other end closes; None when the time is over."""
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     parts: list[bytes] = []
@@ -183,7 +183,7 @@ def _kill(pid: int) -> None:
 
 
 def _ended(pid: int, seconds: float) -> bool:
-    """Wait for a child's end and reap it. False when it has not come by then."""
+    """Wait for a child's end and reap it. False if it does not end in time."""
     handle = os.pidfd_open(pid)
     try:
         poll = select.poll()
@@ -197,10 +197,10 @@ def _ended(pid: int, seconds: float) -> bool:
 
 
 def is_alive(pid: int, started: str) -> bool:
-    """Whether that very process (by its start time) still runs.
+    """Whether this very process (by its start time) still runs.
 
-    A zombie does not, unless one of its threads is left: one that hangs in the
-    kernel outlives its process so, and holds what the process held.
+    A zombie does not run, unless a thread of it is left: a thread that hangs in the kernel
+    outlives its process and holds what the process held.
     """
     about = stat_of(pid)
     if about is None or about[19] != started:
@@ -209,7 +209,7 @@ def is_alive(pid: int, started: str) -> bool:
 
 
 def send(pid: int, started: str, number: int) -> None:
-    """Signal that very process (by its start time); that it is gone is no error.
+    """Signal this very process (by its start time). It is no error if it is gone.
 
     Raises PermissionError.
     """
@@ -230,7 +230,7 @@ def send(pid: int, started: str, number: int) -> None:
 
 
 def name_of(pid: int) -> str:
-    """What a process calls itself, printable; "?" when it is gone."""
+    """The process's own name, printable; "?" when it is gone."""
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             return printable(file.read().rstrip("\n")) or "?"
@@ -239,7 +239,7 @@ def name_of(pid: int) -> str:
 
 
 def start_time(pid: int) -> str:
-    """When it began, in clock ticks since boot; "" when it is gone."""
+    """When the process began, in clock ticks since boot; "" when it is gone."""
     about = stat_of(pid)
     return about[19] if about else ""
 
@@ -247,7 +247,7 @@ def start_time(pid: int) -> str:
 def stat_of(process: int | str) -> list[str] | None:
     """The fields of /proc/PID/stat after the name: state, parent, ...; see proc(5).
 
-    None when it is gone. A thread is "PID/task/TID".
+    None when the process is gone. A thread is "PID/task/TID".
     """
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:

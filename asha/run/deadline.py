@@ -41,15 +41,15 @@ class Deadline:
         return Deadline(self.remaining(cap), self._clock, self._sleep)
 
     def at_least(self, seconds: float) -> Deadline:
-        """A deadline that is not over before ``seconds`` have gone by.
+        """A deadline that does not pass before ``seconds`` are over.
 
-        For the proof of a last measure only: past its end it lives on the reserve that
-        the action keeps back.
+        Only to verify a last measure: after its own end an action uses the reserve that it
+        keeps.
         """
         return Deadline(max(self.remaining(), seconds), self._clock, self._sleep)
 
     def require(self, doing: str) -> None:
-        """Raise Expired with what was being done, if the time is over."""
+        """Raise Expired, with what was being done, if the time is over."""
         if self.expired:
             raise Expired(f"ran out of time while {doing}")
 

@@ -1,8 +1,7 @@
-"""Changing actions of one resource exclude one another, also after a kill.
+"""Actions that change a resource exclude one another, also after a kill.
 
-Pacemaker runs one at a time, but an agent that it kills can leave a child (a
-mount, systemctl) behind. Children inherit the lock, so it is free only when the
-last of them has ended.
+Pacemaker runs one at a time, but an agent that it kills can leave a child (a mount, systemctl)
+behind. Children inherit the lock, so it is free only when the last of them has ended.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
 def take(
     path: str, deadline: Deadline, *, end_leftovers: bool, warn: Callable[[str], None]
 ) -> int | None:
-    """Wait for the lock and return its descriptor; Expired when it does not come free.
+    """Wait for the lock and return its descriptor; Expired if it does not become free.
 
-    With ``end_leftovers`` what holds it for half of the deadline is killed: a
-    stop that fails for somebody else's child gets the node fenced. None, with a
-    warning, where there can be no lock: a full or broken /run must not stop a stop.
+    With ``end_leftovers`` what holds it for half of the deadline is killed: a stop that fails
+    because of another's child gets the node fenced. Returns None, with a warning, where there
+    can be no lock: a full or broken /run must not prevent a stop.
     """
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
@@ -65,12 +64,12 @@ def _wait(lock: int, deadline: Deadline, end_leftovers: bool, warn: Callable[[st
 
 
 def holders(lock: int) -> dict[int, str]:
-    """All other processes that have this open file: pid and "name (pid)"."""
+    """All other processes that have this file open: pid and "name (pid)"."""
     return {pid: who for pid, _, who in _holders(lock)}
 
 
 def _holders(lock: int) -> list[tuple[int, str, str]]:
-    """With each one's start time, which tells it from a later one with its number."""
+    """The same with each process's start time, which tells it from a later one with its pid."""
     path = os.readlink(f"/proc/self/fd/{lock}")
     found = []
     for entry in os.listdir("/proc"):
@@ -83,9 +82,9 @@ def _holders(lock: int) -> list[tuple[int, str, str]]:
 
 
 def kill_holders(lock: int) -> list[str]:
-    """Kill them and say whom.
+    """Kill them and return their names.
 
-    One in the kernel (state D) dies when it comes out, if ever: the caller looks
+    One that is in the kernel (state D) dies when it leaves it, if ever: the caller checks
     whether the lock is free now.
     """
     found = _holders(lock)

@@ -1,8 +1,8 @@
-"""The system log, without ever waiting for it.
+"""The system log, without waiting for it.
 
-Not syslog(3): that blocks when journald hangs and its queue is full, and an agent
-must stop Asterisk also then. A message that finds no room is lost; Pacemaker has it
-from standard error all the same.
+Not syslog(3): that blocks when journald hangs and its queue is full, and an agent must stop
+Asterisk then too. A message for which there is no room is lost; Pacemaker has it from standard
+error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LINE_MOST = 8192
 
 
 def send(severity: int, program: str, text: str, path: str = LOG_SOCKET) -> None:
-    """One line. Raises OSError when the log does not take it at once."""
+    """Log one line. Raises OSError when the log does not take it at once."""
     line = printable(" ".join(text.splitlines()))[:LINE_MOST]
     message = f"<{DAEMON | severity}>{program}[{os.getpid()}]: {line}"
     log = Socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC)

@@ -1,7 +1,7 @@
-"""What an action can say: the OCF exit codes, and the errors that carry one.
+"""The result of an action: the OCF exit codes, and the errors that carry one.
 
-Codes: OCF Resource Agent API 1.1, section "Return codes", and Pacemaker
-Explained, "How are OCF return codes interpreted" for 8, 9, 190 and 191.
+Codes: OCF Resource Agent API 1.1, section "Return codes", and Pacemaker Explained, "How are OCF
+return codes interpreted" for 8, 9, 190 and 191.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ for _code, _name in NAMES.items():
 
 
 class AgentError(Exception):
-    """An action's end with a code and one reason that a person can act on."""
+    """The end of an action: an exit code, and one reason that a person can act on."""
 
     code = Exit.ERR_GENERIC
 
@@ -72,7 +72,7 @@ class AgentError(Exception):
 
 
 class Failed(AgentError):
-    """It should work and does not: Pacemaker recovers (stop, start)."""
+    """The resource does not work and should: Pacemaker recovers it (stop, start)."""
 
 
 class Expired(Failed):
@@ -87,42 +87,42 @@ class Expired(Failed):
 
 
 class NotRunning(AgentError):
-    """Cleanly stopped, or gone."""
+    """The resource is cleanly stopped, or gone."""
 
     code = Exit.NOT_RUNNING
 
 
 class NotInstalled(AgentError):
-    """A program, device or account that this node lacks: other nodes may run it."""
+    """This node lacks a program, device or account: other nodes may run the resource."""
 
     code = Exit.ERR_INSTALLED
 
 
 class BadHere(AgentError):
-    """A parameter that is right in itself and wrong on this node."""
+    """A parameter that is valid and does not fit this node."""
 
     code = Exit.ERR_ARGS
 
 
 class BadConfig(AgentError):
-    """A parameter that is wrong on every node."""
+    """A parameter that is invalid on every node."""
 
     code = Exit.ERR_CONFIGURED
 
 
 class FailedPromoted(AgentError):
-    """Promoted and failed: Pacemaker demotes before it recovers."""
+    """The resource is promoted and failed: Pacemaker demotes it before it recovers it."""
 
     code = Exit.FAILED_PROMOTED
 
 
 class Degraded(AgentError):
-    """Works, and somebody should look."""
+    """The resource works, and somebody should look."""
 
     code = Exit.DEGRADED
 
 
 class DegradedPromoted(AgentError):
-    """Works promoted, and somebody should look."""
+    """The resource works promoted, and somebody should look."""
 
     code = Exit.DEGRADED_PROMOTED

@@ -1,4 +1,4 @@
-"""Running other programs: argv only, under a deadline, whole group killed."""
+"""Runs other programs: argv only, under a deadline; the whole process group is killed."""
 
 from __future__ import annotations
 
@@ -58,9 +58,8 @@ class Completed:
 class Runner:
     """Starts programs for an agent.
 
-    ``keep_open`` are file descriptors every child inherits: the action's lock
-    among them, so that the next action waits for a child that outlived a killed
-    agent instead of racing it.
+    Every child inherits the file descriptors in ``keep_open``. The action's lock is one of
+    them, so that the next action waits for a child that outlived a killed agent.
     """
 
     def __init__(self, keep_open: Sequence[int] = ()) -> None:
@@ -77,15 +76,15 @@ class Runner:
         share_lock: bool = True,
         leave: Callable[[], bool] | None = None,
     ) -> Completed:
-        """Run to its end: that of the program itself, whatever it left behind.
+        """Run a program until it ends itself, whatever it leaves behind.
 
-        Raises NotInstalled when the program is absent, Expired when it did not
-        end within the deadline (or ``cap`` seconds); its group is killed then.
-        ``share_lock=False`` is for a program that leaves a daemon behind, which
-        would otherwise hold the action's lock for ever. ``leave`` says, asked now and
-        then, that one which was to become a daemon serves as it is: it counts as
-        successful then, and runs on. What it prints is not kept: Asterisk ends when
-        what it has for a console breaks (main/asterisk.c, after el_gets()).
+        Raises NotInstalled when the program is missing, Expired when it does not end within the
+        deadline (or ``cap`` seconds); its group is killed then. ``share_lock=False`` is for a
+        program that leaves a daemon behind, which would otherwise hold the action's lock
+        without end. ``leave`` is asked now and then, and is true when a program that was to
+        become a daemon already serves as it is: it counts as successful then, and runs on. Its
+        output is not kept: Asterisk ends when what it has for a console breaks
+        (main/asterisk.c, after el_gets()).
         """
         deadline.require(f"about to run {argv[0]}")
         env = dict(os.environ if environ is None else environ)
@@ -142,9 +141,9 @@ class Runner:
 def _inherit_nothing() -> None:
     """Have the kernel close all but the standard streams when it runs the program.
 
-    Not Popen, which closes them a moment before: then neither the lock is held nor
-    does the process bear the daemon's name yet, and an action that comes just after
-    this one was killed would take it for not started.
+    Popen closes them a moment before. Then neither is the lock held nor has the process the
+    daemon's name yet, and an action right after a kill of this one would think that the daemon
+    was not started.
     """
     for name in os.listdir("/proc/self/fd"):
         descriptor = int(name)
@@ -156,10 +155,10 @@ def _inherit_nothing() -> None:
 
 
 class _Talk:
-    """Feeds a process and reads it, all at once, so that no full pipe stops it.
+    """Feeds a process and reads from it at the same time, so that no full pipe stops it.
 
-    Not communicate(), which waits for the end of the pipes: a daemon that the
-    program left behind keeps them open.
+    Not communicate(), which waits for the end of the pipes: a daemon that the program left
+    behind keeps them open.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], data: bytes) -> None:

@@ -17,10 +17,10 @@ DIGITS_MOST = 18
 
 
 def printable(text: str) -> str:
-    """On one line, and nothing in it but what can be seen, and blanks.
+    """The text on one line, with only visible characters and blanks.
 
     Letters of all scripts stay. What Unicode calls control, format, surrogate, private,
-    unassigned, separator (all but the blank) does not.
+    unassigned or separator (except the blank) is escaped.
     """
     if text.isprintable():
         return text
@@ -28,7 +28,7 @@ def printable(text: str) -> str:
 
 
 def lines(text: str) -> str:
-    """The same of a text whose own line breaks and tabs stay."""
+    """Like ``printable``, but the text keeps its line breaks and tabs."""
     if text.isprintable():
         return text
     return "".join([one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1]
@@ -36,7 +36,7 @@ def lines(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Printable, one line, and ASCII alone: as many bytes as characters.
+    """Printable, on one line, and ASCII alone: as many bytes as characters.
 
     For Pacemaker's XML, which takes the bytes for UTF-8 whatever locale wrote them.
     """
@@ -47,9 +47,10 @@ def plain(text: str) -> str:
 
 
 def number(text: str) -> int | None:
-    """A whole number that a machine may have meant; None for anything else.
+    """The whole number that the text is, within what a machine may have meant; None for
+    anything else.
 
-    Python refuses to convert thousands of digits (ValueError), and takes those of every
-    script for digits.
+    Python refuses to convert thousands of digits (ValueError), and accepts the digits of every
+    script.
     """
     return int(text) if text.isdecimal() and text.isascii() and len(text) <= DIGITS_MOST else None

@@ -1,1 +1,1 @@
-"""What the cluster is doing, gathered under a deadline and told on one screen."""
+"""The state of the cluster, collected under a deadline and shown on one screen."""

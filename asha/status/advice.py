@@ -1,7 +1,7 @@
 """What a person should know of a Status, and what to do about it.
 
-A warning needs action now: the telephones are silent, or the other node could not take
-over. A note is a permanent property of the site, or a past event.
+A warning needs action now: the telephones are silent, or the other node could not take over. A
+note is a permanent property of the site, or a past event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOT_TO_BE_TESTED = "do not test a fail-over before it ends: asha sync --watch"
 
 @dataclass(frozen=True)
 class Context:
-    """What the findings need beside the Status. None: not known."""
+    """What the findings need besides the Status. None: not known."""
 
     other: str = ""
     fencing: bool | None = None
@@ -44,7 +44,7 @@ class Context:
 
 
 def findings(status: Status, about: Context) -> tuple[Finding, ...]:
-    """The urgent first."""
+    """The findings, warnings first."""
     return tuple(found for part in (
         _installation(status, about),
         _blocked(status),
@@ -82,8 +82,8 @@ HARMLESS = ("p_line",)
 
 
 def _stuck(status: Status) -> list[Service]:
-    """What could not be stopped, so that nobody may start it elsewhere: while the
-    telephones go on, no reason to switch their node off."""
+    """What could not be stopped, so it must not be started elsewhere. While the telephones go
+    on, that is no reason to switch the node off."""
     if status.serves:
         return []
     return [one for one in status.services if one.blocked_on and one.id not in HARMLESS]
@@ -286,7 +286,7 @@ def _resources(status: Status, about: Context) -> Iterator[Finding]:
 
 
 def _given_up(status: Status, service: Service) -> bool:
-    """Whether no node is left on which it may be started, and nothing else is missing."""
+    """Whether no node is left on which it may start, and nothing else is missing."""
     online = {node.name for node in status.nodes if node.state == "online"}
     others = all(one.runs for one in status.services if one.id in NEEDED)
     return service.state in ("failed", "stopped") and others and bool(online) \

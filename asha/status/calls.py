@@ -55,9 +55,9 @@ ACTIONS = (
 class Calls:
     """What Asterisk counts. ``trouble`` says why nothing, or not all, is known.
 
-    ``registered`` are telephones (and peers) with an address, ``silent`` those of them
-    that do not answer; ``trunks`` are this PBX's own registrations elsewhere.
-    ``longest`` is in seconds, of the channels that are up. None: not known.
+    ``registered`` are telephones (and peers) with an address, ``silent`` those of them that do
+    not answer; ``trunks`` are this PBX's own registrations elsewhere. ``longest`` is in
+    seconds, of the channels that are up. None: not known.
     """
 
     calls: int | None = None
@@ -72,7 +72,7 @@ class Calls:
 
 
 class Unanswered(Exception):
-    """Asterisk did not say, or not yes; the text is for the reader."""
+    """Asterisk did not answer, or answered with an error; the text is for a person."""
 
 
 # An answer is one message, or a list of them: the response, events, the last event.
@@ -81,10 +81,9 @@ Answers = dict[str, list[Any]]
 
 def ask(secret: str = SECRET, port: int = PORT, seconds: float = SECONDS,
         run_directory: str = RUN_DIRECTORY, process: Process | None = None) -> Calls:
-    """Ask everything within ``seconds`` in all. Never raises and never hangs.
+    """Ask everything, within ``seconds`` in all. Never raises and never hangs.
 
-    Only ``process`` (by default the Asterisk that runs) is asked, and nobody else is
-    told anything.
+    Only ``process`` (by default the Asterisk that runs) is asked; nobody else gets anything.
     """
     deadline = Deadline(seconds)
     try:
@@ -141,7 +140,7 @@ CONTACTS_SECONDS = 1.0
 
 
 def _contacts(console: Console, deadline: Deadline) -> list[bool] | None:
-    """Of each telephone that PJSIP knows, whether it is silent; None when nobody tells.
+    """For each telephone that PJSIP knows, whether it is silent; None if that is unknown.
 
     Source: Asterisk res/res_pjsip/location.c, cli_contact_print_body().
     """
@@ -156,7 +155,7 @@ def _contacts(console: Console, deadline: Deadline) -> list[bool] | None:
 
 
 def _bounded(library: Any, end: Callable[[], None]) -> type:
-    """panoramisk's protocol, which calls ``end`` when more comes than answers can be."""
+    """panoramisk's protocol; ``end`` is called when more arrives than answers can be."""
 
     class Bounded(library.ami_protocol.AMIProtocol):  # type: ignore[misc]
         taken = 0
@@ -240,7 +239,7 @@ async def _login(manager: Any, who: Credentials, gone: asyncio.Future[None], end
 
 async def _answered(futures: Iterable[asyncio.Future[Any]], gone: asyncio.Future[None],
                     end: float) -> None:
-    """Until all are answered, the connection is gone, or the time is over."""
+    """Wait until all are answered, the connection is gone, or the time is over."""
     left = set(futures)
     while left and not gone.done():
         patience = max(0.0, end - asyncio.get_running_loop().time())
@@ -261,9 +260,9 @@ def _messages(future: asyncio.Future[Any]) -> list[Any]:
 
 
 def summary(answers: Answers, contacts: list[bool] | None) -> Calls:
-    """The counts in these answers; an action that is not in them was not answered.
+    """The counts in these answers; an action that is missing in them was not answered.
 
-    ``contacts``: of each of PJSIP's telephones, whether it is silent.
+    ``contacts``: for each of PJSIP's telephones, whether it is silent.
     """
     if "CoreStatus" not in answers:
         return Calls(trouble="Asterisk takes the login and then does not answer")

@@ -1,7 +1,7 @@
-"""Gathers a Status from everything that can be asked, within ten seconds in all.
+"""Collects a Status from everything that can be asked, within ten seconds in all.
 
-Each source may be missing, hang or lie broken: what it would have told is left unknown,
-and the others still tell theirs.
+Each source may be missing, hang or be broken: then what it knows stays unknown, and the others
+still answer.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MOVE_TIME = timedelta(minutes=10)
 
 
 def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Status:
-    """Everything, within ``seconds``. ``name``: this node's, by default uname -n."""
+    """Ask everything, within ``seconds``. ``name`` is this node's, by default uname -n."""
     name = name or os.uname().nodename
     quick = DeadlineMachine(machine, Deadline(seconds), PROGRAM_SECONDS)
     site, trouble = _site(machine)
@@ -178,7 +178,7 @@ def _links(machine: Machine) -> tuple[Link, ...]:
 
 
 def _store(machine: Machine, deadline: Deadline) -> Store | None:
-    """The room in the store, where it is mounted here. A stalled disk tells nothing."""
+    """The room in the store, where it is mounted here. A stalled disk gives no answer."""
     point = str(machine.path(STORE))
     if not os.path.ismount(point):
         return None
@@ -202,7 +202,7 @@ def _generation(machine: Machine) -> str:
 
 
 def _secrets(machine: Machine, status: Status) -> tuple[Generation, ...]:
-    """Of each node that has told; of this one by its files."""
+    """The ids of each node that has told its own; this node's from its files."""
     found = []
     for node in status.nodes:
         said = _generation(machine) if node.here else ""
@@ -249,7 +249,7 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
 
 
 def _secret(machine: Machine) -> tuple[str, str]:
-    """What is wrong with the one that this node has, and the hint."""
+    """What is wrong with this node's secret, and the hint."""
     try:
         if generation.pending(machine) is None:  # a change that is half done is told otherwise
             rotation.require_in_use(machine, generation.current(machine))

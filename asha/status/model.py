@@ -40,11 +40,11 @@ class Node:
 @dataclass(frozen=True)
 class Service:
     """A resource in plain words. ``state``: running, starting, stopping, stopped, failed,
-    unmanaged. ``nodes``: where it runs. ``why``: what it last failed of, "" if nothing;
-    ``action``, ``code``, ``failed_on``: at which of Pacemaker's actions, with which exit
-    code and on which node; ``degraded``: that was no failure, it worked. ``blocked_on``:
-    the node on which it could not be stopped, "" if none; ``given_up_on``: those on which
-    Pacemaker starts it no more."""
+    unmanaged. ``nodes``: where it runs. ``why``: the reason of its last failure, "" if there is
+    none; ``action``, ``code``, ``failed_on``: that action of Pacemaker's, its exit code and its
+    node; ``degraded``: that was no failure, it worked. ``blocked_on``: the node on which it
+    could not be stopped, "" if none; ``given_up_on``: the nodes on which Pacemaker does not
+    start it any more."""
 
     id: str
     title: str
@@ -65,10 +65,10 @@ class Service:
 
 @dataclass(frozen=True)
 class Disks:
-    """The two halves of the store, in DRBD's words, seen from ``node``.
+    """Both disks of the store, in DRBD's words, seen from ``node``.
 
-    ``percent`` 0 to 100 of a sync, None when there is none; ``out_of_sync`` in KiB,
-    ``speed`` in KiB/s, ``seconds_left``; None: not known.
+    ``percent`` 0 to 100 of a sync, None when there is none; ``out_of_sync`` in KiB, ``speed``
+    in KiB/s, ``seconds_left``; None: not known.
     """
 
     node: str
@@ -88,7 +88,7 @@ class Disks:
 
 @dataclass(frozen=True)
 class Address:
-    """The virtual address and who holds it ("": nobody, or not known)."""
+    """The virtual address and the node that has it ("": none, or not known)."""
 
     address: str
     node: str
@@ -114,8 +114,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Generation:
-    """By which id a node's cluster secret is known; ``coming``: that of the one it is being
-    changed to, "" if none."""
+    """The id of a node's cluster secret; ``coming``: that of the new one, "" if there is none."""
 
     node: str
     id: str
@@ -132,7 +131,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know; ``hint`` is what to do about it, "" where nothing can be."""
+    """One thing to know; ``hint`` says what to do about it, "" where nothing can be done."""
 
     level: str
     what: str
@@ -167,7 +166,7 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """0 healthy, 1 somebody should see to it, 2 nobody can telephone."""
+        """0 healthy, 1 somebody should look, 2 nobody can telephone."""
         if not self.serves:
             return NO_SERVICE
         return DEGRADED if any(f.level == WARNING for f in self.findings) else HEALTHY

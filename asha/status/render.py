@@ -28,13 +28,13 @@ NODE_WORDS = {
 
 
 def has_colours(stream: TextIO) -> bool:
-    """Only for eyes, and not for those who said no (no-color.org)."""
+    """Only for a terminal, and not if the user refuses colours (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and \
         os.environ.get("TERM", "dumb") != "dumb"
 
 
 def screen(status: Status, colours: bool = False) -> str:
-    """The whole text, ends with a newline."""
+    """The whole text; it ends with a newline."""
     return "\n".join(_Screen(status, colours).lines()) + "\n"
 
 
@@ -157,7 +157,7 @@ class _Screen:
 
 
 def disks(disks: Disks) -> str:
-    """Both halves, and how far a sync is."""
+    """Both disks, and the progress of a sync."""
     halves = f"{disks.node} {disks.disk or 'unknown'}, {disks.peer} {disks.peer_disk or 'unknown'}"
     if disks.in_sync:
         return f"in sync ({halves})"
@@ -207,7 +207,7 @@ def duration(seconds: int) -> str:
 
 
 def clock(stamp: str) -> str:
-    """An ISO time as people write it, in the zone that it has."""
+    """An ISO time as people write it, in its own zone."""
     try:
         moment = time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")
     except ValueError:

@@ -1,4 +1,4 @@
-"""The two disks: from DRBD's words to ours, with a speed where DRBD gives none."""
+"""The two disks: from DRBD's words to ours, with a speed where DRBD reports none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sleep = Callable[[float], None]
 
 
 class DiskSight:
-    """Looks at the disks, once or again and again, and remembers the last look.
+    """Looks at the disks, once or repeatedly, and remembers the last look.
 
     ``here`` and ``there`` are the nodes' names.
     """
@@ -32,7 +32,7 @@ class DiskSight:
         self._before: tuple[float, int] | None = None
 
     def look(self) -> Disks | None:
-        """How they stand now; None where DRBD's resource is not up here."""
+        """The state now; None where DRBD's resource is not up here."""
         found = drbd.status(self._machine)
         if not found.is_up:
             return None

@@ -25,8 +25,8 @@ TOLD = "asyncmon"
 
 
 def services(state: State) -> tuple[Service, ...]:
-    """Each primitive once. Of a promotable clone the promoted instance is what counts.
-    Fence devices are not services."""
+    """Each primitive once. Of a promotable clone the promoted instance counts. Fence devices
+    are not services."""
     known = [one for one in state.resources if not one.agent.startswith("stonith:")]
     ids = [identity for identity in TITLES if state.of(identity)]
     ids += sorted({one.id for one in known} - TITLES.keys())

@@ -30,7 +30,7 @@ VITAL = ("p_drbd", "p_fs", "p_data", "p_ip", "p_asterisk")
 
 @dataclass(frozen=True)
 class Preference:
-    """What `crm_resource --move` (or `crm resource move`) leaves. ``until``: None, for ever."""
+    """What `crm_resource --move` (or `crm resource move`) leaves. ``until``: None if permanent."""
 
     resource: str
     node: str
@@ -45,19 +45,19 @@ def begin(machine: Machine, node: str, seconds: float) -> None:
 
 
 def clear(machine: Machine) -> None:
-    """Take the preference back; without one it is no error."""
+    """Remove the preference. It is no error if there is none."""
     machine.run("crm_resource", "--clear", "--resource", DISK_CLONE, timeout=COMMAND_SECONDS)
 
 
 def preferences(machine: Machine) -> list[Preference]:
-    """Those that Pacemaker still heeds. A configuration that cannot be read has none."""
+    """Those that Pacemaker still follows; none if the configuration cannot be read."""
     return read_preferences(
         machine.output("cibadmin", "--query", "--xpath", PREFERENCES, timeout=COMMAND_SECONDS)
     )
 
 
 def read_preferences(text: str) -> list[Preference]:
-    """From cibadmin's XML, without those that are over."""
+    """From cibadmin's XML, without those that have ended."""
     try:
         top = ElementTree.fromstring(text)
     except ElementTree.ParseError:
@@ -89,7 +89,7 @@ def other_node(state: State, name: str) -> str:
 
 
 def obstacles(state: State, disks: Disks | None, target: str) -> list[str]:
-    """Why ``target`` cannot take everything over now, a line each; empty when it can."""
+    """Why ``target`` cannot take everything over now, a line each; empty if it can."""
     node = state.node(target)
     if not target or node is None:
         return ["there is no second node in the cluster yet: install it"]
@@ -131,13 +131,13 @@ def _disk_obstacles(disks: Disks | None) -> list[str]:
 
 
 def refuse(target: str, wrong: list[str]) -> None:
-    """UserError with all that is wrong, if anything."""
+    """Raises UserError with all obstacles, if there are any."""
     if wrong:
         raise UserError(f"{target or 'the other node'} cannot take over now:",
                       "nothing was changed", points=wrong)
 
 
 def elsewhere(services: tuple[Service, ...], target: str) -> list[str]:
-    """What is not (yet) well on ``target`` of what the telephone system is made of."""
+    """The parts of the telephone system that do not (yet) work on ``target``."""
     return [service.title for service in services
             if not (service.runs and service.nodes == (target,))]

@@ -8,15 +8,12 @@ import os
 from asha.data import mountinfo
 from asha.data.kernel import Kernel
 from asha.data.mountinfo import Mount, escape
-from asha.data.release.copies import Found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
-    from asha.data.release.holders import Holder
     from asha.rootwork import Directory
-    from asha.run.deadline import Deadline
 
 
 class FakeKernel(Kernel):
@@ -74,13 +71,6 @@ class FakeKernel(Kernel):
         assert disk is not None
         inside = source[len(disk.point.rstrip("/")) :]
         self.mount(point, disk.device, disk.root.rstrip("/") + inside, source=disk.source)
-
-    def holders(self, device: str, point: str, users: Callable[[], Collection[int]], *,
-                release: bool, maps: bool, limit: Deadline) -> Found:
-        return Found()
-
-    def processes_of(self, users: Collection[int], point: str) -> list[Holder]:
-        return []
 
     def unmount(self, point: str, detach: bool = False, abort: bool = False) -> None:
         table = self.table()

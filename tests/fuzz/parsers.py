@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from asha.asterisk.talk import sip_transports
+from asha.bootstrap import facts
 from asha.bootstrap.configure import interview
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.firewall import fail2ban, nftables, shorewall
 from asha.bootstrap.firewall.fail2ban import OURS
-from asha.bootstrap.host import disks, facts, nics
+from asha.bootstrap.host import nics
 from asha.bootstrap.host.ports import allowed, openings
 from asha.bootstrap.preflight import peer
 from asha.bootstrap.steps import link_address
@@ -226,11 +229,11 @@ def _machine(data: bytes, scratch: Path) -> None:
     machine = Babbler(scratch, said).put("/etc/passwd", said).put("/etc/group", said)
     machine.put("/proc/swaps", said)
     found = facts.gather(machine)
+    for fact in fields(Facts):
+        getattr(found, fact.name)
     for nic in nics.read(machine):
         nic.in_network("10.0.3.252")
         nic.holds("10.0.3.252")
-    nics.default_route_nic(machine)
-    disks.candidates(machine)
     interview.complete(machine, found, values_of(samples.SITE))
     link_address.has_address(SITE, machine)
 
@@ -243,7 +246,7 @@ def _ifupdown(data: bytes, scratch: Path) -> None:
     said = text(data)
     machine = Babbler(scratch, "").put("/etc/network/interfaces", said)
     machine.put("/etc/network/interfaces.d/x", said).put("/etc/systemd/network/x.network", said)
-    for action in link_address.actions(SITE, link_address.look(machine)):
+    for action in link_address.actions(SITE, link_address.look(machine, nics.read(machine))):
         action.is_done(machine)
         action.preview(machine)
         action.script()
@@ -327,7 +330,8 @@ def _agreement(data: bytes, scratch: Path) -> None:
     except (ValueError, RecursionError):
         return
     if isinstance(other, dict):  # as asha.bootstrap.join.client makes sure
-        own = facts.shared_facts(Babbler(scratch, ""), SITE)
+        babbler = Babbler(scratch, "")
+        own = facts.shared_facts(babbler, SITE, facts.gather(babbler))
         for finding in peer.compare({**THEIRS, **own, "name": "crm1"}, other):
             printable(f"{finding.what} {finding.hint}").encode()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.action import Call, Remove, Run, Say, Write
+from asha.bootstrap.action import Call, Run, Say, Write
 from asha.errors import UserError
 from asha.machine import Machine
 
@@ -90,15 +90,6 @@ def test_the_script_of_a_file_makes_the_same_file(tmp_path: Path) -> None:
     subprocess.run(["sh", "-e", "-c", script], check=True)
     assert place.read_text() == text
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
-
-
-def test_a_file_is_removed_and_its_absence_is_enough(machine: Machine) -> None:
-    write().do(machine, silent)
-    action = Remove("/etc/a.conf")
-    assert not action.is_done(machine)
-    action.do(machine, silent)
-    action.do(machine, silent)
-    assert action.is_done(machine)
 
 
 def test_a_program_that_fails_is_trouble_with_its_words(machine: Machine) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.join import rotation
 from asha.bootstrap.steps import corosync as corosync_step
 from asha.cluster import cib, corosync
+from asha.cluster.cib import MARKER
 from asha.cluster.secret import PATH, Secret
 from asha.cluster.site import NodeConfig, Relay, Site
 from asha.errors import UserError
@@ -152,7 +152,7 @@ def test_the_file_of_two_nodes_is_never_made_one_of_one(cluster: Cluster) -> Non
     cluster.install()
     joined = corosync.render(SITE, joined=True)
     # As the listener writes it, and as an administrator or a later version might.
-    for text in (joined, joined.replace("two_node: 1", "two_node: 1\n    wait_for_all: 0"),
+    for text in (joined, corosync.render(SITE, joined=True, have_met=False),
                  joined.replace("token: 1000", "token: 3000")):
         cluster.fake.put(corosync.CONF, text)
         assert cluster.install() == []

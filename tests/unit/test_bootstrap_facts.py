@@ -6,15 +6,20 @@ import errno
 import json
 import os
 import stat
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asha.bootstrap.host import disks, facts, nics
+from asha.bootstrap import facts
+from asha.bootstrap.facts import Facts
+from asha.bootstrap.firewall import backends
+from asha.bootstrap.host import disks, nics
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.preflight import peer
+from asha.bootstrap.steps import link_address, systemd
 from asha.cluster import site as conf
 from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome
@@ -97,7 +102,7 @@ def test_versions(tmp_path: Path) -> None:
         "asterisk -V": "Asterisk certified/18.9-cert5\n",
         "modinfo": "8.4.11\n",
     })
-    assert facts.versions(machine) == {
+    assert facts.gather(machine).versions == {
         "pacemaker": "2.1.5", "mariadb-server": "10.11.19", "asterisk": "18.9", "drbd": "8.4.11",
     }
 
@@ -105,7 +110,7 @@ def test_versions(tmp_path: Path) -> None:
 def test_the_loaded_drbd_counts_before_the_one_on_disk(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path, {"dpkg-query": "", "modinfo": "8.4.11\n"}).absent("asterisk")
     machine.put("/proc/drbd", "version: 9.2.8 (api:2/proto:86-122)\n")
-    assert facts.versions(machine) == {"drbd": "9.2.8"}
+    assert facts.gather(machine).versions == {"drbd": "9.2.8"}
 
 
 def test_numbers_of_accounts(tmp_path: Path) -> None:
@@ -125,7 +130,25 @@ def test_gather_on_a_machine_that_tells_nothing(tmp_path: Path) -> None:
         "ip", "dpkg-query", "asterisk", "modinfo", "systemctl", "timedatectl")
     machine.on("uname -n", "crm1\n")
     found = facts.gather(machine)
-    assert found == facts.Facts("crm1", systemd=False, root=os.geteuid() == 0)
+    assert {one.name: getattr(found, one.name) for one in fields(Facts)} == {
+        **vars(Facts("crm1", systemd=False, root=os.geteuid() == 0)),
+        "link": link_address.Found(ifupdown=False, files={}), "firewall": backends.Found(),
+        "services": systemd.Found((), {}), "drbd": "", "copied": (),
+    }
+
+
+def test_a_fact_is_asked_for_once_and_only_when_it_is_needed(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path, {"uname -n": "crm1\n", "ip": "[]"}).absent("systemctl")
+    here = facts.gather(machine)
+    assert machine.lines == []
+    assert (here.name, here.name, here.nics, here.nic("eth0")) == ("crm1", "crm1", (), None)
+    assert machine.lines == ["uname -n", "ip -json -details address"]
+    assert here.link.nics is here.nics
+    assert len(machine.ran("ip")) == 1
+
+
+def test_no_fact_is_left_as_that_of_a_machine_not_looked_at() -> None:
+    assert {one.name for one in fields(Facts)} <= vars(facts._Gathered).keys()
 
 
 # Disks. A plain file stands for a device.
@@ -240,7 +263,8 @@ def test_what_is_shared_is_json_and_agrees_with_itself(tmp_path: Path) -> None:
                         {"local": "192.168.1.11", "prefixlen": 24})]
     machine = FakeMachine(tmp_path, {"ip": json.dumps(listed), "dpkg-query": "", "modinfo": ""})
     device(machine.absent("asterisk"), "/dev/sda5")
-    own = facts.shared_facts(machine, conf.parse(f"{SITE}ANODELAN=192.168.1.11\n"))
+    site = conf.parse(f"{SITE}ANODELAN=192.168.1.11\n")
+    own = facts.shared_facts(machine, site, facts.gather(machine))
     assert own["lan"] == "192.168.1.11"
     assert own["size"] == 200 << 20
     other = json.loads(json.dumps(own)) | {"first": False, "received": own["clock"]}

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from asha.bootstrap.firewall import backends, fail2ban, nftables, shorewall
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.host.ports import allowed, openings
 from asha.cluster import corosync
+from asha.cluster.cib import MARKER
 from asha.cluster.site import NodeConfig, Site
 from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome

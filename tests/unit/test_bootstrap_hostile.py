@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from asha.asterisk import configuration
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.host import data_directories, file_tree
-from asha.bootstrap.host.facts import Facts
 from asha.bootstrap.preflight import storage
 from asha.bootstrap.preflight.report import CheckContext
 from asha.bootstrap.steps import asterisk, data

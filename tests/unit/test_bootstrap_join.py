@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from asha.bootstrap.host import facts
+from asha.bootstrap import facts
 from asha.bootstrap.join import client, nodelist, protocol
 from asha.bootstrap.join import server as server_join
 from asha.bootstrap.join.protocol import Session, WireError, WrongSecret
 from asha.bootstrap.join.server import Listener, open_socket
 from asha.cluster import corosync
 from asha.cluster import site as conf
-from asha.cluster.cib import RHINO_PROGRAM
+from asha.cluster.cib import MARKER, RHINO_PROGRAM
 from asha.cluster.secret import Secret
 from asha.cluster.site import Relay, Site
 from asha.commands import remove_node
@@ -123,7 +123,7 @@ class Node:
 
     def __init__(self, root: Path) -> None:
         self.machine = FakeMachine(root)
-        self.machine.put(conf.CONF, FIRST).put(facts.MARKER)
+        self.machine.put(conf.CONF, FIRST).put(MARKER)
         self.machine.put(corosync.CONF, corosync.render(self.site, joined=False))
         self.machine.on("systemctl start --no-block asha-network.service")
         self.machine.on("systemctl is-active firewalld.service", Outcome("inactive", 3))
@@ -405,14 +405,14 @@ def test_random_visitors_leave_it_serving(serving: Node, second: FakeMachine) ->
 
 def test_the_listener_survives_an_error_of_ours(serving: Node, second: FakeMachine,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(machine: object, site: object) -> dict[str, object]:
+    def broken(*_: object) -> dict[str, object]:
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(facts, "shared_facts", broken)
     with pytest.raises(UserError, match="cannot be understood: hung up"):
         client.ask_facts(site2(), SECRET, {}, 5, nic_with_address(second))
     assert "ZeroDivisionError" in serving.log[-1]
-    monkeypatch.setattr(facts, "shared_facts", lambda machine, site: {"name": site.here.name})
+    monkeypatch.setattr(facts, "shared_facts", lambda machine, site, here: {"name": site.here.name})
     assert client.ask_facts(site2(), SECRET, {}, 5, second)["name"] == "crm1"
 
 
@@ -439,7 +439,7 @@ def nic_with_address(machine: FakeMachine, address: str = "10.0.3.252", up: bool
 
 def test_facts_come_with_our_own_clock(serving: Node, second: FakeMachine,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "shared_facts", lambda machine, site: {"name": site.here.name})
+    monkeypatch.setattr(facts, "shared_facts", lambda machine, site, here: {"name": site.here.name})
     monkeypatch.setattr("asha.bootstrap.join.client.time.time", lambda: 12.5)
     told = client.ask_facts(site2(), SECRET, {"name": "crm2"}, 5, nic_with_address(second))
     assert told == {"name": "crm1", "received": 12.5}
@@ -449,7 +449,7 @@ def test_facts_come_with_our_own_clock(serving: Node, second: FakeMachine,
 def test_a_bare_nic_is_lent_the_address_and_gets_it_taken_back(
     serving: Node, second: FakeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "shared_facts", lambda machine, site: {})
+    monkeypatch.setattr(facts, "shared_facts", lambda *_: {})
     client.ask_facts(site2(), SECRET, {}, 5, nic_with_address(second, "", up=False))
     assert second.lines[1:] == [
         "ip address add 10.0.3.252/24 dev eth1",
@@ -729,7 +729,7 @@ def test_refused_while_the_first_is_not_ready(serving: Node, second: FakeMachine
     with pytest.raises(UserError, match="the cluster does not run on crm1") as trouble:
         do_join(second)
     assert trouble.value.hint == "on crm1: systemctl start corosync pacemaker"
-    serving.machine.remove(facts.MARKER)
+    serving.machine.remove(MARKER)
     with pytest.raises(UserError, match="not completely installed"):
         do_join(second)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.action import Action
+from asha.bootstrap.facts import gather
 from asha.bootstrap.steps import link_address
 from asha.cluster.site import NodeConfig, Site
 from asha.errors import UserError
@@ -77,7 +78,7 @@ WAIT = f"wait until {SITE.link_nic} has the address"
 
 
 def settled(fake: FakeMachine, site: Site = SITE) -> bool:
-    actions = link_address.actions(site, link_address.look(fake))
+    actions = link_address.actions(site, gather(fake).link)
     return all(action.is_done(fake) for action in actions)
 
 
@@ -91,7 +92,7 @@ def test_an_address_that_is_defined_somewhere_is_left_alone(tmp_path: Path) -> N
     fake = machine_with(tmp_path, "systemd-networkd.service")
     fake.on("ip -json -details address", addresses("10.0.3.251/24"))
     fake.put("/etc/netplan/50.yaml", "addresses: [10.0.3.251/24]")
-    assert [one.title for one in link_address.actions(SITE, link_address.look(fake))] == [WAIT]
+    assert [one.title for one in link_address.actions(SITE, gather(fake).link)] == [WAIT]
     assert settled(fake)
 
 
@@ -100,7 +101,7 @@ def test_an_address_given_by_hand_is_written_down_but_not_touched(tmp_path: Path
     fake.on("ip -json -details address", addresses("10.0.3.251/24"))
     # Another that only begins alike.
     fake.put("/etc/netplan/50.yaml", "addresses: [110.0.3.251/24, 10.0.3.2511]")
-    assert walk(fake, link_address.actions(SITE, link_address.look(fake))) == [
+    assert walk(fake, link_address.actions(SITE, gather(fake).link)) == [
         f"eth1's address: {link_address.NETWORKD}"
     ]
     assert not fake.ran("networkctl")
@@ -110,7 +111,7 @@ def test_an_address_given_by_hand_is_written_down_but_not_touched(tmp_path: Path
 def test_an_address_that_nobody_can_write_down_is_left_alone(tmp_path: Path) -> None:
     fake = machine_with(tmp_path)
     fake.on("ip -json -details address", addresses("10.0.3.251/24"))
-    assert [one.title for one in link_address.actions(SITE, link_address.look(fake))] == [WAIT]
+    assert [one.title for one in link_address.actions(SITE, gather(fake).link)] == [WAIT]
     assert settled(fake)
 
 
@@ -123,7 +124,7 @@ def test_the_right_address_with_another_prefix_is_not_it(tmp_path: Path) -> None
 def test_networkd(tmp_path: Path) -> None:
     fake = machine_with(tmp_path, "systemd-networkd.service")
     fake.on("networkctl reload").on("networkctl reconfigure", gives(fake, "10.0.3.251/24"))
-    walk(fake, link_address.actions(SITE, link_address.look(fake)))
+    walk(fake, link_address.actions(SITE, gather(fake).link))
     text = fake.read(link_address.NETWORKD) or ""
     assert "Name=eth1\n" in text
     assert "Address=10.0.3.251/24\n" in text
@@ -139,7 +140,7 @@ def test_network_manager_where_it_has_the_nic(tmp_path: Path) -> None:
     fake.on("nmcli -t -f DEVICE,STATE device", "eth0:connected\neth1:unavailable\nlo:unmanaged\n")
     fake.on("nmcli general reload").on("nmcli connection load")
     fake.on("nmcli connection up asha-link", gives(fake, "10.0.3.251/24"))
-    walk(fake, link_address.actions(SITE, link_address.look(fake)))
+    walk(fake, link_address.actions(SITE, gather(fake).link))
     profile = fake.read(link_address.NM_PROFILE) or ""
     assert "interface-name=eth1\n" in profile
     assert "address1=10.0.3.251/24\n" in profile
@@ -154,7 +155,7 @@ def test_network_manager_that_does_not_manage_the_nic_is_passed_by(tmp_path: Pat
     fake = machine_with(tmp_path, "NetworkManager.service").installed("ifup")
     fake.on("nmcli -t -f DEVICE,STATE device", "eth0:connected\neth1:unmanaged\n")
     fake.put(link_address.INTERFACES, DEBIANS).on("ifup --force eth1", gives(fake, "10.0.3.251/24"))
-    walk(fake, link_address.actions(SITE, link_address.look(fake)))
+    walk(fake, link_address.actions(SITE, gather(fake).link))
     assert fake.exists(link_address.IFUPDOWN)
     assert not fake.exists(link_address.NM_PROFILE)
 
@@ -162,7 +163,7 @@ def test_network_manager_that_does_not_manage_the_nic_is_passed_by(tmp_path: Pat
 def test_ifupdown(tmp_path: Path) -> None:
     fake = machine_with(tmp_path).put(link_address.INTERFACES, DEBIANS)
     fake.on("ifup --force eth1", gives(fake, "10.0.3.251/24"))
-    walk(fake, link_address.actions(SITE, link_address.look(fake)))
+    walk(fake, link_address.actions(SITE, gather(fake).link))
     text = fake.read(link_address.IFUPDOWN) or ""
     assert "auto eth1\niface eth1 inet static\n    address 10.0.3.251/24\n" in text
     assert fake.read(link_address.INTERFACES) == DEBIANS
@@ -173,7 +174,7 @@ def test_ifupdown_that_does_not_read_the_directory_is_told_to(tmp_path: Path) ->
     before = "auto lo\niface lo inet loopback\n#source /etc/network/interfaces.d/*\n"
     fake = machine_with(tmp_path).put(link_address.INTERFACES, before)
     fake.on("ifup --force eth1", gives(fake, "10.0.3.251/24"))
-    walk(fake, link_address.actions(SITE, link_address.look(fake)))
+    walk(fake, link_address.actions(SITE, gather(fake).link))
     assert fake.read(link_address.INTERFACES) == f"{before}\nsource {link_address.IFUPDOWN}\n"
     assert settled(fake)
 
@@ -185,7 +186,7 @@ def test_a_right_definition_that_is_down_is_only_brought_up(tmp_path: Path) -> N
         "  address 10.0.3.251\n  netmask 255.255.255.0\n",
     )
     fake.on("ifup --force eth1", gives(fake, "10.0.3.251/24"))
-    assert walk(fake, link_address.actions(SITE, link_address.look(fake))) == ["set eth1's address"]
+    assert walk(fake, link_address.actions(SITE, gather(fake).link)) == ["set eth1's address"]
     assert not fake.exists(link_address.IFUPDOWN)
 
 
@@ -201,7 +202,7 @@ def test_another_definition_of_the_nic_is_refused(
 ) -> None:
     fake = machine_with(tmp_path).installed("ifup").put(link_address.INTERFACES, DEBIANS)
     fake.put(place, (fake.read(place) or "") + stanza)
-    [action] = link_address.actions(SITE, link_address.look(fake))
+    [action] = link_address.actions(SITE, gather(fake).link)
     assert "CANNOT" in action.preview(fake)
     with pytest.raises(UserError, match=place) as trouble:
         action.do(fake, silent)
@@ -211,7 +212,7 @@ def test_another_definition_of_the_nic_is_refused(
 
 def test_where_nothing_rules_the_mend_is_told(tmp_path: Path) -> None:
     fake = machine_with(tmp_path)
-    [action] = link_address.actions(SITE, link_address.look(fake))
+    [action] = link_address.actions(SITE, gather(fake).link)
     assert not action.is_done(fake)
     with pytest.raises(UserError, match="neither NetworkManager") as trouble:
         action.do(fake, silent)
@@ -220,7 +221,7 @@ def test_where_nothing_rules_the_mend_is_told(tmp_path: Path) -> None:
 
 def test_an_address_that_does_not_come_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     fake = machine_with(tmp_path, "systemd-networkd.service").on("networkctl")
-    *_, wait = link_address.actions(SITE, link_address.look(fake))
+    *_, wait = link_address.actions(SITE, gather(fake).link)
     with pytest.raises(UserError, match="eth1 has no address"):
         wait.do(fake, silent)
     assert link_address.ADDRESS_SECONDS <= fake.clock <= link_address.ADDRESS_SECONDS + 1

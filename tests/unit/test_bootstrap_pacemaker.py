@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.action import Action
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.steps import drbd
 from asha.bootstrap.steps import pacemaker as pacemaker_step
 from asha.cluster import cib
+from asha.cluster.cib import MARKER
 from asha.cluster.site import NodeConfig, Relay, Site
 from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome

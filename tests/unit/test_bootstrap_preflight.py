@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.host import data_directories, disks, nics
 from asha.bootstrap.host.disks import Disk
-from asha.bootstrap.host.facts import MARKER, Facts
 from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.preflight import checks as checks_preflight
 from asha.bootstrap.preflight import peer
 from asha.cluster import drbd
 from asha.cluster import site as conf
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site
 from asha.commands import check
 from asha.conf import values_of

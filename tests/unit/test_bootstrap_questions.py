@@ -11,15 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from asha.bootstrap import facts
 from asha.bootstrap.configure import interview
 from asha.bootstrap.configure.interview import Interview, Turn
 from asha.bootstrap.configure.questions import QUESTIONS
-from asha.bootstrap.host import disks, facts, nics
+from asha.bootstrap.facts import Facts
+from asha.bootstrap.host import disks, nics
 from asha.bootstrap.host.disks import Disk
-from asha.bootstrap.host.facts import MARKER, Facts
 from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.preflight import checks
 from asha.cluster import site as conf
+from asha.cluster.cib import MARKER
 from asha.commands import configure
 from asha.conf import values_of
 from asha.errors import UserError

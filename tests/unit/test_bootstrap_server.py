@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.host import facts
 from asha.bootstrap.join import rotation, server
 from asha.bootstrap.join.protocol import Body, Session, WireError, WrongSecret
 from asha.bootstrap.join.server import Listener, open_socket
 from asha.cluster import corosync, generation
 from asha.cluster import secret as secrets
 from asha.cluster import site as conf
+from asha.cluster.cib import MARKER
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.run.deadline import Deadline
@@ -40,7 +40,7 @@ class Served:
     """The first node's listener on loopback, with its own loop."""
 
     def __init__(self, root: Path) -> None:
-        self.machine = FakeMachine(root).put(facts.MARKER)
+        self.machine = FakeMachine(root).put(MARKER)
         self.machine.put(conf.CONF, FIRST).put(secrets.PATH, OLD.text, 0o600)
         self.site = conf.parse(FIRST)
         self.machine.put(corosync.CONF, corosync.render(self.site, joined=True))

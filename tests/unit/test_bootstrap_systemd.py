@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.steps import systemd
 from asha.cluster import corosync
+from asha.cluster.cib import MARKER
 from asha.cluster.site import NodeConfig, Site
 from asha.errors import UserError
 from tests.fakes.machine import FakeMachine, Outcome

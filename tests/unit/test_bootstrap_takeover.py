@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from asha.bootstrap.host import data_directories, processes, services
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.steps import data
 from asha.bootstrap.takeover import state as records
 from asha.bootstrap.takeover import takeover
 from asha.bootstrap.takeover.state import Record
+from asha.cluster.cib import MARKER
 from asha.errors import UserError
 from asha.rootwork import Directory
 from asha.run.child import start_time

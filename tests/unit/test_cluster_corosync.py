@@ -48,6 +48,15 @@ def test_alone_it_has_quorum_and_one_ring() -> None:
     assert "linknumber: 1" not in text
 
 
+def test_until_both_have_met_the_first_may_boot_alone() -> None:
+    met = corosync.render(SITE, joined=True)
+    text = corosync.render(SITE, joined=True, have_met=False)
+    assert "    two_node: 1\n    wait_for_all: 0\n}" in text
+    assert corosync.once_met(text) == met == corosync.once_met(met)
+    by_hand = text.replace("token: 1000", "token: 3000")
+    assert corosync.once_met(by_hand) == met.replace("token: 1000", "token: 3000")
+
+
 def test_both_nodes_write_the_same_file_for_two() -> None:
     there = dataclasses.replace(SITE, is_first=False)
     assert corosync.render(there, joined=True) == corosync.render(SITE, joined=True)

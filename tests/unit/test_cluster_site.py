@@ -8,7 +8,7 @@ import pytest
 
 from asha.cluster import site
 from asha.cluster.site import NodeConfig, Relay, Site, SiteError
-from asha.conf import values_of
+from asha.conf import values_of, with_values
 
 # The manual of 2014, word for word.
 MANUAL = """\
@@ -268,3 +268,20 @@ def test_names_that_are_taken(name: str) -> None:
 ])
 def test_devices_that_are_taken(device: str) -> None:
     assert saying(DRBDDEV=device).device == device
+
+
+# Values that are changed in a file of the user's.
+
+
+def test_all_but_the_changed_values_stays() -> None:
+    text = "# ANODELAN=no\n\nANODELAN = '1'  \nOWN=\\1 = x\n  BNODELAN=2\n\nthe end\n\n"
+    assert with_values(text, {"BNODELAN": "", "ANODELAN": r"\g<0>"}) == (
+        "# ANODELAN=no\n\nANODELAN=\\g<0>\nOWN=\\1 = x\nBNODELAN=\n\nthe end\n\n")
+    assert with_values(text, {}) == text
+
+
+@pytest.mark.parametrize(("text", "changed"), [
+    ("A=1\n\n", "A=1\nB=2\n"), ("A=1", "A=1\nB=2\n"), ("B=1", "B=2\n"), ("", "\nB=2\n"),
+])
+def test_a_key_that_is_not_there_is_added_with_its_value(text: str, changed: str) -> None:
+    assert with_values(text, {"B": "2", "C": ""}) == changed

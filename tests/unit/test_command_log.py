@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from asha import cli, command_log, terminal
-from asha.bootstrap import plan
+from asha.bootstrap import facts, plan
 from asha.bootstrap.action import Run, Step
 from asha.bootstrap.console import Console
 from asha.bootstrap.steps import asterisk
@@ -249,7 +249,7 @@ def test_every_step_whose_programs_print_the_secrets(
 ) -> None:
     where, secret = site(first), Secret.generate()
     machine = Leaky(tmp_path / "machine", where, secret, code)
-    for step in plan.steps(where, plan.look(machine), secret):
+    for step in plan.steps(where, facts.gather(machine), secret):
         for action in step.actions:
             # Most of it is nonsense to them; what they run is all that counts here.
             with contextlib.suppress(Exception):
@@ -292,7 +292,6 @@ def failing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fa
     ):
         monkeypatch.setattr(install, name, value)
     machine.put("/etc/asha/asha.conf")
-    monkeypatch.setattr(plan, "look", lambda _: plan.Found())
     monkeypatch.setattr(plan, "steps", lambda *_: [step])
     monkeypatch.setattr(takeover, "recover", lambda *_: None)
     return machine

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap.host import facts
 from asha.bootstrap.join import accounts, client, rotation
 from asha.bootstrap.join.client import WrongSecretThere
 from asha.bootstrap.join.protocol import Body
 from asha.cluster import corosync, generation
 from asha.cluster import secret as secrets
+from asha.cluster.cib import MARKER
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site
 from asha.commands import check, common, remove_node
@@ -36,7 +36,7 @@ class Both:
         self.reachable = True
         self.monkeypatch = monkeypatch
         for node in self.pair.nodes.values():
-            node.put(facts.MARKER)
+            node.put(MARKER)
         monkeypatch.setattr(command, "load_site", lambda: self.here.site)
         monkeypatch.setattr(command, "need_root", lambda what: None)
         monkeypatch.setattr(command, "Machine", lambda: self.here)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from asha.bootstrap import plan
-from asha.bootstrap.host import facts
+from asha.bootstrap import facts, plan
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.join import client, nodelist
 from asha.bootstrap.preflight import checks
 from asha.bootstrap.steps import link_address
@@ -62,7 +62,7 @@ def test_the_plan_for_another_machine_asks_none_and_refuses_nothing(
 
 def test_the_shared_secret_alone_is_hidden(tmp_path: Path) -> None:
     site = conf.parse(EXAMPLE.read_text())
-    shown = plan.describe(plan.steps(site, plan.Found(), SECRET), FakeMachine(tmp_path))
+    shown = plan.describe(plan.steps(site, Facts("crm1"), SECRET), FakeMachine(tmp_path))
     assert "+resource asha {" in shown
     assert '+        shared-secret "(not shown)";' in shown
     for hidden in (SECRET.drbd(), SECRET.ami(), SECRET.corosync_authkey(), SECRET.typed):
@@ -73,7 +73,7 @@ def test_an_old_shared_secret_is_hidden_as_well(tmp_path: Path) -> None:
     site = conf.parse(EXAMPLE.read_text())
     machine = FakeMachine(tmp_path)
     machine.put(drbd.CONF, 'resource asha {\n shared-secret "hunter2";\n shared-secret hunter3;\n}')
-    shown = plan.describe(plan.steps(site, plan.Found(), SECRET), machine)
+    shown = plan.describe(plan.steps(site, Facts("crm1"), SECRET), machine)
     assert "hunter" not in shown
 
 
@@ -92,8 +92,7 @@ def test_another_machine_has_no_files_and_no_programs() -> None:
 def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     machine = FakeMachine(tmp_path)
     machine.put(conf.CONF, CONF.format(first="false"))
-    monkeypatch.setattr(facts, "gather", lambda machine: facts.Facts("crm2"))
-    monkeypatch.setattr(facts, "shared_facts", lambda machine, site: {})
+    monkeypatch.setattr(facts, "shared_facts", lambda *_: {})
     monkeypatch.setattr(checks, "look", lambda machine, site, here, other=None: [])
     return machine
 
@@ -107,9 +106,9 @@ def test_the_second_learns_the_firsts_lan_address_before_it_plans(
 ) -> None:
     told(monkeypatch, "192.168.1.11")
     before = conf.parse(second.read(conf.CONF) or "")
-    site = install._check(before, second, SECRET)
+    site = install._check(before, second, Facts("crm2"), SECRET)
     assert (site.there.lan, site.second_ring) == ("192.168.1.11", True)
-    shown = plan.describe(plan.steps(site, plan.Found(), SECRET), second)
+    shown = plan.describe(plan.steps(site, Facts("crm1"), SECRET), second)
     assert 'iifname "eth0" ip saddr 192.168.1.11 udp dport 5406 accept' in shown
     # What is written when it has joined is what was planned.
     nodelist.remember(second, {"crm1": "192.168.1.11", "crm2": "192.168.1.12"})
@@ -121,7 +120,7 @@ def test_a_first_node_without_a_static_lan_address(
     second: FakeMachine, monkeypatch: pytest.MonkeyPatch, lan: object
 ) -> None:
     told(monkeypatch, lan)
-    site = install._check(conf.parse(second.read(conf.CONF) or ""), second, SECRET)
+    site = install._check(conf.parse(second.read(conf.CONF) or ""), second, Facts("crm2"), SECRET)
     assert not site.second_ring
 
 
@@ -132,7 +131,7 @@ def test_a_lan_address_that_does_not_fit_is_refused_before_any_change(
     told(monkeypatch, lan)
     before = second.read(conf.CONF)
     with pytest.raises(UserError, match="LAN address is invalid here"):
-        install._check(conf.parse(before or ""), second, SECRET)
+        install._check(conf.parse(before or ""), second, Facts("crm2"), SECRET)
     assert second.read(conf.CONF) == before
 
 

@@ -38,10 +38,11 @@ BOOTSTRAP = {
     "firewall": ("host", "action"),
     "takeover": ("host", "action"),
     "steps": ("takeover", "host", "action"),
-    "join": ("steps", "host", "action"),
-    "preflight": ("steps", "host"),
-    "configure": ("preflight", "host"),
-    "plan": ("steps", "firewall", "join", "takeover", "action"),
+    "facts": ("steps", "firewall", "host"),
+    "join": ("facts", "steps", "host", "action"),
+    "preflight": ("facts", "steps", "host"),
+    "configure": ("facts", "preflight", "host"),
+    "plan": ("facts", "steps", "firewall", "join", "takeover", "action"),
 }
 
 
@@ -75,6 +76,33 @@ def arrows(top: Path, package: str, rooms: dict[str, tuple[str, ...]]) -> list[s
 def test_arrows_go_one_way(top: Path, package: str, rooms: dict[str, tuple[str, ...]]) -> None:
     assert {path.name for path in top.iterdir() if (path / "__init__.py").exists()} <= set(rooms)
     assert arrows(top, package, rooms) == []
+
+
+def circle(top: Path) -> list[str]:
+    """Modules that import each other, late imports and those for types among them."""
+    modules = {".".join(path.relative_to(top.parent).with_suffix("").parts)
+               .removesuffix(".__init__"): path for path in top.rglob("*.py")}
+    left = {name: {one if one in modules else one.rpartition(".")[0] for one in imported(path)}
+            & modules.keys() - {name} for name, path in modules.items()}
+    while leaves := {name for name, used in left.items() if used.isdisjoint(left)}:
+        left = {name: used for name, used in left.items() if name not in leaves}
+    return sorted(left)
+
+
+def test_no_modules_import_each_other() -> None:
+    assert circle(ASHA) == []
+
+
+def test_a_circle_of_late_imports_is_seen(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    (top / "room").mkdir(parents=True)
+    (top / "room/__init__.py").write_text("")
+    (top / "one.py").write_text("from top.room import two\n")
+    (top / "room/two.py").write_text("def f():\n    from top.one import x\n")
+    (top / "three.py").write_text("import os\n")
+    assert circle(top) == ["top.one", "top.room.two"]
+    (top / "room/two.py").write_text("")
+    assert circle(top) == []
 
 
 def test_an_arrow_that_goes_up_is_seen() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from asha.agents.sark_data import SPACE_ATTRIBUTE, WARNING_ATTRIBUTE, SarkData
 from asha.data import space, sqlite
-from asha.data.release import holders, unmount
+from asha.data.release import copies, holders, unmount
 from asha.data.release.copies import Found
 from asha.data.space import Space
 from asha.ocf import Deadline, Exit
@@ -42,7 +42,8 @@ def nobody_elses_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asha.data.release.holders.signal_all", never)
     monkeypatch.setattr("asha.data.release.turns.restless", lambda limit: set())
     monkeypatch.setattr("asha.data.release.turns._still", lambda *_: True)
-    monkeypatch.setattr("asha.data.release.copies.Found.suspect", lambda *_: None)
+    monkeypatch.setattr(copies, "search", lambda *_, **__: Found())
+    monkeypatch.setattr(copies, "of_users", lambda *_: [])
     monkeypatch.setattr("asha.data.release.unmount._unlisted", lambda *_: [])
     monkeypatch.setattr("asha.data.release.unmount._Others.next", lambda *_: [])
 
@@ -591,7 +592,7 @@ def elsewhere(site: Site, monkeypatch: pytest.MonkeyPatch, *, maps_hang: bool = 
             found.holders.append(holder)
         return found
 
-    monkeypatch.setattr(site.kernel, "holders", find)
+    monkeypatch.setattr(copies, "search", find)
 
 
 @pytest.mark.parametrize("maps_hang", [False, True])
@@ -628,7 +629,7 @@ def test_a_mount_that_no_process_has_fails_the_stop(
         found.rest.append("the store is still mounted somewhere")
         return found
 
-    monkeypatch.setattr(started.kernel, "holders", find)
+    monkeypatch.setattr(copies, "search", find)
     outcome = started.do("stop")
     assert outcome.code == Exit.ERR_GENERIC
     assert outcome.reason.startswith("the store is still mounted somewhere: end what keeps it")
@@ -640,7 +641,7 @@ def test_the_disk_of_the_whole_node_is_never_asked_for(
     asked = []
     monkeypatch.setattr(
         "asha.data.release.unmount.end_copies",
-        lambda agent, kernel, devices, *_, **__: asked.append(list(devices)),
+        lambda agent, devices, *_, **__: asked.append(list(devices)),
     )
     assert started.do("stop").code == Exit.SUCCESS
     started.kernel.mount("/elsewhere", "254:0")

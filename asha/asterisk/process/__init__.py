@@ -1,1 +1,1 @@
-"""Asterisk as a process: which it is, how it is started and ended."""
+"""Asterisk as a process: which one it is, how it is started and ended."""

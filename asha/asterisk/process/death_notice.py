@@ -35,7 +35,7 @@ USUAL = ("asterisk.service", "asterisk")
 
 
 def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | None = None) -> int:
-    """0 when Pacemaker knows, or has nothing to be told."""
+    """0 if Pacemaker knows, or need not be told."""
     resource, path = arguments
     runner = runner or Runner()
     try:
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
 
 
 def _another_runs(proc: Proc, what: str) -> bool:
-    """Whether another Asterisk of ours is there: a stranger's is no reason to keep quiet."""
+    """Whether another Asterisk of ours runs: a stranger's is no reason to keep quiet."""
     unit, user, program = (*USUAL, what) if what.startswith("/") else what.split(None, 2)
     ours = Ours(proc, program, "", unit, lambda: account_number(user, Deadline(ASKING_SECONDS)))
     return bool(ours.running())
@@ -96,10 +96,10 @@ def _read(path: str) -> str:
 
 
 def _is_unmanaged(resource: str, runner: Runner) -> bool:
-    """Whether somebody has taken it out of Pacemaker's hands (maintenance, unmanage).
+    """Whether somebody has told Pacemaker not to manage it (maintenance, unmanage).
 
-    Pacemaker would keep the failure, and restart, when it manages again, the healthy
-    Asterisk that was started by hand meanwhile (seen with 3.0). Not known is no.
+    Pacemaker would keep the failure and, once it manages again, restart the healthy Asterisk
+    that was started by hand meanwhile (seen with 3.0). Unknown means no.
     """
     try:
         shown = runner.run(

@@ -67,7 +67,7 @@ class Ours:
         return self._account
 
     def all(self) -> list[Process]:
-        """Every Asterisk that a stop has to end, the account's strays with them."""
+        """Every Asterisk that a stop must end, the account's strays included."""
         found = self.proc.daemons(self.binary, self.is_kin)
         named = self.proc.from_pid_file(self.pid_file, self.binary)
         if (
@@ -93,7 +93,7 @@ class Ours:
         )
 
     def counts(self, process: Process) -> bool:
-        """Of one that is kin: whether it is there as the PBX."""
+        """Whether a process that is kin is there as the PBX."""
         return (
             is_roots(process)
             or self.is_member(process)
@@ -105,7 +105,7 @@ class Ours:
         return bool(self.group) and self.proc.is_in(process, self.group)
 
     def _was_put_there(self, process: Process) -> bool:
-        """Whether another than the account has made the control group that it is in."""
+        """Whether another user than the account has made its control group."""
         place = self.proc.place(process)
         if place == "/.." or place.startswith("/../"):
             return True  # root has come in from the container's host
@@ -140,7 +140,7 @@ class Ours:
 
 
 def is_roots(process: Process) -> bool:
-    """Root's, or whose we are."""
+    """Whether it is root's, or belongs to the user that we are."""
     return not {0, os.geteuid()}.isdisjoint(process.users[:2])
 
 

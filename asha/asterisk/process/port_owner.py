@@ -1,4 +1,4 @@
-"""Who has taken a port that Asterisk needs. Imported only when Asterisk has it not."""
+"""What has taken a port that Asterisk needs. Imported only if Asterisk does not have it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ RELOAD = f"touch /etc/asterisk/manager.conf; {AGAIN}"
 
 
 def holder(proc: Proc, process: Process, port: int) -> str:
-    """Those that listen on this TCP port of ``process``'s network, in words; "" for nobody.
+    """The processes that listen on this TCP port of ``process``'s network, in words; "" for
+    none.
 
-    Their processes may be hidden from us, in another PID namespace.
+    They may be hidden from us, in another PID namespace.
     """
     bound = process.bound(port, ("tcp",))
     if not bound:
@@ -32,7 +33,7 @@ def holder(proc: Proc, process: Process, port: int) -> str:
 
 
 def strangers_at(proc: Proc, process: Process, ports: Iterable[int]) -> list[str]:
-    """Who holds these ports, by UDP or TCP, where this one should: in words."""
+    """What holds these ports, by UDP or TCP, in place of this process: in words."""
     bound: dict[str, Endpoint] = {}
     for port in ports:
         bound.update(process.bound(port, ("udp", "tcp")))

@@ -1,8 +1,8 @@
-"""Asterisk as the kernel sees it: which processes, their tasks, their sockets.
+"""Asterisk as the kernel sees it: its processes, their tasks, their sockets.
 
-Source: proc(5). Everything is read anew at each call, and whatever ends between
-two reads counts as ended. Only processes of our own PID namespace count: on a
-host of containers /proc also shows theirs.
+Source: proc(5). Everything is read anew at each call, and whatever ends between two reads
+counts as ended. Only processes of our own PID namespace count: on a host of containers /proc
+also shows theirs.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Task:
-    """One thread of a process, at the moment of the look."""
+    """One thread of a process, when it was looked at."""
 
     __slots__ = ("folder", "name", "state", "tid")
 
@@ -108,26 +108,26 @@ class Task:
 
     @property
     def switches(self) -> str:
-        """Grows whenever the task runs: two equal ones, and it stood still."""
+        """Changes whenever the task runs: two equal values mean that it stood still."""
         return " ".join(
             value for key, value in _status(self.folder).items() if key.endswith("ctxt_switches")
         )
 
     @property
     def is_realtime(self) -> bool:
-        """Whether it goes before every ordinary process. Source: proc(5), field 41."""
+        """Whether it has priority over every ordinary process. Source: proc(5), field 41."""
         fields = _read_line(f"{self.folder}/stat").rpartition(b") ")[2].split()
         return len(fields) > POLICY and fields[POLICY] in REALTIME
 
     @property
     def tracer(self) -> int:
-        """PID of the debugger that holds it, or 0."""
+        """The pid of the debugger that holds it, or 0."""
         text = _status(self.folder).get("TracerPid", "0")
         return int(text) if text.isdecimal() else 0
 
 
 class Endpoint:
-    """A socket on which Asterisk takes what comes: where, and what waits unread."""
+    """A socket on which Asterisk receives: where, and what waits unread."""
 
     __slots__ = ("address", "bound", "file", "inode", "port", "protocol", "queue")
 
@@ -143,10 +143,10 @@ class Endpoint:
 
     @property
     def is_held(self) -> bool:
-        """Whether the process in which it was found has it open still.
+        """Whether the process in which it was found still has it open.
 
-        A socket that listens ends so only when it is closed, and while it does nobody
-        else's gets what is sent to its port. Costs a thousandth of a look at all sockets.
+        A listening socket ends only when it is closed, and until then no other gets what is
+        sent to its port. Costs a thousandth of a look at all sockets.
         """
         try:
             return os.readlink(self.file) == f"socket:[{self.inode}]"
@@ -158,7 +158,7 @@ class Endpoint:
 
 
 class Process:
-    """A process that is told apart from a later one with the same number."""
+    """A process, distinguished from a later one with the same pid."""
 
     __slots__ = ("_tables", "folder", "name", "parent", "pid", "root", "session", "started")
 
@@ -174,12 +174,12 @@ class Process:
         return f"{printable(self.name)} ({self.pid})"
 
     def send(self, number: int) -> None:
-        """Signal this very process; that it is gone is no error. Raises PermissionError."""
+        """Signal this very process. It is no error if it is gone. Raises PermissionError."""
         send(self.pid, self.started, number)
 
     @property
     def users(self) -> tuple[int, ...]:
-        """Its real, effective, saved and file system user; none when it is gone.
+        """Its real, effective, saved and file system user; none if it is gone.
 
         Not the owner of its folder: that is root for one that may not be dumped (proc(5)).
         """
@@ -188,13 +188,13 @@ class Process:
 
     @property
     def group(self) -> int:
-        """Its real group; nogroup (base-passwd's) when it is gone."""
+        """Its real group; nogroup (base-passwd's) if it is gone."""
         words = _status(self.folder).get("Gid", "").split()
         return int(words[0]) if words and words[0].isdecimal() else NO_GROUP
 
     @property
     def capabilities(self) -> list[int]:
-        """What it may, in its own user namespace: numbers of capabilities(7)."""
+        """Its capabilities in its own user namespace: numbers of capabilities(7)."""
         bits = int(_status(self.folder).get("CapPrm", "0"), 16)
         return [number for number in range(bits.bit_length()) if bits >> number & 1]
 
@@ -213,8 +213,8 @@ class Process:
         return {hierarchy: path for hierarchy, _, path in lines}
 
     def control_group_files(self) -> list[str]:
-        """Into which who is to be in its control group writes his number: those of which
-        systemd keeps watch. None for the topmost, or what is not to be seen from here."""
+        """The files into which a process writes its pid to enter this one's control group:
+        those that systemd watches. Empty for the topmost, or if it cannot be seen from here."""
         found = []
         for hierarchy, roots in ("", ("", "/unified")), ("name=systemd", ("/systemd",)):
             path = self.control_groups.get(hierarchy, "")
@@ -229,13 +229,13 @@ class Process:
 
     @property
     def state(self) -> str:
-        """That of the leader; "X" when the process is gone."""
+        """The leader's state; "X" if the process is gone."""
         stat = _stat(self.folder)
         return stat[1] if stat and stat[-1] == self.started else ENDED[1]
 
     @property
     def gone(self) -> bool:
-        """Nothing of it can run any more. An unreaped leader alone is gone."""
+        """Whether nothing of it can run any more. An unreaped leader alone is gone."""
         state = self.state
         if state not in ENDED:
             return False
@@ -267,7 +267,7 @@ class Process:
         return found
 
     def files(self) -> tuple[int, int]:
-        """How many it has open, and may have; the latter 0 when that is not known."""
+        """How many files it has open, and how many it may have; the latter 0 if unknown."""
         limit = 0
         for line in _read(f"{self.folder}/limits").decode("ascii", "replace").splitlines():
             if line.startswith("Max open files"):
@@ -276,7 +276,7 @@ class Process:
         return len(_listdir(f"{self.folder}/fd")), limit
 
     def open_file(self, ending: str) -> str:
-        """The path of a file that it has open, by the path's end; "" without one."""
+        """The path of a file that it has open, by the end of the path; "" if there is none."""
         folder = f"{self.folder}/fd"
         for entry in _listdir(folder):
             try:
@@ -288,7 +288,7 @@ class Process:
         return ""
 
     def cpu_times(self) -> dict[int, tuple[int, int]]:
-        """By thread: nanoseconds on a processor, and of waiting for one.
+        """For each thread: nanoseconds on a processor, and of waiting for one.
 
         Source: the kernel's Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat.
         """
@@ -301,11 +301,11 @@ class Process:
         return found
 
     def frozen_by(self) -> str:
-        """The file by which its control group is frozen; "" when it is not.
+        """The file by which its control group is frozen; "" if it is not.
 
         Version 2 (the kernel's cgroup-v2.rst, cgroup.events) shows the threads of a frozen
         group as sleeping, and lets SIGKILL through; version 1 (freezer-subsystem.rst) shows
-        them in D, and keeps every signal until it is thawed.
+        them in D, and holds every signal until it is thawed.
         """
         for line in _read(f"{self.folder}/cgroup").decode("utf-8", "replace").splitlines():
             number, _, rest = line.partition(":")
@@ -321,7 +321,7 @@ class Process:
         return ""
 
     def thaw(self) -> None:
-        """Out of a version 1 freezer, in which not even SIGKILL reaches it."""
+        """Take it out of a version 1 freezer, in which not even SIGKILL reaches it."""
         file = self.frozen_by()
         if not file.endswith("/freezer.state"):
             return
@@ -347,10 +347,10 @@ class Process:
         return {inode: bound[inode] for inode in self.sockets(set(bound))}
 
     def listening_still(self, port: int) -> list[Endpoint]:
-        """As listening() for TCP, of what was read a moment ago where that has them.
+        """Like listening() for TCP, but from what was read a moment ago where that has them.
 
-        Reading the kernel's table of sockets is half of what a monitor costs. That they
-        are open here is looked at anew.
+        Reading the kernel's table of sockets is half of what a monitor costs. That they are
+        open here is checked anew.
         """
         return self.listening(port, ("tcp",), anew=False) or self.listening(port, ("tcp",))
 
@@ -369,7 +369,7 @@ class Process:
     def bound(
         self, port: int, protocols: tuple[str, ...], *, anew: bool = True
     ) -> dict[str, Endpoint]:
-        """By inode, anybody's sockets of its network that are bound to ``port``."""
+        """By inode, everybody's sockets of its network that are bound to ``port``."""
         if anew:
             self._tables.clear()
         found: dict[str, Endpoint] = {}
@@ -403,7 +403,7 @@ class Process:
                 yield endpoint
 
     def _has_ipv6(self) -> bool:
-        """Whether ::1 is there to be asked, and IPv6 not switched off by sysctl."""
+        """Whether ::1 can be asked, and IPv6 is not switched off by sysctl."""
         return LOOPBACK_6 in _read(f"{self.folder}/net/if_inet6")
 
     def inodes(self, protocol: str) -> set[str]:
@@ -413,7 +413,7 @@ class Process:
         return {fields[9].decode() for line in lines if len(fields := line.split()) > 9}
 
     def sockets(self, wanted: set[str]) -> dict[str, str]:
-        """Those inodes of ``wanted`` that it has open, and as which file in /proc."""
+        """The inodes of ``wanted`` that it has open, and the file of each in /proc."""
         folder = f"{self.folder}/fd"
         open_here = {}
         for entry in _listdir(folder):
@@ -429,7 +429,7 @@ class Process:
 
 
 class Proc:
-    """All processes. ``root`` is where the proc file system is."""
+    """All processes. ``root`` is where the proc file system is mounted."""
 
     def __init__(self, root: str = "/proc") -> None:
         self.root = root
@@ -439,19 +439,19 @@ class Proc:
         self._top: tuple[str, str] | None = None
 
     def process(self, pid: int) -> Process | None:
-        """The process with this number, be it Asterisk or not."""
+        """The process with this pid, whether it is Asterisk or not."""
         stat = _stat(f"{self.root}/{pid}")
         return Process(self.root, pid, stat) if stat else None
 
     def pid_in(self, path: str) -> int:
-        """The number in a pid file; 0 for none."""
+        """The pid in a pid file; 0 for none."""
         text = _read_pid(path)
         return int(text) if text.isdigit() else 0
 
     def from_pid_file(self, path: str, binary: str) -> Process | None:
-        """The Asterisk that the file names; None for another program's number.
+        """The Asterisk that the file names; None if the pid is another program's.
 
-        Whoever runs Asterisk writes the file: whose it is has to be looked at.
+        The user that runs Asterisk writes the file: whose process it is has to be checked.
         """
         process = self.process(self.pid_in(path))
         return process if process is not None and self.runs(process, binary) else None
@@ -465,8 +465,8 @@ class Proc:
     def daemons(
         self, binary: str, counts: Callable[[Process], bool] = lambda process: True
     ) -> list[Process]:
-        """Every Asterisk that runs this program, its consoles left out: anybody's, if
-        not told who ``counts``."""
+        """Every Asterisk that runs this program, without its consoles: anybody's, unless
+        ``counts`` chooses."""
         wanted = os.path.realpath(binary)
         name = os.path.basename(wanted)
         found = []
@@ -482,7 +482,7 @@ class Proc:
         return [process for process in found if not process.gone]
 
     def has_program(self, process: Process) -> bool:
-        """Whether it still runs one, and is not on its way out."""
+        """Whether it still runs one, and is not about to end."""
         return self._program(process.pid) != NO_PROGRAM
 
     def lock_holders(self, device: int, inode: int) -> list[int]:
@@ -498,7 +498,7 @@ class Proc:
         return found
 
     def wrappers(self, counts: Callable[[Process], bool]) -> list[Process]:
-        """The shells that would start Asterisk again, of those who count."""
+        """The shells that would start Asterisk again, of those that count."""
         return [process for process in self.all() if self._is_wrapper(process, counts)]
 
     def members(self, unit: str) -> list[Process]:
@@ -506,24 +506,24 @@ class Proc:
         return [process for process in self.all(everywhere=True) if self.is_in(process, unit)]
 
     def is_in(self, process: Process, unit: str) -> bool:
-        """Is it in the control group of this unit, or below it?
+        """Whether it is in the control group of this unit, or below it.
 
-        Of a unit of the system's: above it are only slices. Each user has a systemd of
-        his own, and a service may make groups below its own; both give what names they like.
+        A unit of the system's: above it are only slices. Each user has a systemd of his own,
+        and a service may make groups below its own; both choose their names freely.
         """
         return unit in units_of(self.place(process))
 
     def place(self, process: Process) -> str:
-        """Its control group below what our systemd manages; "" where there is none.
+        """Its control group below what our systemd manages; "" if there is none.
 
-        "/.." begins what has come in from outside of our cgroup namespace.
+        "/.." begins the group of a process from outside of our cgroup namespace.
         """
         hierarchy, top = self._where_systemd_is()
         path = process.control_groups.get(hierarchy, "")
         return path[len(top) :] if path.startswith(f"{top}/") else path
 
     def _where_systemd_is(self) -> tuple[str, str]:
-        """In which hierarchy systemd has its units, and below what."""
+        """The hierarchy in which systemd has its units, and below which path."""
         if self._top is None:
             init = self.process(1)
             groups = init.control_groups if init is not None else {}
@@ -540,7 +540,8 @@ class Proc:
         """Children, their children and so on, without the ancestors.
 
         Also those whose parents have ended, while they are in a session that one of the
-        ancestors leads: a daemon leads its own, that is left by who asks to (setsid(2)).
+        ancestors leads: a daemon leads its own, which a process leaves only if it asks to
+        (setsid(2)).
         """
         everything = list(self.all(everywhere=True))
         now = {process.pid: process.identity for process in everything}
@@ -568,7 +569,7 @@ class Proc:
                     yield process
 
     def _namespace(self, pid: str) -> str:
-        """The PID namespace; "" where we may not look, or the process is dead."""
+        """The PID namespace; "" if we may not look, or the process is dead."""
         try:
             return os.readlink(f"{self.root}/{pid}/ns/pid")
         except OSError:
@@ -595,10 +596,10 @@ class Proc:
         return any(os.path.basename(word) == WRAPPER for word in words)
 
     def _words(self, process: Process) -> list[str]:
-        """The command line; empty where the kernel does not give it in time.
+        """The command line; empty if the kernel does not give it in time.
 
-        In a child: reading it waits for the process's memory map, for ever if one of
-        its threads holds that while a disk hangs.
+        In a child: reading it waits for the process's memory map, without end if one of its
+        threads holds that while a disk hangs.
         """
         # With the name, which changes when a shell becomes another program.
         known = (process.identity, process.name)
@@ -619,7 +620,7 @@ class Proc:
         return self._command_lines[known]
 
     def is_console(self, process: Process) -> bool:
-        """Whether it only talks to an Asterisk that runs, or prints something and ends."""
+        """Whether it only talks to a running Asterisk, or prints something and ends."""
         words = self._words(process)
         if os.path.basename(words[0]).startswith("r"):
             return True  # rasterisk is a link to asterisk
@@ -638,9 +639,9 @@ class Proc:
 
 
 def _read(path: str, most: int = READ_MOST) -> bytes:
-    """A whole file of proc, up to ``most`` bytes; b"" where there is none any more.
+    """A whole file of proc, up to ``most`` bytes; b"" if it is gone.
 
-    By hand: open() costs three times as much, and one look reads a hundred files.
+    Not by open(): that costs three times as much, and one look reads a hundred files.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -659,7 +660,7 @@ def _read(path: str, most: int = READ_MOST) -> bytes:
 
 
 def _read_line(path: str) -> bytes:
-    """A short file of proc in one read, b"" where there is none any more."""
+    """A short file of proc in one read, b"" if it is gone."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as problem:
@@ -673,16 +674,16 @@ def _read_line(path: str) -> bytes:
 
 
 def _nothing(problem: OSError, path: str) -> bytes:
-    """Raises Failed where nothing was read though something may be there: else a stop
-    would take what it cannot see for gone."""
+    """Raises Failed if nothing was read though something may be there: otherwise a stop would
+    believe that what it cannot see is gone."""
     if problem.errno not in NOT_THERE:
         raise Failed(f"cannot read {path}: {problem.strerror}") from None
     return b""
 
 
 def _read_pid(path: str) -> bytes:
-    """What a pid file says, b"" where it cannot be one: Asterisk's user may put there
-    what he likes."""
+    """The contents of a pid file, b"" if it cannot be one: Asterisk's user may put anything
+    there."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -1,7 +1,7 @@
-"""Ending Asterisk and all that belongs to it, with proof from the kernel.
+"""Ends Asterisk and all that belongs to it, and checks that in the kernel.
 
-Asked first, killed then; what does not die is named. Nothing here trusts a pid file,
-systemd or an exit code: gone is what /proc shows no more.
+It is asked first, then killed; what does not die is named. Nothing here trusts a pid file,
+systemd or an exit code: a process is gone when /proc does not show it any more.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STANDSTILL = 1.0
 
 
 class Terminator:
-    """Everything that must be gone: found anew at each look, never forgotten."""
+    """Everything that must be gone: searched anew at each look, never forgotten."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Terminator:
         self._patience: Deadline | None = None
 
     def left(self) -> list[Process]:
-        """What still lives of Asterisk, its wrappers and all they have started."""
+        """What still lives of Asterisk, its wrappers and all that they have started."""
         for process in (*self._wrappers(), *self._daemons()):
             self._doomed[process.identity] = process
         # Of those, too, that have ended: their children have not for that.
@@ -108,8 +108,8 @@ class Terminator:
     def force(self, spare: float) -> None:
         """Kill what is left until nothing is.
 
-        Raises Failed, naming the task that does not die, when only ``spare`` seconds
-        of the action are left, or when a fence is the sooner cure.
+        Raises Failed, naming the task that does not die, if only ``spare`` seconds of the
+        action are left, or if a fence recovers sooner.
         """
         struck = False
         while left := self._halted():
@@ -131,10 +131,10 @@ class Terminator:
             self.deadline.pause(LOOK_EVERY)
 
     def _halted(self) -> list[Process]:
-        """All that is left, none of which can start another any more.
+        """Everything that is left, halted, so that none can start another.
 
-        Killed one by one, a parent could have a child between the look and its end,
-        whose parent nobody knows then.
+        If they were killed one by one, a parent could have a child between the look and its
+        end, and nobody would know that child's parent then.
         """
         halted: set[str] = set()
         while True:
@@ -149,7 +149,8 @@ class Terminator:
     def _fence_is_sooner(self, left: Sequence[Process]) -> bool:
         """Whether what is left stands still in the kernel, on a node that can be fenced.
 
-        On one that cannot nobody else cures it: the disk gets all the time to come back.
+        On a node that cannot, nothing else recovers it: the disk gets all the time to come
+        back.
         """
         tasks = [task for process in left for task in process.living_tasks()]
         standing = {(task.tid, task.state, task.switches) for task in tasks}
@@ -163,7 +164,7 @@ class Terminator:
 
 
 def survivors(processes: Sequence[Process]) -> str:
-    """Which tasks live on, those in the kernel first, with where they wait."""
+    """The tasks that live on, those in the kernel first, with where they wait."""
     tasks = [task for process in processes for task in process.living_tasks()]
     tasks.sort(key=lambda task: task.state != BLOCKED)
     words = [f"{task} in state {task.state} waits in {task.where}" for task in tasks[:3]]

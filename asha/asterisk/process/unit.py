@@ -1,7 +1,7 @@
-"""Setting Asterisk going and tidying up after it: by its systemd unit, or directly.
+"""Starts Asterisk and cleans up after it: by its systemd unit, or directly.
 
-Ending its processes is not done here: that is the same either way, and must work
-when systemd does not.
+Its processes are not ended here: that is the same either way, and must work when systemd does
+not.
 """
 
 from __future__ import annotations
@@ -97,63 +97,63 @@ NOISE = ("declined to load", "seeding global EID")
 
 
 class Launcher:
-    """How Asterisk is started here."""
+    """How Asterisk is started on this node."""
 
     # The unit or slice in whose control group all is that launch() starts; "" for none.
     control_group = ""
 
     def main(self) -> int | None:
-        """The process that systemd takes for Asterisk; None where it does not know, 0 where
-        it has ended and what is in its group is only left over."""
+        """The process that systemd takes for Asterisk; None if it does not know, 0 if it has
+        ended and only leftovers are in its group."""
         return None
 
     def validate(self) -> None:
         """Raises NotInstalled for what this node lacks."""
 
     def warning(self) -> str:
-        """What is amiss with the set-up and stops nothing, or ""."""
+        """What is wrong with the set-up and prevents nothing, or ""."""
         return ""
 
     def is_reloading(self) -> bool:
-        """Whether Asterisk has said that it reads its configuration anew."""
+        """Whether Asterisk has said that it is reading its configuration again."""
         return False
 
     def is_ready(self, process: Process) -> bool:
-        """Whether this Asterisk has told another than us that it has loaded its modules."""
+        """Whether this Asterisk has told somebody else than us that it has loaded its modules."""
         return False
 
     def is_being_started(self) -> bool:
-        """Whether somebody's start or restart is under way now. An action of ours that is
-        to start Asterisk waits for it, so another action only ever sees a stranger's."""
+        """Whether somebody's start or restart is under way. An action of ours that starts
+        Asterisk waits for it, so another action only ever sees a stranger's."""
         return False
 
     def launch(self) -> None:
-        """Ask for a start; does not wait for Asterisk to be ready.
+        """Request a start; does not wait for Asterisk to be ready.
 
-        Raises AgentError when that is refused.
+        Raises AgentError if that is refused.
         """
         raise NotImplementedError
 
     def while_it_loads(self) -> None:
-        """What can be put in order while Asterisk reads its modules."""
+        """What can be done while Asterisk loads its modules."""
 
     def verdict_on_death(self) -> str | None:
-        """Why no process is there after launch(), or None if one may yet come."""
+        """Why there is no process after launch(), or None if one may still come."""
         raise NotImplementedError
 
     def family(self, ancestors: list[Process]) -> list[Process]:
-        """What was started by these, that may have ended, and must end with Asterisk."""
+        """What these processes, which may have ended, have started and must end with Asterisk."""
         raise NotImplementedError
 
     def settle(self) -> None:
-        """After the last process is gone: nothing starts another by itself.
+        """After the last process is gone: make sure that nothing starts another.
 
-        Raises Failed when something still may.
+        Raises Failed if something still may.
         """
 
 
 class Direct(Launcher):
-    """Started as a child that turns itself into a daemon."""
+    """Asterisk is started as a child that turns itself into a daemon."""
 
     def __init__(
         self, agent: Agent, proc: Proc, binary: str, user: str, group: str, root: str = "/"
@@ -199,7 +199,7 @@ class Direct(Launcher):
             raise Failed(f"{self.binary} did not start: {done.complaint}")
 
     def _is_there(self) -> bool:
-        """Whether it runs, and stays in the foreground: so Asterisk's user may have it
+        """Whether it runs and stays in the foreground: Asterisk's user may have chosen that
         (nofork and console in asterisk.conf)."""
         if not self.control_group:
             return bool(self.proc.daemons(self.binary))
@@ -207,8 +207,8 @@ class Direct(Launcher):
                    for one in self.proc.members(self.control_group))
 
     def _in_group(self) -> tuple[str, ...]:
-        """What puts a command into a control group of its own: whatever Asterisk starts
-        stays in it, also what leaves its session and its parents."""
+        """A prefix that puts a command into a control group of its own: whatever Asterisk
+        starts stays in it, also what leaves its session and its parents."""
         if not self.control_group:
             return ()
         return (
@@ -275,7 +275,7 @@ class Direct(Launcher):
 
 
 class SystemdUnit(Launcher):
-    """Started and known by systemd, whose own restarting is switched off."""
+    """Asterisk is started and known by systemd, whose own restarts are switched off."""
 
     def __init__(self, agent: Agent, proc: Proc, name: str, root: str = "/") -> None:
         self.agent = agent
@@ -385,7 +385,7 @@ class SystemdUnit(Launcher):
         return self.proc.members(self.name) + self.proc.descendants(ancestors)
 
     def settle(self) -> None:
-        """No job queued, nothing about to restart, the next start not refused."""
+        """No job is queued, nothing is about to restart, the next start will not be refused."""
         while True:
             try:
                 state = self._show("ActiveState", "Job")
@@ -439,7 +439,7 @@ class SystemdUnit(Launcher):
             )
 
     def _systemctl(self, *arguments: str) -> str | None:
-        """None when it went well, or else the complaint."""
+        """None if it succeeded, or else the complaint."""
         try:
             done = self.agent.run("systemctl", *arguments, cap=SYSTEMCTL_MOST)
         except AgentError as problem:
@@ -450,7 +450,7 @@ class SystemdUnit(Launcher):
         return (done.err.strip() or done.complaint).splitlines()[0]
 
     def _show(self, *names: str) -> dict[str, str]:
-        """Raises AgentError when systemd does not answer."""
+        """Raises AgentError if systemd does not answer."""
         done = self.agent.run(
             "systemctl", "show", "-p", ",".join(names), self.name, cap=SYSTEMCTL_MOST
         )
@@ -478,7 +478,7 @@ class SystemdUnit(Launcher):
 
 
 def account_number(name: str, deadline: Deadline) -> int:
-    """The number of a user; raises AgentError where that cannot be known."""
+    """The uid of a user; raises AgentError if it cannot be known."""
     from pwd import getpwnam
 
     def look_up() -> str:
@@ -506,10 +506,10 @@ def _check_accounts(user: str, group: str) -> str:
 
 
 def has_unit(name: str, root: str = "/") -> bool:
-    """Is systemd PID 1, and does it know this unit and may start it?
+    """Whether systemd is PID 1, knows this unit and may start it.
 
-    Looks at files only: asking systemd costs as much as a whole monitor. False for
-    a masked unit, which is a link to /dev/null.
+    Looks at files only: asking systemd costs as much as a whole monitor. False for a masked
+    unit, which is a link to /dev/null.
     """
     if not os.path.isdir(os.path.join(root, SYSTEMD_RUNS)):
         return False
@@ -521,13 +521,13 @@ def has_unit(name: str, root: str = "/") -> bool:
 
 
 def starts_at_boot(name: str, root: str = "/") -> bool:
-    """Does systemd start the unit on its own, before the cluster has a say?"""
+    """Whether systemd starts the unit by itself, before the cluster decides."""
     wants = os.path.join(root, "etc/systemd/system/multi-user.target.wants", name)
     return os.path.lexists(wants)
 
 
 def telling_line(lines: Sequence[str]) -> str:
-    """The line that most likely says why: the last error, or else the last one."""
+    """The line that most likely gives the reason: the last error, or else the last one."""
     plain = [_without_colours(line).strip() for line in lines]
     said = [line for line in plain if line and not any(words in line for words in NOISE)]
     errors = [line for line in said if "ERROR" in line]

@@ -32,7 +32,7 @@ ANSWER_MS = 200
 
 
 def is_one_of(path: str, inodes: Iterable[str]) -> bool | None:
-    """Whether the file is that of one of these sockets; None where that is not told."""
+    """Whether the file is that of one of these sockets; None if that is unknown."""
     try:
         about = os.stat(path)
     except OSError:
@@ -44,8 +44,8 @@ def is_one_of(path: str, inodes: Iterable[str]) -> bool | None:
 
 
 def bound_to(inode: int) -> int | None:
-    """The lower half of the number of the file to which a socket is bound, 0 for none;
-    None where the kernel does not tell."""
+    """The lower half of the inode number of the file to which a socket is bound, 0 for none;
+    None if the kernel does not tell."""
     request = REQUEST.pack(AF_UNIX, 0, 0, ANY, inode, UDIAG_SHOW_VFS, ANY, ANY)
     header = HEADER.pack(HEADER.size + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0)
     try:

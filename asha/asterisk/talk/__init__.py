@@ -1,1 +1,1 @@
-"""Talking to Asterisk: several conversations side by side, none able to hang us."""
+"""Talking to Asterisk: several connections in parallel, none of which can make us hang."""

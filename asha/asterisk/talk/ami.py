@@ -1,10 +1,10 @@
-"""A raw client of the Asterisk Manager Interface: one short visit, with deadlines.
+"""A client of the Asterisk Manager Interface: one short session, with deadlines.
 
-Not panoramisk, which has none and brings in asyncio. One visit per question: an
-action that blocks inside Asterisk blocks its whole session.
+Not panoramisk, which has no deadlines and loads asyncio. One session per question: an action
+that blocks inside Asterisk blocks its whole session.
 
-Protocol: Asterisk main/manager.c. After a greeting line, each message is a block
-of "Key: value" lines ended by an empty line.
+Protocol: Asterisk main/manager.c. After a greeting line, each message is a block of "Key:
+value" lines ended by an empty line.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Credentials:
     def read(cls, path: str) -> Credentials | None:
         """From a file with the lines ``user=NAME`` and ``secret=WORD``.
 
-        None without the file. Raises BadHere when others than its owner may
-        read it, or when it says something else.
+        None without the file. Raises BadHere if others than its owner may read it, or if it has
+        other contents.
         """
         try:
             lines = [line.strip() for line in _private(path).split("\n")]
@@ -55,7 +55,7 @@ class Credentials:
 
 
 def _private(path: str) -> str:
-    """Text of a short file that only its owner, root or we, can read. Raises BadHere."""
+    """The text of a short file that only its owner, root or we, can read. Raises BadHere."""
     import os
     import stat
 
@@ -79,7 +79,7 @@ def _private(path: str) -> str:
 
 
 class Ami(Line):
-    """One visit."""
+    """One session."""
 
     most = VISIT_MOST
 
@@ -95,7 +95,7 @@ class Ami(Line):
         return text.decode("utf-8", "replace").strip()
 
     def login(self, who: Credentials) -> Conversation[bool]:
-        """False when Asterisk refuses this user. The secret itself is never sent."""
+        """False if Asterisk refuses this user. The secret itself is never sent."""
         asked = yield from self.action("Challenge", AuthType="MD5")
         key = answer_to(asked.get("Challenge", ""), who)
         answer = yield from self.action(

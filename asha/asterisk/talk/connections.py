@@ -56,7 +56,8 @@ LATE_READS = 16
 
 
 class Silent(Exception):
-    """No answer in time. The message says which; ``sent``: bytes that were none."""
+    """No answer in time. The message says to what; ``sent``: the bytes that came and were no
+    answer."""
 
     def __init__(self, what: str, sent: int = 0) -> None:
         super().__init__(what)
@@ -64,11 +65,11 @@ class Silent(Exception):
 
 
 class Endless(Silent):
-    """More than an answer may have, and no end of it."""
+    """More came than an answer may have."""
 
 
 class NotConnected(Silent):
-    """Not even the kernel, which accepts connections for Asterisk, has answered."""
+    """Not even the kernel has answered, which accepts connections for Asterisk."""
 
 
 class Wait:
@@ -83,10 +84,10 @@ class Wait:
 
 
 class Line:
-    """One connection of its own, all of whose waits end at ``deadline``.
+    """One connection, all of whose waits end at ``deadline``.
 
-    OSError where the kernel says no, Silent where nothing comes, Endless where more
-    than ``most`` bytes come for one question.
+    OSError if the kernel refuses, Silent if nothing comes, Endless if more than ``most`` bytes
+    come for one question.
     """
 
     most = ANSWER_MOST
@@ -147,8 +148,8 @@ class Line:
     def receive(self, deadline: Deadline | None = None) -> Conversation[bytes | None]:
         """What came next, or None if nothing came until ``deadline``.
 
-        ConnectionResetError when the other side has closed a stream. Waits each time: so
-        one that sends without a pause keeps neither us nor the other conversations.
+        ConnectionResetError if the other side has closed a stream. Waits each time, so one that
+        sends without a pause blocks neither us nor the other conversations.
         """
         until = deadline or self.deadline
         while True:
@@ -195,10 +196,10 @@ class Line:
 
 
 class Multiplexer:
-    """Conversations that are held at once; more may begin while others go on.
+    """Conversations that run in parallel; more may begin meanwhile.
 
-    Raises what the first failing one raises, so a conversation that may fail
-    without ending the others catches its own errors. Closed like a file.
+    Raises what the first failing one raises: a conversation that may fail without ending the
+    others catches its own errors. Closed like a file.
     """
 
     def __init__(self) -> None:
@@ -215,14 +216,14 @@ class Multiplexer:
             talk.close()
 
     def begin(self, talk: Conversation[Any]) -> int:
-        """Let one take part; returns its number."""
+        """Add a conversation; returns its number."""
         self._talks.append(talk)
         number = len(self._talks) - 1
         self._go_on(number, None)
         return number
 
     def go_on(self, deadline: Deadline | None = None) -> None:
-        """Until all have ended, or until ``deadline``: then they can go on later."""
+        """Run until all have ended, or until ``deadline``: then they can go on later."""
         while self._waits and not (deadline and deadline.expired):
             poller = select.poll()
             for wait in self._waits.values():
@@ -248,7 +249,7 @@ class Multiplexer:
 
 
 def side_by_side(conversations: Sequence[Conversation[T]]) -> list[T]:
-    """Hold all at once; their results in the order given. Raises as Multiplexer does."""
+    """Run all in parallel; the results in the order given. Raises as Multiplexer does."""
     with Multiplexer() as talks:
         for conversation in conversations:
             talks.begin(conversation)
@@ -257,7 +258,7 @@ def side_by_side(conversations: Sequence[Conversation[T]]) -> list[T]:
 
 
 def is_address(text: str) -> bool:
-    """Is it an IPv4 or IPv6 address in digits?"""
+    """Whether it is an IPv4 or IPv6 address in digits."""
     try:
         inet_pton(AF_INET6 if ":" in text else AF_INET, text)
     except OSError:
@@ -266,5 +267,5 @@ def is_address(text: str) -> bool:
 
 
 def hold(conversation: Conversation[T]) -> T:
-    """Hold one conversation to its end."""
+    """Run one conversation to its end."""
     return side_by_side([conversation])[0]

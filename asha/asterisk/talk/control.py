@@ -1,9 +1,8 @@
-"""The control socket, what ``asterisk -r`` connects to.
+"""The control socket, to which ``asterisk -r`` connects.
 
-Source: Asterisk main/asterisk.c. netconsole() greets with "host/pid/version\\n",
-then takes commands, each ended by a zero byte. At verbose 3 Asterisk logs
-"Remote UNIX connection" for each caller, unless asterisk.conf says
-hideconnect = yes; no caller can prevent that.
+Source: Asterisk main/asterisk.c. netconsole() greets with "host/pid/version\\n", then takes
+commands, each ended by a zero byte. At verbose 3 Asterisk logs "Remote UNIX connection" for
+each client, unless asterisk.conf says hideconnect = yes; no client can prevent that.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class NotOurs(OSError):
 class Console:
     """The control socket of one Asterisk, in a directory that Asterisk's user may write.
 
-    Nothing is said to it, and nothing it says is believed, where another process holds it.
+    If another process holds it, nothing is sent to it and nothing it sends is believed.
     """
 
     __slots__ = ("path", "process")
@@ -45,8 +44,8 @@ class Console:
     def connect(self, line: Line) -> Conversation[None]:
         """Raises NotOurs.
 
-        Where it is Asterisk's user chooses (astrundir and astctl in asterisk.conf): where
-        it is not at its place the kernel is asked.
+        Asterisk's user chooses the socket's place (astrundir and astctl in asterisk.conf): if
+        it is not at its place, the kernel is asked.
         """
         try:
             yield from self._enter(line, self.path)
@@ -88,8 +87,8 @@ class Console:
     def wait_fully_booted(self, deadline: Deadline) -> Conversation[None]:
         """Return when all modules are loaded.
 
-        Asterisk holds the answer back until then. An Asterisk that is so young that
-        it does not know the command yet is silent (Silent), like one still loading.
+        Asterisk holds the answer back until then. One that has just started and does not know
+        the command yet is silent (Silent), like one that still loads.
         """
         with Line(AF_UNIX, SOCK_STREAM, deadline) as line:
             yield from self.connect(line)
@@ -98,7 +97,7 @@ class Console:
             yield from line.read_until(b"fully booted", "end of loading")
 
     def first_line(self, text: str, deadline: Deadline) -> Conversation[str]:
-        """Give a command; return the first line of its answer."""
+        """Send a command; return the first line of its answer."""
         with Line(AF_UNIX, SOCK_STREAM, deadline) as line:
             yield from self.connect(line)
             yield from greeting(line)
@@ -107,7 +106,7 @@ class Console:
             return answer.decode("utf-8", "replace").strip()
 
     def answer(self, deadline: Deadline, *commands: str) -> Conversation[str]:
-        """Give commands; return all that they print."""
+        """Send commands; return all that they print."""
         with Line(AF_UNIX, SOCK_STREAM, deadline) as line:
             yield from self.connect(line)
             yield from greeting(line)
@@ -120,9 +119,9 @@ def greeting(line: Line) -> Conversation[str]:
 
 
 def last_answer(line: Line, *commands: str) -> Conversation[str]:
-    """What these commands print, one after the other, after which Asterisk hangs up.
+    """What these commands print, one after the other, until Asterisk hangs up.
 
-    As asterisk -rx asks, whose end is told the same way (netconsole(), "cli quit after ";
+    As asterisk -rx does, whose end is told in the same way (netconsole(), "cli quit after ";
     ast_cli_command_multiple_full() for several).
     """
     question = b"cli quit after " + "".join(f"{one}\0" for one in commands).encode()

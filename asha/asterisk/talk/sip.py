@@ -1,7 +1,7 @@
-"""SIP OPTIONS, the question whose every answer means that SIP is alive.
+"""SIP OPTIONS: every answer to this question means that SIP works.
 
-A 404, 401, 200 or 503 alike: what counts is that somebody read the request and
-wrote a response (RFC 3261, sections 11 and 17.1.2).
+A 404, 401, 200 or 503 alike: somebody read the request and wrote a response (RFC 3261, sections
+11 and 17.1.2).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Where Asterisk takes SIP, as its stacks tell: PJSIP and chan_sip, one of them or both.
 
-Asked for at the start and kept for the monitors, as lines "udp 5060 PJSIP" of a state file.
+Asked at the start and stored for the monitors, as lines "udp 5060 PJSIP" of a state file.
 
-Source: Asterisk res/res_pjsip/config_transport.c, cli_print_body(), and
-channels/chan_sip.c, sip_show_settings(). A stack that is not loaded has no such command.
+Source: Asterisk res/res_pjsip/config_transport.c, cli_print_body(), and channels/chan_sip.c,
+sip_show_settings(). A stack that is not loaded has no such command.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Socket = tuple[tuple[str, ...], int]
 
 
 class Entry:
-    """A socket of a stack's. ``lost``: it was there, and its stack is not loaded any more."""
+    """A socket of a stack's. ``lost``: it existed, and its stack is not loaded any more."""
 
     __slots__ = ("lost", "port", "protocol", "stack")
 
@@ -140,12 +140,12 @@ def merged(
 
 
 def on_ports(ports: list[int]) -> list[Socket]:
-    """Each port, by whichever protocol."""
+    """Each port, for every protocol."""
     return [(PROTOCOLS, port) for port in ports]
 
 
 def wanted(entries: Sequence[Entry]) -> list[Socket]:
-    """Where OPTIONS must be answered. Nothing is known: on SIP's own port."""
+    """Where OPTIONS must be answered. If nothing is known: at SIP's own port."""
     asked = [one for one in entries if one.is_asked]
     there = [one for one in asked if not one.lost] or asked
     if not entries:
@@ -160,7 +160,7 @@ def kept(entries: Sequence[Entry]) -> str:
 
 
 def read(text: str) -> list[Entry]:
-    """Of what kept() has written. A torn line is left out."""
+    """Parse what kept() has written. A torn line is left out."""
     words = [line.split() for line in text.splitlines()]
     return [
         Entry(one[0], port, one[2], lost=len(one) == 4)
@@ -174,6 +174,6 @@ def read(text: str) -> list[Entry]:
 
 
 def words(sockets: Sequence[Socket]) -> str:
-    """For a reason: "port 5060", "ports 5060 and 5160"."""
+    """For an exit reason: "port 5060", "ports 5060 and 5160"."""
     ports = list(dict.fromkeys(str(port) for _, port in sockets))
     return f"port{'s' if len(ports) > 1 else ''} {' and '.join(ports)}"

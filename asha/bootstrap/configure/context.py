@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asha.bootstrap.host.facts import Facts
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.host.nics import Nic
 from asha.cluster import rules
 

@@ -1,8 +1,8 @@
 """The questions through debconf, when the package is configured: debconf-devel(7).
 
-debconf is no registry: an asha.conf that is there, also one of 2014, gives the answers,
-and nothing is asked that it answers. What was preseeded is not asked either, unless it
-will not do and somebody is there.
+debconf is no registry: if there is an asha.conf, also one of 2014, it gives the answers, and
+what it answers is not asked. What was preseeded is not asked either, unless it is invalid and
+somebody is there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TextIO
 from asha.bootstrap.configure.context import Asking, Values
 from asha.bootstrap.configure.interview import Interview, Turn, normal
 from asha.bootstrap.configure.questions import QUESTIONS, Question
-from asha.bootstrap.host.facts import Facts
+from asha.bootstrap.facts import Facts
 from asha.cluster.site import SiteError
 from asha.errors import UserError
 from asha.finding import Finding, in_words
@@ -27,7 +27,7 @@ ONCE = {"relay": {"true": "here", "false": "none"}}
 
 
 class Debconf:
-    """The commands, each with its answer, over two streams. Raises UserError."""
+    """The commands of debconf, each with its answer, over two streams. Raises UserError."""
 
     def __init__(self, replies: TextIO, commands: TextIO) -> None:
         self._replies, self._commands = replies, commands
@@ -44,16 +44,16 @@ class Debconf:
         self._do(f"FSET asha/{name} seen {str(seen).lower()}")
 
     def tell(self, name: str, **words: str) -> None:
-        """What stands for ${WORD} in the question's text."""
+        """Set what replaces ${WORD} in the question's text."""
         for word, text in words.items():
             self._do(f"SUBST asha/{name} {word} {_line(text)}")
 
     def put(self, priority: str, name: str) -> bool:
-        """Whether the question will be shown: nobody may be there, or it was seen."""
+        """Whether the question will be shown: nobody may be there, or it was seen already."""
         return self._do(f"INPUT {priority} asha/{name}", NOT_SHOWN)[0] == 0
 
     def go(self) -> bool:
-        """Show what was put; false if the person goes back."""
+        """Show the questions that were put; False if the person goes back."""
         return self._do("GO", BACK)[0] == 0
 
     def _do(self, command: str, *allowed: int) -> tuple[int, str]:
@@ -71,16 +71,17 @@ class Debconf:
 
 
 def _line(text: str) -> str:
-    """It may quote an answer, goes to a terminal, and a line is a command."""
+    """The text on one line: it may quote an answer, goes to a terminal, and a line is a
+    command."""
     return printable(text).replace("\n", " ")
 
 
 @dataclass
 class Front:
-    """Asks one question until its answer can be used.
+    """Asks one question until its answer is valid.
 
-    Where nobody is there to be asked, an answer that will not do is taken all the same:
-    ``refused`` has why, and ``unanswered`` what has none.
+    Where nobody is there to be asked, an invalid answer is taken all the same: ``refused`` has
+    the reason, and ``unanswered`` the questions without an answer.
     """
 
     debconf: Debconf
@@ -119,7 +120,7 @@ class Front:
             talk.be_seen(name, False)
 
     def _offer(self, turn: Turn) -> None:
-        """A suggestion is for who has not said anything."""
+        """Suggest a value to somebody who has given none."""
         name, talk = turn.question.name, self.debconf
         value = talk.get(name)
         if value in ("", self.offered.get(name)) and turn.default:
@@ -159,14 +160,14 @@ def is_boolean(question: Question) -> bool:
 
 
 def _spelt(question: Question, asking: Asking, typed: str) -> str:
-    """An answer as debconf keeps it."""
+    """The answer as debconf keeps it."""
     if is_boolean(question):
         return "true" if typed == question.choices(asking)[0][0] else "false"
     return typed
 
 
 def seed(debconf: Debconf, facts: Facts, known: Values) -> None:
-    """Have debconf know what an asha.conf says."""
+    """Give debconf the values of an asha.conf."""
     asking = Asking(facts, normal(known))
     for question in _asked():
         said = asking.values.get(question.key(asking), "")
@@ -177,7 +178,7 @@ def seed(debconf: Debconf, facts: Facts, known: Values) -> None:
 
 
 def _asked() -> list[Question]:
-    """Of this node's own name there is no question: the machine has it."""
+    """This node's own name is not asked for: the machine has it."""
     return [question for question in QUESTIONS if question.name != "name"]
 
 
@@ -185,7 +186,7 @@ def ask(debconf: Debconf, machine: Machine, facts: Facts, known: Values,
         again: bool) -> Values | None:
     """The values of a whole asha.conf; None where the person gave no answers.
 
-    ``again``: also what was answered before. Raises UserError for answers that will not do.
+    ``again``: ask also what was answered before. Raises UserError for invalid answers.
     """
     interview, front = Interview(machine, facts, known), Front(debconf)
     if again:

@@ -1,6 +1,6 @@
-"""What the machine suggests as an answer, "" where it suggests none.
+"""What the machine suggests as an answer, "" where it suggests nothing.
 
-What it has against one is asha.bootstrap.preflight's.
+Its objections to an answer are in asha.bootstrap.preflight.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def role(asking: Asking, answer: str) -> Values:
 
 
 def other_name(asking: Asking) -> str:
-    """crm1 and crm2: the same with the next number, or the one before on the second."""
+    """For crm1 it is crm2: the same name with the next number, on the second node with the one
+    before."""
     if known := asking.values.get(asking.other("NAME")):
         return known
     match = re.fullmatch(r"(.*?)(\d+)", asking.facts.name)
@@ -55,8 +56,8 @@ def nic_count(asking: Asking, answer: str) -> Values:
 
 
 def lan_nic(asking: Asking) -> str:
-    """The one towards the router; without a route the one that the virtual address fits,
-    or the only one with an address."""
+    """The NIC towards the router; without a route the one that fits the virtual address, or the
+    only one with an address."""
     known = asking.values.get("LANNIC", "")
     if asking.facts.nic(known):
         return known
@@ -147,7 +148,7 @@ def link_prefix(asking: Asking) -> str:
 
 
 def other_address(asking: Asking) -> str:
-    """The next one, on the second node the one before."""
+    """The next address, on the second node the one before."""
     if known := asking.values.get(asking.other("IP")):
         return known
     own = asking.values.get(asking.own("IP"), "")
@@ -209,5 +210,5 @@ def has_several_relays(asking: Asking) -> bool:
 
 
 def kept(name: str) -> Callable[[Asking], str]:
-    """What asha.conf said before, or its own default."""
+    """The value of the earlier asha.conf, or the key's default."""
     return lambda asking: asking.values.get(name) or STANDARD[name]

@@ -16,12 +16,13 @@ from asha import terminal
 from asha.bootstrap.configure.context import Asking, Values
 from asha.bootstrap.configure.defaults import STANDARD
 from asha.bootstrap.configure.questions import QUESTIONS, Question
-from asha.bootstrap.host.facts import Facts, static_lan_address
+from asha.bootstrap.facts import Facts, static_lan_address
 from asha.bootstrap.preflight import checks
 from asha.cluster import rules
 from asha.cluster import site as conf
 from asha.cluster.rules import own_key
 from asha.cluster.site import KEYS, site_of
+from asha.conf import key_of
 from asha.finding import Finding, error
 from asha.machine import Machine
 
@@ -33,9 +34,9 @@ ALL = tuple(question.name for question in QUESTIONS)
 def judge(
     machine: Machine, facts: Facts, values: Values, names: Collection[str] = ALL
 ) -> list[Finding]:
-    """Every error in these values, of which some may be missing still.
+    """Every error in these values; some of them may still be missing.
 
-    ``names``: the questions for whose answers the machine is asked as well.
+    ``names``: the questions for whose answers the machine is checked as well.
     """
     found = rules.check(values)
     wrong = {finding.key for finding in found}
@@ -46,10 +47,10 @@ def judge(
 # Asked.
 
 class Front(Protocol):
-    """Who asks: a terminal, or debconf."""
+    """What asks: a terminal, or debconf."""
 
     def ask(self, turn: Turn) -> str | None:
-        """An answer that will do, if there is one; None: back to the question before."""
+        """Return a valid answer, if there is one; None: back to the question before."""
 
     def wants(self, turn: Turn) -> bool:
         """Whether this question is to be asked; otherwise its default is taken."""
@@ -59,8 +60,8 @@ class Front(Protocol):
 class Turn:
     """One question, when it is asked.
 
-    An answer is judged by those before it (``asking``). Those of an earlier time, of
-    which some will be corrected further on, only suggest (``suggesting``).
+    An answer is judged together with those before it (``asking``). Earlier answers, some of
+    which are corrected later on, only suggest (``suggesting``).
     """
 
     interview: Interview
@@ -80,7 +81,7 @@ class Turn:
         return self.question.taken(self.asking, answer)
 
     def objections(self, answer: str) -> list[Finding]:
-        """Why an answer, as it was typed, will not do; nothing if it will."""
+        """Why an answer, as it was typed, is invalid; empty if it is valid."""
         question, key = self.question, self.question.key(self.asking)
         words = [word for word, _ in question.choices(self.suggesting)]
         if question.answers is not None and answer not in words:
@@ -93,7 +94,7 @@ class Turn:
         return [one for one in judge(talk.machine, talk.facts, values, names) if one not in known]
 
     def _with_what_follows(self, answer: str) -> tuple[Values, list[str]]:
-        """The values with this answer, and with those after it that the machine tells."""
+        """The values with this answer, and with later ones that the machine knows."""
         values, names = self.answered | self.taken(answer), [self.question.name]
         for question in QUESTIONS[QUESTIONS.index(self.question) + 1:]:
             turn = Turn(self.interview, question, values)
@@ -107,8 +108,8 @@ class Turn:
 
 @dataclass
 class Interview:
-    """``known`` are the values of an earlier asha.conf: its answers are the defaults.
-    ``standing`` are findings that nobody is there to do anything about."""
+    """``known`` are the values of an earlier asha.conf: they are the defaults. ``standing`` are
+    findings that nobody is there to correct."""
 
     machine: Machine
     facts: Facts
@@ -144,7 +145,7 @@ class Interview:
         return values
 
     def whole(self, answered: Values) -> Values:
-        """All of an asha.conf. Raises SiteError."""
+        """All values of an asha.conf. Raises SiteError."""
         kept = {key: value for key, value in _of_this_role(self.known, answered).items()
                 if key not in FOLLOWING}
         nic = self.facts.nic(answered.get("LANNIC", ""))
@@ -154,7 +155,7 @@ class Interview:
 
 
 def _of_this_role(known: Values, answered: Values) -> Values:
-    """What an earlier file says; without the nodes, where it was about the other role."""
+    """The earlier values; without the nodes, where they describe the other role."""
     role = rules.is_yes(known.get("PRIMARY", ""))
     if "PRIMARY" in answered and rules.is_yes(answered["PRIMARY"]) != role:
         return {key: value for key, value in known.items() if "NODE" not in key}
@@ -163,7 +164,7 @@ def _of_this_role(known: Values, answered: Values) -> Values:
 
 @dataclass
 class Person:
-    """At a terminal: asked until the answer will do."""
+    """Asks at a terminal, until the answer is valid."""
 
     read: Callable[[str], str]
     say: Callable[[str], None]
@@ -213,9 +214,9 @@ def ask(
 # From a file.
 
 def complete(machine: Machine, facts: Facts, given: Values) -> tuple[Values, list[Finding]]:
-    """A whole asha.conf from answers in its own keys, and everything that is wrong.
+    """All values of an asha.conf from answers with its keys, and everything that is wrong.
 
-    What is not given is taken from the machine where it can tell.
+    A value that is not given comes from the machine where possible.
     """
     values = normal(given)
     if "PRIMARY" not in values:
@@ -235,7 +236,7 @@ def complete(machine: Machine, facts: Facts, given: Values) -> tuple[Values, lis
 
 
 def normal(given: Values) -> Values:
-    """Spelt as the questions spell it, without what is empty."""
+    """The values spelt as the questions spell them, without empty ones."""
     values = {key: value for key, value in given.items() if value}
     for key in ("PRIMARY", "USENIC1"):
         word = values.get(key, "").lower()
@@ -245,9 +246,9 @@ def normal(given: Values) -> Values:
 
 
 def _derived(values: Values, facts: Facts) -> Values:
-    """With what follows from the answers.
+    """The values, and those that follow from the answers.
 
-    The other node's LAN address is learnt when it joins; one that is known is kept.
+    The other node's LAN address is learnt when it joins; a known one is kept.
     """
     site = site_of(values)
     network = ipaddress.IPv4Network((site.here.address, site.link_prefix), strict=False)
@@ -269,8 +270,7 @@ def render(values: Values, earlier: str = "") -> str:
         lines += ["", f"# {key.meaning}", f"{key.name}={values.get(key.name) or key.default or ''}"]
     ours = {key.name for key in KEYS}
     foreign = [line.strip() for line in earlier.splitlines()
-               if "=" in line and not line.lstrip().startswith("#")
-               and line.partition("=")[0].strip() not in ours]
+               if (name := key_of(line)) is not None and name not in ours]
     if foreign:
         lines += ["", "# Not asha's, and kept", *foreign]
     return "\n".join(lines) + "\n"

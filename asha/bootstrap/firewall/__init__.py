@@ -1,1 +1,1 @@
-"""The cluster's ports, in whichever firewall this machine has."""
+"""The cluster's ports, in the firewall that this machine has."""

@@ -1,7 +1,7 @@
 """Step 10: restrict the cluster's ports to the peer.
 
-The firewall that rules this machine is told: Shorewall, firewalld, or else a table of
-our own in nftables (asha/bootstrap/firewall/nftables.py). And fail2ban never bans the other node.
+This machine's firewall gets the rules: Shorewall, firewalld, or else a table of our own in
+nftables (asha/bootstrap/firewall/nftables.py). And fail2ban never bans the other node.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from asha.bootstrap.action import Action, Call, Say
 from asha.bootstrap.firewall import fail2ban, nftables, shorewall
 from asha.bootstrap.host import services
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.host.ports import Opening, allowed_among, members, openings
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site
 from asha.machine import Machine
 
 
 @dataclass(frozen=True)
 class Found:
-    """What rules this machine, who the cluster's members are, and what fail2ban ignores.
-    As it stands here: a Debian that is no node yet."""
+    """Which firewall this machine has, who the cluster's members are, and what fail2ban
+    ignores. The defaults are those of a Debian that is no node yet."""
 
     firewall: str = "nftables"
     members: frozenset[str] = frozenset()
@@ -39,9 +39,9 @@ def actions(site: Site, found: Found) -> list[Action]:
 
 
 def close(site: Site, machine: Machine, say: Say) -> None:
-    """After the other node was removed: what only a member may reach is closed to it.
+    """After the other node was removed: close to it what only a member may reach.
 
-    Nothing where step 10 was never done. Raises UserError.
+    Does nothing where step 10 was never done. Raises UserError.
     """
     if not (machine.exists(nftables.TABLE_FILE) or shorewall.rules(machine)
             or _firewalld_rules(machine)):
@@ -66,7 +66,7 @@ def _firewalld_rules(machine: Machine) -> bool:
 
 @dataclass(frozen=True)
 class _Rule:
-    """A rich rule, in the zone of its NIC, as it is now or for good."""
+    """A rich rule in the zone of its NIC, at run time or permanent."""
 
     opening: Opening
     permanent: bool

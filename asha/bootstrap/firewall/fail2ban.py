@@ -1,7 +1,7 @@
 """fail2ban never bans the other node.
 
-Where ``ignoreip`` is set, in [DEFAULT] or in a jail, the last file that sets it counts;
-ours is read last and repeats what was in force, with the other node's addresses.
+Where ``ignoreip`` is set, in [DEFAULT] or in a jail, the last file that sets it counts. Ours is
+read last and repeats what was in force, with the other node's addresses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEPTH_MOST = 8
 
 
 def look(machine: Machine) -> dict[str, str] | None:
-    """Section -> ignoreip, as it is in force without ours; None where there is no fail2ban."""
+    """Section -> ignoreip as it is in force without our file; None where there is no fail2ban."""
     return _in_force(machine) if machine.has("fail2ban-client") else None
 
 
@@ -43,10 +43,10 @@ def actions(site: Site, in_force: dict[str, str] | None) -> list[Action]:
 
 
 def _in_force(machine: Machine) -> dict[str, str]:
-    """Section -> ignoreip, without ours; [DEFAULT] is there in any case.
+    """Section -> ignoreip without our file; [DEFAULT] is always there.
 
-    Read as fail2ban does (fail2ban/client/configparserinc.py, 0.11 to 1.1). What it cannot
-    read it refuses as a whole: it says so when our file is checked with the others.
+    Read as fail2ban does (fail2ban/client/configparserinc.py, 0.11 to 1.1). What it cannot read
+    it refuses as a whole: it says so when our file is checked with the others.
     """
     found = {"DEFAULT": ""}
     for path in _files(machine):
@@ -58,7 +58,7 @@ def _in_force(machine: Machine) -> dict[str, str]:
 
 
 def _text(machine: Machine, path: str) -> str:
-    """"" for what fail2ban passes by: no file, or one that is no UTF-8."""
+    """"" for what fail2ban ignores: a missing file, or one that is not UTF-8."""
     try:
         text = machine.read(path) or ""
         text.encode()
@@ -68,7 +68,7 @@ def _text(machine: Machine, path: str) -> str:
 
 
 def _values(text: str, option: str = "ignoreip") -> dict[str, str]:
-    """Section -> that option, as it stands; nothing of a file that is invalid."""
+    """Section -> that option's text; nothing from a file that is invalid."""
     # Not strict: of what is there twice the last counts, where fail2ban allows it. And
     # [DEFAULT] as a section like any other, so that no jail seems to set what it inherits.
     parser = configparser.RawConfigParser(
@@ -83,7 +83,7 @@ def _values(text: str, option: str = "ignoreip") -> dict[str, str]:
 
 
 def _files(machine: Machine) -> list[str]:
-    """In the order in which they are read, those among them that others include."""
+    """The files in the order in which they are read, with those that others include."""
     directory = "etc/fail2ban"
     places = [
         machine.root / directory / "jail.conf",
@@ -147,7 +147,7 @@ class _Ignore(Write):
         return f"{super().script()}\nfail2ban-client -t && fail2ban-client reload"
 
     def _is_in_force(self, machine: Machine) -> bool:
-        """As its first jail says: all were loaded together."""
+        """Whether the first jail has it: all were loaded together."""
         for line in machine.output("fail2ban-client", "status").splitlines():
             if "Jail list:" in line and (jails := line.partition(":")[2].replace(",", " ").split()):
                 ignored = machine.output("fail2ban-client", "get", jails[0], "ignoreip")

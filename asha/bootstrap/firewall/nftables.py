@@ -1,10 +1,10 @@
-"""nftables, where no other firewall rules: a table of our own.
+"""nftables, where there is no other firewall: a table of our own.
 
-``/etc/asha/firewall.nft`` drops what comes to the cluster's ports from anybody but the
-other node, and lets all else alone. Where another table drops what it does not know (a
-packet must pass every table's input chain), the same accept rules are put at the head
-of that chain too, marked by a comment. asha-firewall.service does both at boot, after
-those who load theirs; run as a program this module is what it runs.
+``/etc/asha/firewall.nft`` drops what comes to the cluster's ports from anybody but the other
+node, and touches nothing else. Where another table drops what it does not know (a packet must
+pass every table's input chain), the same accept rules are put at the head of that chain too,
+marked by a comment. asha-firewall.service does both at boot, after those who load theirs; it
+runs this module as a program.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def actions(site: Site, opened: Sequence[Opening]) -> list[Action]:
 
 
 def render(opened: Sequence[Opening], every: Sequence[Opening]) -> str:
-    """The table, as a file that nft loads whole or not at all: the ports of ``every``
-    opening are closed to all, but for those ``opened``."""
+    """The table, as a file that nft loads whole or not at all: the ports of ``every`` opening
+    are closed to all, except those that are ``opened``."""
     accepts = "".join(f"        {_rule(opening)}\n" for opening in opened)
     closed = "".join(
         f"        {protocol} dport {{ {', '.join(map(str, ports))} }} drop\n"
@@ -105,7 +105,7 @@ class _Chain:
 
 
 def in_force(machine: Machine, opened: Sequence[Opening]) -> bool:
-    """Whether the other node gets through every input chain, and only it through ours."""
+    """Whether the other node passes every input chain, and nobody else passes ours."""
     if not machine.has("nft"):
         return False
     chains = list(_chains(machine))
@@ -132,7 +132,7 @@ def load(machine: Machine, opened: Sequence[Opening]) -> None:
 
 
 def unload(machine: Machine) -> None:
-    """Nothing of ours is left."""
+    """Remove everything of ours."""
     for chain in _chains(machine):
         if _is_our_table(chain):
             machine.run("nft", "delete", "table", chain.family, chain.table)
@@ -153,7 +153,7 @@ def _is_our_table(chain: _Chain) -> bool:
 def _chains(machine: Machine) -> list[_Chain]:
     """Every chain that a packet to this machine passes (libnftables-json(5)).
 
-    Raises UserError, also when it cannot be understood: some nft is of another kind.
+    Raises UserError, also for an answer that cannot be understood: another nft may differ.
     """
     said = machine.run("nft", "-j", "list", "ruleset").out
     try:

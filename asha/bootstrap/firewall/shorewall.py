@@ -1,9 +1,9 @@
-"""Shorewall, where it rules: SARK's own firewall on a Debian of its time.
+"""Shorewall, where it is in use: SARK's own firewall on a Debian of its time.
 
-Our lines stand in blocks between two marks, in the administrator's files. SARK's panel
-rewrites ``sark_rules`` only, so that they stay. A NIC that is in a zone keeps it; one
-that is in none, as a cluster link mostly is, gets a zone of its own. The new files are
-checked by Shorewall in another directory before the old ones are touched.
+Our lines are in blocks between two marks, in the administrator's files. SARK's panel rewrites
+``sark_rules`` only, so they stay. A NIC that is in a zone keeps it; one that is in none, as a
+cluster link mostly is, gets a zone of its own. Shorewall checks the new files in another
+directory before the old ones are touched.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def actions(site: Site, opened: list[Opening]) -> list[Action]:
 
 @dataclass
 class _Shorewall(Call):
-    """Shows the files' differences as well."""
+    """Shows the differences of the files too."""
 
     opened: list[Opening]
 
@@ -113,7 +113,7 @@ def _apply(machine: Machine, changed: dict[str, str]) -> None:
 
 
 def _changed(machine: Machine, opened: list[Opening]) -> dict[str, str]:
-    """Path and new text of each file that is not as it should be. Raises UserError."""
+    """The path and new text of each file that has to change. Raises UserError."""
     before = {
         name: _without_block(name, machine.read(f"{DIRECTORY}/{name}") or "")
         for name in ("zones", "interfaces", "policy", "rules")
@@ -207,7 +207,7 @@ def _at_end(text: str, lines: list[str]) -> str:
 
 
 def _at_top(text: str, lines: list[str]) -> str:
-    """Before the first line that says something, and within the section NEW."""
+    """Before the first line that is neither a comment nor ?FORMAT, and within the section NEW."""
     if not lines:
         return text
     new = re.search(r"^\??SECTION[ \t]+NEW\b.*\n", text, re.MULTILINE)

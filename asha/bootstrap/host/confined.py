@@ -1,8 +1,8 @@
 """A child that sees one directory of the store and nothing else.
 
-For SQLite, which opens by name, in a directory where the file's owner could put links:
-in there none leads out. And the child may become that owner, who could not come there by
-the path: the store is closed to all but root.
+SQLite opens by name, in a directory where the file's owner could put links: in the child none
+of them leads outside. And the child may become that owner, who could not reach the directory by
+its path: the store is closed to all but root.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from asha.run.deadline import Deadline
 
 def in_directory(directory: Directory, work: Callable[[str], str], deadline: Deadline,
                  doing: str) -> str:
-    """``asha.run.child.in_child``, with a path to put before each name in the directory.
+    """Like ``asha.run.child.in_child``; ``work`` gets a path to put before each name in the
+    directory.
 
-    Without root's rights it is the directory's own path, and nothing is closed.
+    Without root's rights that is the directory's own path, and nothing is closed.
     """
 
     def confined() -> str:

@@ -25,10 +25,9 @@ OPTIONS = "noatime,nosuid,nodev,nosymfollow"
 
 @dataclass(frozen=True)
 class DataDirectory:
-    """One directory: the name under which programs know it, and where it really is.
+    """One directory: the path that programs use, and where it really is.
 
-    ``mount`` is what is mounted right there: a disk of the customer's own, or the
-    cluster's bind.
+    ``mount`` is what is mounted right there: the customer's own disk, or the cluster's bind.
     """
 
     path: str
@@ -44,8 +43,8 @@ class DataDirectory:
 class Survey:
     """What this machine has of sark-data's directories.
 
-    ``problems`` is all that cannot be handed over as it is. ``left_out`` names, with a
-    hint, what may be missing and lies where others than root decide what it is.
+    ``problems``: what the cluster cannot take over as it is. ``left_out``, with a hint: what
+    may be missing, and lies where others than root decide what it is.
     """
 
     found: list[DataDirectory] = field(default_factory=list)
@@ -55,9 +54,9 @@ class Survey:
 
 
 def directories(machine: Machine) -> list[DataDirectory]:
-    """What sark-data will bind here: every directory that exists and whose user does.
+    """What sark-data will bind here: every directory that exists and whose user exists.
 
-    Raises UserError with all that cannot be handed over as it is.
+    Raises UserError with all that the cluster cannot take over as it is.
     """
     seen = survey(machine)
     if seen.problems:
@@ -67,7 +66,7 @@ def directories(machine: Machine) -> list[DataDirectory]:
 
 
 def survey(machine: Machine) -> Survey:
-    """Changes nothing."""
+    """Look at the directories. Changes nothing."""
     seen = Survey()
     table = mounts(machine)
     for item in paths.parse(PATHS, STORE):
@@ -128,12 +127,12 @@ def _problems(item: Item, here: Directory, place: str, table: list[Mount]) -> li
 
 
 def trusted(machine: Machine, path: str) -> Directory:
-    """The directory there, which nobody but root can have put there. Raises OSError."""
+    """Open the directory, which nobody but root can have put there. Raises OSError."""
     return Directory.trusted(path, top=os.path.realpath(machine.root))
 
 
 def parent(machine: Machine, place: str) -> Directory:
-    """The directory in which only root renames and creates. Raises OSError."""
+    """The directory above it, in which only root renames and creates. Raises OSError."""
     above = trusted(machine, os.path.dirname(place))
     if not is_roots_alone(above.about()):
         above.close()
@@ -150,7 +149,8 @@ def inside(machine: Machine, path: str) -> str:
 
 @contextmanager
 def views(machine: Machine, directories: Sequence[DataDirectory]) -> Iterator[list[Tree]]:
-    """The live data as it can be read by name: nobody in it leads a reader elsewhere.
+    """Views of the live data, which can be read by name: nothing in them leads a reader
+    elsewhere.
 
     Raises UserError.
     """
@@ -164,7 +164,7 @@ def views(machine: Machine, directories: Sequence[DataDirectory]) -> Iterator[li
 
 @contextmanager
 def view(here: Directory, name: str) -> Iterator[Tree]:
-    """One directory so. Raises UserError where the kernel cannot, OSError."""
+    """A view of one directory. Raises UserError where the kernel has none, OSError."""
     try:
         seen = View(here)
     except OSError as problem:
@@ -182,7 +182,7 @@ def view(here: Directory, name: str) -> Iterator[Tree]:
 
 @contextmanager
 def told(trees: Sequence[Tree] = ()) -> Iterator[None]:
-    """Have what the system refuses, or somebody may have bent, reach a person as UserError."""
+    """Turn what the system refuses, or what somebody may have bent, into a UserError."""
     try:
         yield
     except Untrusted as problem:
@@ -192,7 +192,7 @@ def told(trees: Sequence[Tree] = ()) -> Iterator[None]:
 
 
 def complaint(problem: OSError, trees: Sequence[Tree] = ()) -> str:
-    """What the system said, with the names that a person knows."""
+    """The system's error, with the names that a person knows."""
     text = f"{os.fsdecode(problem.filename)}: {problem.strerror}" \
         if isinstance(problem.filename, str | bytes) else str(problem)
     for one in trees:
@@ -214,7 +214,7 @@ def store_mount(machine: Machine) -> Mount | None:
 
 
 def mount_store(machine: Machine) -> None:
-    """Show the store at /drbd, to root alone. Raises UserError."""
+    """Mount the store on /drbd, for root alone. Raises UserError."""
     if store_mount(machine) is None:
         if not machine.output("drbdadm", "role", RESOURCE).startswith("Primary"):
             machine.run("drbdadm", "primary", RESOURCE)
@@ -226,7 +226,7 @@ def mount_store(machine: Machine) -> None:
 
 
 def unmount_store(machine: Machine) -> None:
-    """Leave the disk to Pacemaker, which mounts and promotes it. Raises UserError."""
+    """Unmount the store: Pacemaker promotes and mounts it. Raises UserError."""
     from asha.bootstrap.host import processes
 
     if store_mount(machine) is not None:

@@ -1,4 +1,4 @@
-"""Block devices that could hold the store: what is on them, and who uses them."""
+"""Block devices that could hold the store: what is on them, and what uses them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LEAST_BYTES = 128 << 20
 
 @dataclass(frozen=True)
 class Disk:
-    """``size`` in bytes. ``signature``: the file systems and the like that are on it,
-    "" if none is known. ``use``: what the kernel does with it, "" if nothing."""
+    """``size`` is in bytes. ``signature``: the file systems and the like on it, "" if none is
+    known. ``use``: what the kernel does with it, "" if nothing."""
 
     path: str
     size: int
@@ -32,7 +32,7 @@ class Disk:
 
 
 def look_at(machine: Machine, path: str) -> Disk:
-    """Reads it only. Raises UserError when it is no block device that can be read."""
+    """Read what a block device is. Raises UserError if it is none that can be read."""
     place = str(machine.path(path))
     try:
         status = os.stat(place)
@@ -55,7 +55,7 @@ def look_at(machine: Machine, path: str) -> Disk:
 
 
 def size_of(machine: Machine, path: str) -> int:
-    """Bytes, also of a disk in use. Raises OSError."""
+    """The size in bytes, also of a disk in use. Raises OSError."""
     descriptor = _open(str(machine.path(path)), 0)
     try:
         return os.lseek(descriptor, 0, os.SEEK_END)
@@ -68,7 +68,7 @@ def is_block(status: os.stat_result) -> bool:
 
 
 def _open(place: str, flag: int) -> int:
-    """-1 if the kernel has it in use: only it may refuse an O_EXCL for that (open(2))."""
+    """-1 if the kernel has it in use: an O_EXCL fails for this reason alone (open(2))."""
     try:
         # by name: the kernel's own
         return os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flag)
@@ -79,7 +79,7 @@ def _open(place: str, flag: int) -> int:
 
 
 def use_of(machine: Machine, path: str, number: int) -> str:
-    """Who holds a device that is busy, in words."""
+    """What uses a busy device, in words."""
     name = f"{os.major(number)}:{os.minor(number)}"
     for mount in mountinfo.read(str(machine.path(mountinfo.MOUNTINFO))):
         if mount.device == name:
@@ -110,7 +110,7 @@ def _signature(machine: Machine, path: str) -> str:
 
 
 def candidates(machine: Machine) -> tuple[Disk, ...]:
-    """The partitions and volumes that are free, empty and large enough; largest first."""
+    """The partitions and volumes that are unused, empty and large enough; largest first."""
     found: dict[int, Disk] = {}
     for pattern in PLACES:
         # by name: the kernel's own

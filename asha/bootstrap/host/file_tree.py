@@ -31,10 +31,10 @@ EVERYBODY = ("others", 0)
 
 @dataclass(frozen=True)
 class Tree:
-    """A directory: ``name`` is its path for messages, ``path`` where it is read.
+    """A directory: ``name`` is its path for messages, ``path`` is where it is read.
 
-    They differ where others may write: there it is read through a view (rootwork.View),
-    whose descriptor is ``fd``.
+    They differ where others may write: there it is read through a view (rootwork.View), whose
+    descriptor is ``fd``.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Tree:
     fd: int = -1
 
     def named(self, text: str) -> str:
-        """A message with the name in it that a person knows."""
+        """The message with the name that a person knows."""
         if self.fd < 0:
             return text
         return re.sub(rf"/proc/self/fd/{self.fd}(?!\d)(/\.(?![^/\"]))?", lambda _: self.name, text)
@@ -50,7 +50,7 @@ class Tree:
 
 @dataclass
 class Size:
-    """What a tree takes: entries, and bytes in files, holes counted."""
+    """The size of a tree: its entries, and the bytes in its files, with holes."""
 
     entries: int = 0
     bytes: int = 0
@@ -79,7 +79,7 @@ def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def measure(top: str) -> Size:
-    """Raises OSError. What goes away or is swapped meanwhile is not counted."""
+    """Raises OSError. What is removed or replaced meanwhile is not counted."""
     size = Size()
     # By directory, who may rename above it, root left out, and who of them may not come to it.
     above: dict[str, tuple[Writers, Writers]] = {}
@@ -128,7 +128,7 @@ def _who_may(about: os.stat_result, group: int) -> Writers:
 
 
 def fingerprint(tops: Sequence[Tree]) -> str:
-    """Changes with every write, creation, removal or renaming in these trees.
+    """A text that changes with every write, creation, removal or renaming in these trees.
 
     By ctime, which no program can set back. Contents are not read.
     """
@@ -145,7 +145,7 @@ def fingerprint(tops: Sequence[Tree]) -> str:
 
 
 def newest(tops: Sequence[Tree]) -> str:
-    """The entry that was changed last; a directory, when something in it was removed."""
+    """The entry that was changed last; a directory, if something in it was removed."""
     found, latest = "", -1
     for top in tops:
         for inside, about in walk(top.path):
@@ -155,10 +155,10 @@ def newest(tops: Sequence[Tree]) -> str:
 
 
 class Comparison:
-    """One tree against its copy: counts, and what differs.
+    """A tree against its copy: counts, and what differs.
 
-    ``by_content`` says of which files (path below the top, lstat) both sides are
-    read; of the others size and time speak. ``digest`` takes in every checksum.
+    ``by_content`` says of which files (path below the top, lstat) both sides are read; of the
+    others size and time are compared. ``digest`` includes every checksum.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class Comparison:
 
 
 def _key(inside: str) -> list[str]:
-    """In the order of ``walk``: a directory comes right before what is in it."""
+    """Sorts as ``walk`` does: a directory comes right before its contents."""
     return inside.split("/") if inside else []
 
 

@@ -1,4 +1,4 @@
-"""The network cards and their addresses, and who answers on the wire."""
+"""The NICs and their addresses, and which machines answer on the cable."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Address:
 
 @dataclass(frozen=True)
 class Nic:
-    """``up``: switched on by the administrator; ``carrier``: the cable has an other end."""
+    """``up``: the administrator switched it on. ``carrier``: the other end of the cable is
+    alive."""
 
     name: str
     mac: str = ""
@@ -53,7 +54,7 @@ class Nic:
         return next((one for one in self.addresses if one.local == address), None)
 
     def in_network(self, address: str) -> Address | None:
-        """Our address in whose network this one lies."""
+        """Our address whose network contains this one."""
         wanted = ipaddress.IPv4Address(address)
         return next((one for one in self.addresses if wanted in one.network), None)
 
@@ -121,11 +122,10 @@ def default_route_nic(machine: Machine) -> str:
 
 
 def who_has(nic: Nic, address: str, seconds: float = 1.0) -> str:
-    """The MAC address of the other machine that has an IPv4 address, "" if none says so.
+    """The MAC address of the other machine that has an IPv4 address, "" if none answers.
 
-    An ARP probe (RFC 5227, 2.1.1): its sender's address is 0.0.0.0, so that it needs
-    no address of ours and spoils nobody's table. Raises OSError: not root, or the NIC
-    is not up.
+    An ARP probe (RFC 5227, 2.1.1): its sender's address is 0.0.0.0, so it needs no address of
+    ours and changes nobody's table. Raises OSError: not root, or the NIC is not up.
     """
     wanted = socket.inet_aton(address)
     own = bytes.fromhex(nic.mac.replace(":", ""))
@@ -166,7 +166,7 @@ def _claims(packet: bytes, wanted: bytes) -> bytes:
 
 
 def connects(address: str, port: int, seconds: float = 3.0) -> str:
-    """Why a TCP connection is not to be had, "" if it is."""
+    """Why a TCP connection fails, "" if it succeeds."""
     try:
         with socket.create_connection((address, port), timeout=seconds):
             return ""

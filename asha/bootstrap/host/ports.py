@@ -1,7 +1,7 @@
-"""The ports that the two nodes talk to each other by.
+"""The ports by which the two nodes talk to each other.
 
-A node that is no member, because it has not joined yet or was removed, reaches the port
-on which it may ask to be let in, and no other.
+A node that is no member (it has not joined yet, or was removed) reaches only the port on which
+it may ask to join.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from asha.bootstrap.host.facts import MARKER
 from asha.cluster import corosync, drbd
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site
 from asha.machine import Machine
 
@@ -20,7 +20,7 @@ JOIN_PORT = 5409
 
 @dataclass(frozen=True)
 class Opening:
-    """What the other node may reach: by this NIC, from this address."""
+    """What the other node may reach: through this NIC, from this address."""
 
     nic: str
     peer: str
@@ -39,7 +39,7 @@ def allowed(site: Site, machine: Machine) -> list[Opening]:
 
 
 def allowed_among(site: Site, members: Collection[str], owned: bool) -> list[Opening]:
-    """A member may reach all, and so may the node that this one is about to join."""
+    """A member may reach all ports, and so may the node that this one is about to join."""
     counts = site.there.name in members or (not site.is_first and not owned)
     return [opening for opening in openings(site) if opening.port == JOIN_PORT or counts]
 

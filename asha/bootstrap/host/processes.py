@@ -1,4 +1,4 @@
-"""Who could still write to the live data: asked before it is copied and moved."""
+"""What could still write to the live data: checked before it is copied and moved."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ASTERISK = "/usr/sbin/asterisk"
 
 @dataclass(frozen=True)
 class Writer:
-    """A process, and what it has open for writing ("" for a daemon that just runs)."""
+    """A process, and the file that it has open for writing ("" for a daemon that only runs)."""
 
     pid: int
     name: str
@@ -51,7 +51,7 @@ def find(places: Sequence[str]) -> list[Writer]:
 
 
 def daemons() -> list[Writer]:
-    """The PBX's own programs that still run, an Asterisk console left out."""
+    """The PBX's own programs that still run, without Asterisk's consoles."""
     from asha.asterisk.process.proc import Proc
 
     def work() -> list[Writer]:
@@ -105,7 +105,7 @@ def _holders(places: Sequence[str]) -> Iterator[Writer]:
 def _written(pid: int) -> Iterator[str]:
     """The files that a process could write to: open, or mapped and shared.
 
-    Files that are deleted are left out: what goes there is missed by nobody.
+    Deleted files are left out: nobody misses what is written there.
     """
     folder = f"/proc/{pid}"
     for name in entries(f"{folder}/fd"):
@@ -148,7 +148,7 @@ def _field(path: str, key: str) -> str:
 
 
 def _is_near(pid: int) -> bool:
-    """Whether it sees our files: what runs in a container is another machine's."""
+    """Whether the process sees our files: one in a container belongs to another machine."""
     try:
         return os.path.samestat(os.stat(f"/proc/{pid}/root"), os.stat("/"))
     except OSError:

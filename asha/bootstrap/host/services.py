@@ -1,4 +1,4 @@
-"""systemd's services: those that the cluster takes over, and what must be quiet meanwhile."""
+"""systemd's services: those that the cluster takes over, and what must not run meanwhile."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Unit:
 
 
 def is_active(machine: Machine, unit: str) -> bool:
-    """Whether it runs."""
+    """Whether the unit runs."""
     return machine.output("systemctl", "is-active", unit).strip() == "active"
 
 
 def is_enabled(machine: Machine, unit: str) -> bool:
-    """Whether it starts at each boot."""
+    """Whether the unit starts at each boot."""
     return _enablement(machine, unit) == "enabled"
 
 
@@ -68,7 +68,7 @@ def _enablement(machine: Machine, unit: str) -> str:
 
 
 def states(machine: Machine, names: tuple[str, ...]) -> list[Unit]:
-    """Those of them that this machine has."""
+    """The units of these that this machine has."""
     found = []
     for name in names:
         said = machine.output("systemctl", "show", "--property=LoadState,ActiveState", name)
@@ -91,7 +91,7 @@ def runit(machine: Machine) -> list[str]:
 
 
 def stop(machine: Machine, units: list[Unit], services: list[str], say: Say) -> None:
-    """Raises UserError when one does not stop."""
+    """Stop the units. Raises UserError if one does not stop."""
     for service in services:
         machine.run("sv", "stop", service, check=False)
     for unit in units:
@@ -103,7 +103,7 @@ def stop(machine: Machine, units: list[Unit], services: list[str], say: Say) -> 
 
 def start(machine: Machine, units: list[Unit], services: list[str], say: Say,
           *, wait: bool = True) -> list[str]:
-    """Those that ran, in the reverse order. What does not start is returned, said why.
+    """Start those that ran, in reverse order. Returns what does not start, with the reason.
 
     ``wait`` is False at boot, where systemd has other jobs to do first.
     """
@@ -140,7 +140,7 @@ def _serves_already(machine: Machine, unit: Unit) -> bool:
 
 
 def _try(machine: Machine, *argv: str) -> str:
-    """What went wrong, "" if nothing did."""
+    """Run it and return what went wrong, "" if nothing did."""
     try:
         done = machine.run(*argv, timeout=UNIT_SECONDS, check=False)
     except UserError as problem:
@@ -155,7 +155,7 @@ def disable(machine: Machine, units: list[Unit]) -> None:
 
 
 def enable(machine: Machine, units: list[Unit]) -> list[str]:
-    """Those that were. What cannot be is returned."""
+    """Enable those that were enabled. Returns what cannot be."""
     problems = []
     for unit in units:
         if unit.enabled:
@@ -166,7 +166,7 @@ def enable(machine: Machine, units: list[Unit]) -> list[str]:
 
 
 def stop_cluster(machine: Machine) -> None:
-    """Off, and not on at the next boot. Raises UserError."""
+    """Stop and disable the cluster's daemons. Raises UserError."""
     there = [unit.name for unit in states(machine, CLUSTER)]
     if there:
         machine.run("systemctl", "disable", *there, timeout=UNIT_SECONDS)
@@ -174,7 +174,7 @@ def stop_cluster(machine: Machine) -> None:
 
 
 def start_cluster(machine: Machine) -> None:
-    """Raises UserError."""
+    """Enable and start the cluster's daemons. Raises UserError."""
     there = [unit.name for unit in reversed(states(machine, CLUSTER))]
     if there:
         machine.run("systemctl", "enable", *there, timeout=UNIT_SECONDS)
@@ -182,9 +182,10 @@ def start_cluster(machine: Machine) -> None:
 
 
 def require_quiet(machine: Machine, places: list[str], seconds: float = QUIET_SECONDS) -> None:
-    """Nothing of the PBX runs, and nobody has a file of the data open for writing.
+    """Make sure that nothing of the PBX runs, and nobody has a file of the data open for
+    writing.
 
-    What does is given some time to end. Raises UserError with who.
+    A process gets some time to end. Raises UserError with its name.
     """
     paths = [str(machine.path(one)) for one in places]
     busy = machine.wait_while(lambda: [*processes.daemons(), *processes.find(paths)], seconds)

@@ -1,1 +1,1 @@
-"""The two nodes talk: one lets the other in, and a new secret goes to both."""
+"""What the two nodes say to each other: a second node joins, a new secret goes to both."""

@@ -1,7 +1,8 @@
-"""The monitor's account in the Asterisk that runs: a second one beside it, and one less.
+"""The monitor's account in the running Asterisk: a second one is added, an old one removed.
 
-The file is Asterisk's, in a directory where others can write: all through
-asha.rootwork. asha/bootstrap/steps/asterisk.py says what an account may, and writes the first one.
+The file is Asterisk's, in a directory where others can write: everything goes through
+asha.rootwork. asha/bootstrap/steps/asterisk.py says what an account may do, and writes the
+first one.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ OURS = re.compile(r"asha(-[0-9A-Z]{4})?")
 
 
 def add(machine: Machine, secret: Secret) -> None:
-    """Have Asterisk know this secret's account, beside those that it knows.
+    """Add this secret's account to those that Asterisk knows.
 
-    Again and again the same. Raises UserError, OSError.
+    Can be repeated. Raises UserError, OSError.
     """
     name = asterisk.user(secret)
     wanted = asterisk.ACCOUNT_TEXT.format(user=name, secret=secret.ami())
@@ -49,7 +50,7 @@ def add(machine: Machine, secret: Secret) -> None:
 
 
 def drop_others(machine: Machine, secret: Secret) -> None:
-    """Have Asterisk know no account of ours but this secret's. Raises UserError, OSError."""
+    """Remove all accounts of ours but this secret's. Raises UserError, OSError."""
     name = asterisk.user(secret)
     with _directory(machine) as directory:
         before = _read(directory, asterisk.MANAGER_OURS)
@@ -78,7 +79,7 @@ def _read(directory: Directory, name: str) -> str:
 
 
 def _sections(text: str) -> list[tuple[str, str]]:
-    """Name ("" before the first) and whole text of each."""
+    """The name ("" before the first) and the whole text of each section."""
     found = [("", "")]
     for line in text.splitlines(keepends=True):
         if head := HEAD.match(line):
@@ -104,7 +105,7 @@ def _require_login(machine: Machine, who: Credentials) -> None:
 
 
 def login_problem(who: Credentials) -> str:
-    """Why Asterisk does not let this user in, "" when it does."""
+    """Why Asterisk refuses this user's login, "" if it does not."""
 
     def visit() -> Generator[Wait, bool, bool]:
         with Ami(ADDRESS, Deadline(ASK_SECONDS)) as manager:

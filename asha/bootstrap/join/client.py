@@ -1,4 +1,4 @@
-"""The side of the conversation that asks the other node: what it is, and to be let in.
+"""The side of the conversation that asks: for the other node's facts, and to join.
 
 The other side is asha.bootstrap.join.server on the node that runs already.
 """
@@ -41,10 +41,10 @@ NOT_YET = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 def ask_facts(site: Site, secret: Secret, own: dict[str, object], timeout: float,
               machine: Machine | None = None) -> dict[str, object]:
-    """The other node's facts.shared_facts, in at most ``timeout`` seconds.
+    """The other node's facts.shared_facts, within ``timeout`` seconds.
 
-    "received" is added: this node's clock (Unix time, seconds) when they came. A NIC
-    that does not have this node's link address yet has it while we ask. Raises UserError.
+    "received" is added: this node's clock (Unix time, seconds) when they came. A NIC that does
+    not have this node's link address yet gets it while we ask. Raises UserError.
     """
     with _lent_address(machine or Machine(), site):
         answer = _ask(site, secret, {"do": "facts", "facts": own}, timeout)
@@ -56,18 +56,18 @@ def ask_facts(site: Site, secret: Secret, own: dict[str, object], timeout: float
 
 
 def ask_secret(site: Site, secret: Secret) -> Body:
-    """What the other node says of its own secrets to who proves one of them: "id", "new",
+    """What the other node says of its secrets to a peer that proves one of them: "id", "new",
     "applied", "member" (asha.bootstrap.join.server). Raises WrongSecretThere, UserError."""
     return _ask(site, secret, {"do": "secret"}, ASK_SECONDS)
 
 
 def have_rotated(site: Site, secret: Secret, step: str) -> None:
-    """Have the other node do its half of a step of a rotation. Raises UserError."""
+    """Have the other node do its part of a step of a rotation. Raises UserError."""
     _ask(site, secret, {"do": "rotate", "step": step}, STEP_SECONDS)
 
 
 def actions(site: Site, secret: Secret) -> list[Action]:
-    """What makes this machine a node in the other's eyes. Its own daemons come after."""
+    """What makes this machine a node for the other one. Its own daemons come later."""
     return [Call(
         name="join",
         title=f"join {site.here.name} to {site.there.name}'s cluster",
@@ -83,9 +83,9 @@ def actions(site: Site, secret: Secret) -> list[Action]:
 
 
 def _is_joined(site: Site, secret: Secret, machine: Machine) -> bool:
-    """Both nodes are in the file, the key is right; and if Corosync runs it has quorum.
+    """Whether both nodes are in the file and the key is right; and quorum, if Corosync runs.
 
-    Without, the other may have forgotten this node (asha remove-node): ask again.
+    Without quorum the other may have removed this node (asha remove-node): ask again.
     """
     listed = {node.name for node in corosync.parse(machine.read(corosync.CONF) or "").nodes}
     return (
@@ -133,7 +133,7 @@ def _join(site: Site, secret: Secret, machine: Machine, say: Say) -> None:
 
 
 def _meet(site: Site, machine: Machine) -> None:
-    """Wait until the running Corosync of this node hears the other's."""
+    """Wait until this node's Corosync hears the other's."""
     if machine.wait_while(lambda: not nodelist.quorate(machine), MEET_SECONDS):
         raise UserError(
             f"{site.there.name} has accepted this node, but Corosync here does not reach it",
@@ -149,7 +149,7 @@ class WrongSecretThere(UserError):
 
 
 def _ask(site: Site, secret: Secret, request: Body, timeout: float) -> Body:
-    """The answer to one request. Raises UserError, also when it is a no."""
+    """The answer to one request. Raises UserError, also for a refusal."""
     there = site.there
     deadline = Deadline(timeout)
     with _connected(site, deadline) as channel:
@@ -226,10 +226,10 @@ def _link_nic(site: Site) -> str:
 
 @contextlib.contextmanager
 def _lent_address(machine: Machine, site: Site) -> Iterator[None]:
-    """Have the link's NIC up, with this node's address, for as long as this lasts.
+    """A context in which the link's NIC is up, with this node's address.
 
-    Before step 10 a bare machine has neither, and whether the other node can be
-    reached is to be known before anything is changed.
+    Before step 10 a bare machine has neither, and whether the other node can be reached must be
+    known before anything is changed.
     """
     name, address = _link_nic(site), f"{site.here.address}/{site.link_prefix}"
     nic = next((nic for nic in nics.read(machine) if nic.name == name), None)

@@ -1,10 +1,10 @@
-"""Who is in the cluster, changed on the node that runs: one node more, one node less.
+"""The cluster's members, changed on the node that runs: one node more, one node less.
 
-The telephones hang on this node's quorum (``no-quorum-policy=stop``), so every change is
-looked at afterwards and taken back when it cost the quorum. Seen on Corosync 3.1.7 and
-3.1.9: a reload from one node to two with ``two_node``, also with a second link, and back
-to one, keeps quorum without a gap; a survivor that waits for all has it from the moment
-on at which it is told to be alone.
+The telephones depend on this node's quorum (``no-quorum-policy=stop``), so every change is
+checked afterwards and undone if it cost the quorum. Seen on Corosync 3.1.7 and 3.1.9: a reload
+from one node to two with ``two_node``, also with a second link, and back to one, keeps quorum
+without a gap; a survivor that waits for all has quorum from the moment at which it is told to
+be alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from asha.cluster import corosync
 from asha.cluster import site as conf
 from asha.cluster.site import NodeConfig, Site, SiteError
-from asha.conf import values_of
+from asha.conf import values_of, with_values
 from asha.errors import UserError
 from asha.machine import Machine
 
@@ -32,13 +32,6 @@ MEMBER = re.compile(r"runtime\.members\.(\d+)\.(ip|status) \(str\) = (.*)")
 ADDRESS = re.compile(r"ip\(([^)]*)\)")
 NAME = re.compile(r"nodelist\.node\.\d+\.name \(str\) = (\S+)")
 
-# two_node implies wait_for_all (votequorum(5)): until the second has been here, a first
-# that is rebooted would wait for it, perhaps for ever. Only the first may have this, and
-# only until they have met: were both to have it, each would start alone.
-TWO_NODE = re.compile(r"^(\s*)two_node: 1\n", re.MULTILINE)
-ALONE_AT_BOOT = "wait_for_all: 0"
-ALONE_LINE = re.compile(rf"^\s*{ALONE_AT_BOOT}\n", re.MULTILINE)
-
 
 def quorate(machine: Machine) -> bool | None:
     """Whether this node has quorum; None where Corosync does not run."""
@@ -51,7 +44,7 @@ def quorate(machine: Machine) -> bool | None:
 
 
 def members(machine: Machine) -> dict[int, tuple[str, ...]]:
-    """The addresses, by node id, of who is in the cluster at this moment."""
+    """The addresses, by node id, of the nodes that are in the cluster now."""
     found: dict[tuple[int, str], str] = {}
     for line in machine.output("corosync-cmapctl", "runtime.members.").splitlines():
         if match := MEMBER.fullmatch(line.strip()):
@@ -66,10 +59,10 @@ def members(machine: Machine) -> dict[int, tuple[str, ...]]:
 def add_node(machine: Machine, site: Site, lan: str, runs: bool = False) -> Site:
     """Have the cluster expect the other node, whose static LAN address is ``lan`` or "".
 
-    ``runs``: it says that its Corosync runs, so that it may be in the cluster already.
+    ``runs``: it says that its Corosync runs, so it may be in the cluster already.
 
-    Returns the site with that address, which asha.conf has then too. Asked again it
-    changes nothing that is right. Raises UserError; then all is as it was.
+    Returns the site with that address, which asha.conf then has too. Called again it changes
+    nothing that is right. Raises UserError; then everything is as before.
     """
     there = site.there
     _know_corosync(machine, site)
@@ -84,24 +77,24 @@ def add_node(machine: Machine, site: Site, lan: str, runs: bool = False) -> Site
     joined = with_lan(machine, site, lan)
     # What was set for, or went wrong on, the machine that had this name before.
     _purge(machine, there)
-    text = corosync.render(joined, joined=True)
-    _change(machine, TWO_NODE.sub(rf"\g<0>\1{ALONE_AT_BOOT}\n", text))
+    _change(machine, corosync.render(joined, joined=True, have_met=False))
     remember(machine, {peer.name: peer.lan for peer in (joined.first, joined.second)})
     return joined
 
 
 def agreed(machine: Machine) -> str:
-    """The corosync.conf that the other node must have, too."""
-    return ALONE_LINE.sub("", machine.read(corosync.CONF) or "")
+    """The corosync.conf that the other node must have too."""
+    return corosync.once_met(machine.read(corosync.CONF) or "")
 
 
 def settle(machine: Machine, site: Site) -> bool:
-    """Once the second has come: from now on neither starts alone. True when it was now."""
+    """Once the second node has come: from now on neither boots alone. True if this call did it."""
     text = machine.read(corosync.CONF) or ""
-    if not ALONE_LINE.search(text) or site.there.nodeid not in members(machine):
+    settled = corosync.once_met(text)
+    if settled == text or site.there.nodeid not in members(machine):
         return False
     # Corosync reads wait_for_all only when it starts: no reload.
-    machine.write(corosync.CONF, ALONE_LINE.sub("", text))
+    machine.write(corosync.CONF, settled)
     return True
 
 
@@ -122,10 +115,10 @@ def need_gone(machine: Machine, site: Site) -> None:
 
 
 def forget(machine: Machine, site: Site) -> None:
-    """Make this node a cluster of its own, which it is after a reboot too.
+    """Make this node a cluster of its own, also after a reboot.
 
-    Raises UserError where the other is in the cluster, or the quorum would be lost; then
-    all is as it was.
+    Raises UserError if the other node is in the cluster, or the quorum would be lost; then
+    everything is as before.
     """
     there = site.there
     need_gone(machine, site)
@@ -136,14 +129,14 @@ def forget(machine: Machine, site: Site) -> None:
 
 
 def remember(machine: Machine, lan: Mapping[str, str]) -> None:
-    """The nodes' LAN addresses, by name, in asha.conf; everything else in it stays."""
+    """Write the nodes' LAN addresses, by name, to asha.conf; everything else in it stays."""
     values = values_of(machine.read(conf.CONF) or "")
     _note(machine, {f"{side}NODELAN": lan.get(values.get(f"{side}NODENAME", ""), "")
                     for side in "AB"})
 
 
 def card(site: Site) -> dict[str, str]:
-    """For the other node: whose card moves the line, in asha.conf's keys. {}: nobody's."""
+    """For the other node: the relay card, in asha.conf's keys. {} where there is none."""
     relay = site.relay
     return {} if relay is None else {
         "RHINOUSB": relay.device, "RELAYDRIVER": relay.driver, "RELAYNUMBER": str(relay.number),
@@ -152,8 +145,8 @@ def card(site: Site) -> dict[str, str]:
 
 
 def remember_card(machine: Machine, site: Site, told: object) -> None:
-    """The other node's card in asha.conf, where this node knows of none: what asha cib
-    prints is then the same on both. What would not do there is left out."""
+    """Write the other node's card to asha.conf, if this node knows of none: then asha cib
+    prints the same on both. Invalid values are left out."""
     if site.relay is not None or not isinstance(told, dict):
         return
     new = {key: told.get(key) for key in ("RHINOUSB", "RELAYDRIVER", "RELAYNUMBER",
@@ -168,26 +161,22 @@ def remember_card(machine: Machine, site: Site, told: object) -> None:
 
 
 def _note(machine: Machine, lines: Mapping[str, str]) -> None:
-    """These in asha.conf; everything else in it stays."""
-    new = text = machine.read(conf.CONF) or ""
-    for key, value in lines.items():
-        line = f"{key}={value}"
-        escaped = line.replace("\\", r"\\")
-        new, found = re.subn(rf"^[ \t]*{key}[ \t]*=.*$", escaped, new, flags=re.MULTILINE)
-        if not found and value:
-            new = f"{new.rstrip()}\n{line}\n"
+    """Write these values to asha.conf; everything else in it stays."""
+    text = machine.read(conf.CONF) or ""
+    new = with_values(text, lines)
     if new != text:
         mode = machine.path(conf.CONF).stat().st_mode & 0o7777
         machine.write(conf.CONF, new, mode=mode)
 
 
 def _is_gone(machine: Machine, there: NodeConfig) -> bool:
-    """Whether it is not in the cluster after all: it takes a moment to be missed."""
+    """Whether it has left the cluster: it takes a moment to be missed."""
     return not machine.wait_while(lambda: there.nodeid in members(machine), MISSED_SECONDS, EVERY)
 
 
 def _purge(machine: Machine, there: NodeConfig) -> None:
-    """Have Pacemaker forget the node: its failures, its standby, all. None is no error."""
+    """Have Pacemaker forget the node's failures, standby and all else. A missing node is no
+    error."""
 
     def refusal() -> str:
         done = machine.run("crm_node", "-R", there.name, "--force", timeout=30, check=False)
@@ -211,7 +200,7 @@ def with_lan(machine: Machine, site: Site, lan: str) -> Site:
 
 
 def _know_corosync(machine: Machine, site: Site) -> None:
-    """Raises UserError unless Corosync runs with the nodes that we would give it."""
+    """Raises UserError unless Corosync runs with the nodes of asha.conf."""
     if quorate(machine) is None:
         raise UserError(
             f"the cluster does not run on {site.here.name}",
@@ -228,12 +217,12 @@ def _know_corosync(machine: Machine, site: Site) -> None:
 
 
 def running_names(machine: Machine) -> set[str]:
-    """The nodes that the running Corosync has; none where it does not run."""
+    """The nodes that the running Corosync knows; none where it does not run."""
     return set(NAME.findall(machine.output("corosync-cmapctl", "nodelist.node.")))
 
 
 def _change(machine: Machine, text: str) -> None:
-    """Put ``text`` in force. Whatever ends it early, the old one is in force again."""
+    """Put ``text`` in force. If anything goes wrong, the old file is in force again."""
     before = machine.read(corosync.CONF) or ""
     wanted = {node.name for node in corosync.parse(text).nodes}
     needs_quorum = bool(quorate(machine)) or len(wanted) == 1

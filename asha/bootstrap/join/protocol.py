@@ -45,7 +45,7 @@ Body = dict[str, Any]
 
 
 class WireError(Exception):
-    """What came is not what this conversation has at this point; one line."""
+    """What came does not belong to this point of the conversation; one line."""
 
 
 class WrongSecret(WireError):
@@ -53,7 +53,7 @@ class WrongSecret(WireError):
 
 
 class Session:
-    """One conversation, on either side. ``peer`` is the other's name as it gave it.
+    """One conversation, on either side. ``peer`` is the name that the other side gave.
 
     ``deadline`` ends it whatever the other side does; set a later one for a long answer.
     """
@@ -70,7 +70,7 @@ class Session:
         self._says, self._hears = b"", b""
 
     def join(self, join_key: bytes, name: str) -> None:
-        """The joiner's beginning. Raises WrongSecret, WireError."""
+        """The joiner's start of the conversation. Raises WrongSecret, WireError."""
         nonce = self._say_hello(name)
         theirs = self._hear_hello()
         self._agree(join_key, nonce, theirs, joiner=name, listener=self.peer)
@@ -79,9 +79,9 @@ class Session:
         self.hear()
 
     def listen(self, join_key: bytes, name: str, *others: bytes) -> int:
-        """The listener's beginning. Raises WrongSecret, WireError.
+        """The listener's start of the conversation. Raises WrongSecret, WireError.
 
-        Which of the keys the joiner has proved, 0 for the first: while the secret is
+        Returns which of the keys the joiner has proved, 0 for the first: while the secret is
         changed there are two.
         """
         nonce = self._say_hello(name)
@@ -103,7 +103,7 @@ class Session:
         self._said += 1
 
     def hear(self) -> Body:
-        """The other side's next. Raises WrongSecret for its first, else WireError."""
+        """The other side's next message. Raises WrongSecret for its first, else WireError."""
         line = self._line(LINE_MOST)
         if not self._is_next(line):
             if self._heard == 0:
@@ -173,7 +173,7 @@ class Session:
         return line
 
     def _wait(self) -> None:
-        """Have the next call on the socket end when the conversation must."""
+        """Limit the next call on the socket to the rest of the conversation's time."""
         try:
             self.deadline.require("talking")
         except Expired:

@@ -55,7 +55,7 @@ def begin(machine: Machine, site: Site, secret: Secret) -> None:
 
 
 def find(machine: Machine, key_id: str) -> Secret:
-    """The one of that id. Raises UserError."""
+    """The secret with that id. Raises UserError."""
     new = generation.pending(machine)
     for secret in [new] if new else [generation.current(machine)]:
         if secret and secret.key_id() == key_id:
@@ -64,7 +64,7 @@ def find(machine: Machine, key_id: str) -> Secret:
 
 
 def publish(machine: Machine, site: Site) -> None:
-    """Have the cluster know. One that does not run is told by the next installer."""
+    """Tell the cluster. If it does not run, the next installer does that."""
     machine.output("crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE,
                  "--update", generation.text(machine))
 
@@ -80,8 +80,8 @@ def is_applied(machine: Machine, secret: Secret) -> bool:
 
 
 def require_in_use(machine: Machine, secret: Secret | None) -> None:
-    """Raises UserError where a member's keys are made from another secret, before an
-    installer would change half of them. None: this node has none."""
+    """Raises UserError if a member's keys are made from another secret, before an installer
+    changes half of them. None: this node has no secret."""
     if generation.pending(machine):
         raise UserError("a change of the cluster secret is not finished on this node", GO_ON)
     conf = corosync.parse(machine.read(corosync.CONF) or "")
@@ -113,7 +113,7 @@ def _drbd(machine: Machine, site: Site, secret: Secret) -> None:
 
 
 def _connect(machine: Machine, site: Site, secret: Secret) -> None:
-    """A connection that was lost between the two nodes' steps was refused then."""
+    """A connection that was lost between the two nodes' steps was refused then: connect again."""
     if drbd.status(machine).connection == "StandAlone":
         machine.run("drbdadm", "adjust", drbd.RESOURCE, timeout=DRBD_SECONDS)
 
@@ -174,7 +174,7 @@ STEPS: dict[str, Work] = {
 
 
 def apply(step: str, machine: Machine, site: Site, secret: Secret) -> None:
-    """One step on this node. Raises UserError."""
+    """Do one step on this node. Raises UserError."""
     try:
         STEPS[step](machine, site, secret)
     except Untrusted as problem:
@@ -190,7 +190,7 @@ TOLD = "/run/asha-secret"
 
 
 def told(machine: Machine) -> tuple[str, str]:
-    """What is wrong and what to do about it, "" where nothing is."""
+    """What is wrong and what to do about it, "" if nothing is."""
     what, _, hint = (machine.read(TOLD) or "").partition("\n")
     return what, hint.strip()
 
@@ -203,8 +203,8 @@ def tell(machine: Machine, trouble: UserError) -> None:
 
 @dataclass
 class Walk:
-    """``elsewhere``: does a step on the other node; None where this one is alone.
-    ``with_accounts``: False where another node has seen to Asterisk's side."""
+    """``elsewhere`` does a step on the other node; None if this one is alone.
+    ``with_accounts``: False if another node has done Asterisk's side."""
 
     machine: Machine
     site: Site
@@ -214,7 +214,7 @@ class Walk:
     with_accounts: bool = True
 
     def run(self) -> None:
-        """Everything, in its order. Raises UserError; run again it goes on."""
+        """Do everything, in order. Raises UserError; called again it continues."""
         self._both("drbd", "DRBD's shared secret")
         self._both("drbd-connect")
         self._both("corosync-key", "Corosync's key")
@@ -256,7 +256,8 @@ class Walk:
         return self.machine.exists(asterisk.SECRET_FILE)
 
     def _active(self) -> str:
-        """Where Asterisk runs, waited for; "" where the cluster has none. Raises UserError."""
+        """The node where Asterisk runs, after a wait; "" where the cluster has no Asterisk.
+        Raises UserError."""
         active = ""
 
         def is_awaited() -> bool:

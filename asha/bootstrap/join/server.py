@@ -1,10 +1,10 @@
 """The side of the conversation that lets the other node in.
 
-Each visitor has a thread of its own until he has proved a secret of this node's, for two
-seconds at most, and there are so many threads: when all are taken, the visitor who has
-been silent for longest is sent away. So strangers, however many, hold nobody up. The
-work that a proved one asks for is done one at a time. The wire is asha.bootstrap.join.protocol,
-the work asha.bootstrap.join.nodelist and asha.bootstrap.join.rotation.
+Each visitor has a thread of its own until he has proved a secret of this node's, for at most
+two seconds. The number of threads is limited: when all are taken, the visitor who has been
+silent for longest is sent away. So strangers, however many, delay nobody. The requests of
+proved peers are done one at a time. The protocol is asha.bootstrap.join.protocol, the work is
+done by asha.bootstrap.join.nodelist and asha.bootstrap.join.rotation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
-from asha.bootstrap.host import facts, ports
+from asha.bootstrap import facts
+from asha.bootstrap.host import ports
 from asha.bootstrap.host.ports import JOIN_PORT
 from asha.bootstrap.join import nodelist, rotation
 from asha.bootstrap.join.protocol import Body, Session, WireError, WrongSecret
 from asha.cluster import drbd, generation
+from asha.cluster.cib import MARKER
 from asha.cluster.secret import Secret
 from asha.cluster.site import Site, agreement
 from asha.errors import UserError
@@ -54,7 +56,7 @@ IP_FREEBIND = 15
 
 
 def open_socket(address: str, port: int = JOIN_PORT) -> socket.socket:
-    """Listening on that address alone, also before the NIC has it. Raises OSError."""
+    """A socket that listens on that address alone, also before the NIC has it. Raises OSError."""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
@@ -64,8 +66,8 @@ def open_socket(address: str, port: int = JOIN_PORT) -> socket.socket:
 
 
 class Listener:
-    """``load`` gives asha.conf and the secret as they are now; ``alone`` keeps other
-    changes of this machine out and raises UserError while one is under way."""
+    """``load`` gives asha.conf and the secret as they are now; ``alone`` excludes other changes
+    of this machine, and raises UserError while there is one."""
 
     def __init__(
         self,
@@ -102,7 +104,7 @@ class Listener:
             self.receive(channel, address)
 
     def receive(self, channel: socket.socket, address: str) -> None:
-        """Give a visitor a place, if need be that of the one who is silent for longest."""
+        """Give a visitor a place, if need be that of the one who has been silent for longest."""
         while not self._places.acquire(blocking=False):
             with self._guard:
                 oldest = next(iter(self._strangers), None)
@@ -133,13 +135,13 @@ class Listener:
             self._places.release()
 
     def _forget(self, channel: socket.socket) -> None:
-        """No stranger any more."""
+        """The visitor is no stranger any more."""
         with self._guard:
             self._strangers.pop(channel, None)
             self._dismissed.discard(channel)
 
     def tick(self) -> None:
-        """What is left to do once the second node has come."""
+        """Do what is left to do once the second node has come."""
         try:
             site, _ = self._load()
             if nodelist.settle(self._machine, site):
@@ -149,7 +151,7 @@ class Listener:
             self._machine.pause(PAUSE_SECONDS)
 
     def attend(self, channel: socket.socket, address: str) -> None:
-        """One conversation, to its end. Raises nothing."""
+        """One conversation, from start to end. Raises nothing."""
         talk = Session(channel, Deadline(PROOF_SECONDS))
         try:
             self._converse(talk, channel, address)
@@ -202,7 +204,7 @@ class Listener:
 
     def _answer(self, site: Site, proved: Secret, request: Body, name: str,
                 address: str) -> Body:
-        """Raises UserError for a no."""
+        """Raises UserError for a refusal."""
         wish = request.get("do")
         if wish == "facts":
             return self._facts(site)
@@ -216,7 +218,7 @@ class Listener:
                       "install the same asha package on both nodes")
 
     def _secret(self, site: Site) -> Body:
-        """No secrets, but by which ids they are known."""
+        """The ids of this node's secrets, not the secrets."""
         old, new = generation.current(self._machine), generation.pending(self._machine)
         return {
             "ok": True,
@@ -228,7 +230,7 @@ class Listener:
 
     def _rotate(self, site: Site, proved: Secret, request: Body, name: str,
                 address: str) -> Body:
-        """This node's half of a step, by a unit that may do more than we."""
+        """Do this node's part of a step, by a unit that has more rights than we."""
         step = request.get("step")
         if name != site.there.name or address != site.there.address \
                 or not ports.is_member(site, self._machine):
@@ -247,11 +249,12 @@ class Listener:
         return {"ok": True}
 
     def _facts(self, site: Site) -> Body:
-        return {"ok": True, "facts": facts.shared_facts(self._machine, site)}
+        return {"ok": True, "facts": facts.shared_facts(self._machine, site,
+                                                          facts.gather(self._machine))}
 
     def _join(self, site: Site, request: Body, address: str) -> Body:
         lan = _checked(site, request, address)
-        if not self._machine.exists(facts.MARKER):
+        if not self._machine.exists(MARKER):
             raise UserError(f"{site.here.name} is not completely installed yet",
                           f"on {site.here.name}: asha install")
         if generation.pending(self._machine):

@@ -1,1 +1,1 @@
-"""All that would keep an installation from ending well, found before it begins."""
+"""Everything that would make an installation fail, found before it begins."""

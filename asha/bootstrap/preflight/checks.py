@@ -1,7 +1,7 @@
 """The preflight: every problem of an installation, at once.
 
-Each check is a small function that yields findings and changes nothing. The table
-says in which order, and which of them a configuration alone can answer.
+Each check is a small function that yields findings and changes nothing. The table gives their
+order, and says which of them need a configuration alone.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from asha.bootstrap.host import facts
-from asha.bootstrap.host.facts import Facts
+from asha.bootstrap import facts
+from asha.bootstrap.facts import Facts
 from asha.bootstrap.preflight import network, peer, storage, system
 from asha.bootstrap.preflight.report import CheckContext
 from asha.cluster.site import Site
@@ -21,9 +21,9 @@ from asha.machine import Machine
 
 @dataclass(frozen=True)
 class Check:
-    """``title`` is what is looked at, for a reader. ``anywhere``: also on another machine,
-    for it looks at asha.conf alone. ``judges``: the questions whose answers it judges, by
-    their names (asha.bootstrap.configure.questions): it is also asked when they are."""
+    """``title`` says what is checked, for a person. ``anywhere``: it looks at asha.conf alone,
+    so it works on another machine too. ``judges``: the names of the questions whose answers it
+    judges (asha.bootstrap.configure.questions); it also runs when they are asked."""
 
     title: str
     look: Callable[[CheckContext], Iterator[Finding]]
@@ -33,7 +33,7 @@ class Check:
 
 def _agreement(look: CheckContext) -> Iterator[Finding]:
     if look.other is not None:
-        yield from peer.compare(facts.shared_facts(look.machine, look.site), look.other)
+        yield from peer.compare(facts.shared_facts(look.machine, look.site, look.facts), look.other)
 
 
 CHECKS = (
@@ -74,8 +74,8 @@ def look(
     other: dict[str, object] | None = None,
     checks: Sequence[Check] = CHECKS,
 ) -> list[Finding]:
-    """All findings, errors first. ``other``: what the other node said of itself
-    (facts.shared_facts, with "received", our time at which it came)."""
+    """All findings, errors first. ``other``: the other node's facts (facts.shared_facts, with
+    "received", our time at which they came)."""
     about = CheckContext(machine, site, here, other)
     findings: list[Finding] = []
     for check in checks:
@@ -95,5 +95,5 @@ def of_answers(names: Collection[str]) -> tuple[Check, ...]:
 
 
 def apart_from_machine() -> tuple[Check, ...]:
-    """The checks that need no more than asha.conf."""
+    """The checks that need only asha.conf."""
     return tuple(check for check in CHECKS if check.anywhere)

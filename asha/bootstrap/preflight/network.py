@@ -1,4 +1,4 @@
-"""What preflight asks of the network: NICs, addresses, names, the other node, ports."""
+"""The preflight's checks of the network: NICs, addresses, names, the other node, ports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 
 
 def cards(look: CheckContext) -> Iterator[Finding]:
-    """The NICs are there, and are two where two are asked for."""
+    """The NICs exist, and there are two where two are configured."""
     site, facts = look.site, look.facts
     there = ", ".join(nic.name for nic in facts.nics) or "none"
     enough = not site.two_nics or len(facts.nics) > 1
@@ -56,7 +56,7 @@ def lan_has_address(look: CheckContext) -> Iterator[Finding]:
 
 
 def lan(look: CheckContext) -> Iterator[Finding]:
-    """The virtual address is one of the LAN's, with the LAN's own prefix."""
+    """The virtual address is in the LAN, with the LAN's own prefix."""
     site = look.site
     nic = look.facts.nic(site.lan_nic)
     if nic is None or not nic.addresses or not site.virtual_address:
@@ -96,7 +96,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _answers(nic: Nic | None, address: str) -> str:
-    """The MAC of who has the address; "" too where nobody can be asked."""
+    """The MAC of the machine that has the address; "" also where nobody can be asked."""
     if nic is None or not nic.up:
         return ""
     try:
@@ -106,7 +106,7 @@ def _answers(nic: Nic | None, address: str) -> str:
 
 
 def cluster_address(look: CheckContext) -> Iterator[Finding]:
-    """This node's address on the link is its own or free, in a network of its own."""
+    """This node's link address is its own or free, in a network of its own."""
     site, facts = look.site, look.facts
     nic, own = facts.nic(site.link_nic), site.here.address
     key = "ANODEIP" if site.is_first else "BNODEIP"
@@ -184,7 +184,8 @@ def other_node(look: CheckContext) -> Iterator[Finding]:
 
 
 def names(look: CheckContext) -> Iterator[Finding]:
-    """A name need not resolve, for Corosync and DRBD are given addresses; but not wrongly."""
+    """A name need not resolve, as Corosync and DRBD get addresses; but it must not resolve
+    wrongly."""
     site, facts = look.site, look.facts
     own = {address.local for nic in facts.nics for address in nic.addresses}
     for found in _resolved(look, site.here.name):
@@ -205,7 +206,7 @@ def _resolved(look: CheckContext, name: str) -> list[str]:
 
 
 def listeners(look: CheckContext) -> Iterator[Finding]:
-    """What the cluster listens on is free, or the cluster's own."""
+    """The cluster's ports are free, or the cluster's own."""
     said = look.machine.output("ss", "--no-header", "--listening", "--numeric", "--processes",
                              "--tcp", "--udp")
     for line in said.splitlines():
@@ -229,10 +230,10 @@ def one_nic(look: CheckContext) -> Iterator[Finding]:
 
 
 def private_link(look: CheckContext) -> Iterator[Finding]:
-    """The data crosses the link as it is, so that nobody else may be on it.
+    """The data crosses the link unencrypted, so nobody else may be on it.
 
-    DRBD encrypts nothing and proves only at the beginning of a connection who it is
-    (drbd.conf(5), cram-hmac-alg). With one NIC the LAN is the link.
+    DRBD encrypts nothing, and proves who it is only when it connects (drbd.conf(5),
+    cram-hmac-alg). With one NIC the LAN is the link.
     """
     site = look.site
     if not site.two_nics:
@@ -262,7 +263,7 @@ def _neighbours(said: str) -> set[str]:
 
 
 def second_ring(look: CheckContext) -> Iterator[Finding]:
-    """Corosync's second ring goes through the LAN, where the addresses stay the same."""
+    """Corosync's second ring uses the LAN, where addresses must not change."""
     site, nic = look.site, look.facts.nic(look.site.lan_nic)
     if not site.two_nics or nic is None or not nic.addresses or site.here.lan:
         return

@@ -1,10 +1,10 @@
-"""Whether two nodes fit together: each tells the other what it is, before they join."""
+"""Whether two nodes fit together: each tells the other its facts before they join."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from asha.bootstrap.host.facts import OWNERS
+from asha.bootstrap.facts import OWNERS
 from asha.data.space import size
 from asha.finding import Finding, error, warning
 
@@ -25,10 +25,10 @@ Facts = dict[str, object]
 
 
 def compare(own: Facts, other: Facts) -> list[Finding]:
-    """What does not fit, from this node's side: the hint is for here where it can be.
+    """What does not fit, as seen from this node: the hint is for this node where possible.
 
-    Both are of facts.shared_facts. An answer of another release, in which something
-    is missing or of another kind, is a finding and no exception.
+    Both arguments are of facts.shared_facts. In an answer of another release something may be
+    missing or of another kind: that is a finding, not an exception.
     """
     findings: list[Finding] = []
     for part in PARTS:
@@ -89,7 +89,7 @@ def _store(own: Facts, other: Facts) -> Iterator[Finding]:
 
 
 def _owners(own: Facts, other: Facts) -> Iterator[Finding]:
-    """The store keeps numbers, not names: they must be the same on both nodes."""
+    """The store keeps numbers, not names: the numbers must be the same on both nodes."""
     there = str(other["name"])
     for kind, sort in (("users", "uid"), ("groups", "gid")):
         mine, theirs = _table(own[kind]), _table(other[kind])

@@ -1,21 +1,21 @@
-"""What a check has to go by."""
+"""What a check gets to look at."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asha.bootstrap.host.facts import Facts
+from asha.bootstrap.facts import Facts
 from asha.cluster.site import Site
 from asha.machine import Machine
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """All that a check may look at. ``other``: what the other node said of itself, if it
-    was asked (facts.shared_facts).
+    """All that a check may look at. ``other``: the other node's facts, if it was asked
+    (facts.shared_facts).
 
-    A check that judges answers is also asked while they are given: then the site is a
-    draft (asha.cluster.site), and what is not known yet, "" or 0, is no finding.
+    A check that judges answers also runs while they are given. Then the site is a draft
+    (asha.cluster.site), and what is not known yet, "" or 0, is no finding.
     """
 
     machine: Machine

@@ -1,4 +1,4 @@
-"""What preflight asks of the disks: the partition for the store, and the live data."""
+"""The preflight's checks of the disks: the partition for the store, and the live data."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from asha.bootstrap.host import data_directories, disks
 from asha.bootstrap.host.data_directories import DEVICE
 from asha.bootstrap.host.disks import Disk
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.preflight.report import CheckContext
 from asha.bootstrap.steps import asterisk
 from asha.cluster import drbd
+from asha.cluster.cib import MARKER
 from asha.data.plan import on_both
 from asha.data.space import size
 from asha.errors import UserError
@@ -41,7 +41,7 @@ def device(look: CheckContext) -> Iterator[Finding]:
 
 
 def problems_of(disk: Disk, ours: bool = False) -> Iterator[Finding]:
-    """``ours``: our DRBD resource is on it already, so that it may be held and bear marks."""
+    """``ours``: our DRBD resource is on it already, so it may be in use and not empty."""
     if disk.use and not (ours and not disk.use.startswith(("mounted", "used as swap"))):
         yield error(f"{disk.path} is {disk.use}",
                     "choose a partition that nothing uses: lsblk shows them; "
@@ -65,13 +65,14 @@ def _devices(resource: str) -> list[str]:
 
 
 def _is_up(machine: Machine) -> bool:
-    """A node of the cluster whose disk DRBD has: nothing to look at."""
+    """Whether DRBD has the disk and this is a node of the cluster: then there is nothing to
+    check."""
     return machine.exists(drbd.CONF) and machine.exists(DEVICE) and (
         machine.exists(MARKER))
 
 
 def room(look: CheckContext) -> Iterator[Finding]:
-    """The live data fits. Only the first node brings data into the store."""
+    """The live data fits into the store. Only the first node brings data."""
     if not look.site.is_first or look.facts.owned:
         return
     try:
@@ -89,7 +90,7 @@ def room(look: CheckContext) -> Iterator[Finding]:
 
 
 def live_bytes(machine: Machine) -> int:
-    """What the telephone system keeps, in bytes of disk. Raises UserError."""
+    """The disk space of the telephone system's data, in bytes. Raises UserError."""
     there = [str(machine.path(one.place)) for one in data_directories.directories(machine)]
     if not there:
         return 0
@@ -118,7 +119,7 @@ def places(look: CheckContext) -> Iterator[Finding]:
 
 
 def _hard_links(look: CheckContext) -> Iterator[Finding]:
-    """Otherwise anybody can give a file of root's a name where he may write."""
+    """Without protection anybody can give a file of root's a name where he may write."""
     if (look.machine.read(PROTECTED_HARDLINKS) or "1").strip() == "0":
         yield error("the kernel lets anybody make hard links to files of root's "
                     "(fs.protected_hardlinks is 0)",

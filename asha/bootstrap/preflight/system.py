@@ -1,8 +1,8 @@
-"""What preflight asks of the system: name, versions, accounts, clock, other managers."""
+"""The preflight's checks of the system: name, versions, accounts, clock, other managers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from xml.etree import ElementTree
 
 from asha.bootstrap.preflight.report import CheckContext
@@ -34,7 +34,7 @@ def systemd(look: CheckContext) -> Iterator[Finding]:
 
 
 def node_name(look: CheckContext) -> Iterator[Finding]:
-    """It is the node that asha.conf says it is."""
+    """The machine's name is that of this node in asha.conf."""
     site, name = look.site, look.facts.name
     if site.here.name in ("", name):
         return
@@ -75,7 +75,7 @@ def programs(look: CheckContext) -> Iterator[Finding]:
                       "no backtraces", "apt install gdb")
 
 
-def _telephone_system(versions: dict[str, str]) -> Iterator[Finding]:
+def _telephone_system(versions: Mapping[str, str]) -> Iterator[Finding]:
     asterisk = versions.get("asterisk", "")
     if not asterisk:
         yield error("there is no Asterisk here", "install the telephone system first")
@@ -97,7 +97,7 @@ def _spelt(number: tuple[int, ...]) -> str:
 
 
 def accounts(look: CheckContext) -> Iterator[Finding]:
-    """Asterisk and MariaDB run as users of their own: their files are bound to them."""
+    """Asterisk and MariaDB run as users of their own: their files are bound for these."""
     versions = look.facts.versions
     for program, user, hint in (
         ("asterisk", "asterisk", "adduser --system --group asterisk, and have Asterisk run as it"),
@@ -112,7 +112,7 @@ def accounts(look: CheckContext) -> Iterator[Finding]:
 
 
 def relay_card(look: CheckContext) -> Iterator[Finding]:
-    """On the node that powers it."""
+    """The card and its program are there, on the node that powers it."""
     relay = look.site.relay
     if relay is None or relay.node != look.site.here.name:
         return
@@ -125,7 +125,7 @@ def relay_card(look: CheckContext) -> Iterator[Finding]:
 
 
 def phone_book(look: CheckContext) -> Iterator[Finding]:
-    """Its data moves with the rest: it must be the cluster's, or not be there."""
+    """Its data moves with the rest: slapd must be the cluster's, or not be installed."""
     there = "slapd" in look.facts.versions
     if there and not look.site.ldap:
         yield error("slapd is installed, and the cluster is not to run it (LDAP=NO)",
@@ -162,7 +162,7 @@ def other_managers(look: CheckContext) -> Iterator[Finding]:
 
 
 def belongs(text: str, site: Site) -> bool:
-    """Whether a corosync.conf is ours, or what Debian's package brings (node1, 127.0.0.1)."""
+    """Whether a corosync.conf is ours, or the one of Debian's package (node1, 127.0.0.1)."""
     conf = corosync.parse(text)
     if {ring for node in conf.nodes for ring in node.rings} == {"127.0.0.1"}:
         return True

@@ -1,1 +1,1 @@
-"""What each step of the plan does, one module each."""
+"""The steps of the plan, one module each."""

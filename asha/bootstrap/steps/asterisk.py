@@ -1,8 +1,8 @@
-"""The account with which asterisk-health logs in to Asterisk, and its SIP question.
+"""The account with which asterisk-health logs in to Asterisk, and its SIP endpoint.
 
-The account goes into the copy of /etc/asterisk in files of our own, with one
-``#include`` line each at the end of Asterisk's: SARK writes its own files anew, and a
-person sees at a glance what is ours.
+The account goes into the copy of /etc/asterisk in files of our own, with one ``#include`` line
+each at the end of Asterisk's: SARK rewrites its own files, and a person sees at once what is
+ours.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ PJSIP, PJSIP_OURS = "pjsip.conf", "asha_pjsip.conf"
 
 
 def actions(site: Site, secret: Secret) -> list[Action]:
-    """The monitor's secret on both nodes; Asterisk's side of it on the first, in the copy."""
+    """The monitor's secret on both nodes; on the first also Asterisk's side of it, in the copy."""
     own = Write(
         SECRET_FILE,
         own_text(secret),
@@ -138,10 +138,10 @@ def own_text(secret: Secret) -> str:
 
 
 def add_account(directory: Directory, secret: Secret, warn: Warn = terminal.warn) -> None:
-    """Have Asterisk know the monitor's account; again and again the same.
+    """Add the monitor's account to Asterisk's files. Can be repeated.
 
-    ``directory`` is /etc/asterisk itself or a copy; Asterisk may write in it meanwhile.
-    Raises Untrusted for a manager.conf that is no ordinary file, OSError.
+    ``directory`` is /etc/asterisk itself or a copy; Asterisk may write in it meanwhile. Raises
+    Untrusted for a manager.conf that is not an ordinary file, OSError.
     """
     text = account_text(directory, secret, warn)
     write(directory, MANAGER_OURS, text)
@@ -187,7 +187,7 @@ def uses_pjsip(directory: Directory, warn: Warn = terminal.warn) -> bool:
 
 
 def problem(machine: Machine) -> Untrusted | None:
-    """What the installer could not add its line to. Changes nothing."""
+    """The file to which the installer could not add its line, with the reason. Changes nothing."""
     try:
         with data_directories.trusted(machine, ETC) as directory:
             for name in (MANAGER, PJSIP):
@@ -219,7 +219,7 @@ def _is_there(machine: Machine, site: Site, secret: Secret) -> bool:
 
 
 def write(directory: Directory, name: str, text: str) -> None:
-    """Readable for Asterisk and not for everybody."""
+    """Write a file that Asterisk can read, and not everybody."""
     account = owners.account(ACCOUNT)
     about = directory.about()
     uid, gid = (about.st_uid, about.st_gid) if account is None \
@@ -228,9 +228,9 @@ def write(directory: Directory, name: str, text: str) -> None:
 
 
 def include(directory: Directory, name: str, ours: str) -> None:
-    """Add our line at the end, if it is not there; the file keeps owner and mode.
+    """Add our line at the end, if it is not there; the file keeps its owner and mode.
 
-    A link's target is not changed: the link makes way for a file like it.
+    A link's target is not changed: a file replaces the link.
     """
     if configuration.includes(directory, name, ours):
         return

@@ -1,8 +1,8 @@
 """Step 50: Corosync and Pacemaker, with no resources yet.
 
-Debian starts both when they are installed, as a cluster of "node1" on the loopback
-address: that is stopped and forgotten first. What comes after this is only ever
-changed by a join, a removal or the administrator.
+When Debian installs them it starts both, as a cluster of "node1" on the loopback address: that
+is stopped and removed first. Later only a join, a removal or the administrator changes what
+this step makes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOST = "look at: systemctl status corosync pacemaker; journalctl -b -u corosync 
 
 
 def reset_actions(site: Site) -> list[Action]:
-    """Away with the cluster that Debian's packages begin with, or that a purge left."""
+    """Remove the cluster that Debian's packages begin with, or that a purge left."""
 
     def work(machine: Machine, say: Say) -> None:
         left = cib.is_left_over(machine)
@@ -69,7 +69,7 @@ def reset_actions(site: Site) -> list[Action]:
 
 
 def _clear(machine: Machine, above: str, name: str, beginning: str) -> None:
-    """Remove a directory's files that begin so. It may be Pacemaker's user's own."""
+    """Remove the files of a directory whose names begin so. It may belong to Pacemaker's user."""
     with (
         data_directories.told(),
         suppress(FileNotFoundError),
@@ -138,7 +138,7 @@ def _is_running(site: Site, machine: Machine) -> bool:
 
 
 def _missing(site: Site, machine: Machine) -> str:
-    """What is not there yet, "" when all is."""
+    """What is not there yet, "" when everything is."""
     for name in DAEMONS:
         if not services.is_active(machine, name):
             return name
@@ -167,8 +167,8 @@ def _start(site: Site, machine: Machine, say: Say) -> None:
 
 
 def _seed(machine: Machine) -> None:
-    """An empty configuration, but for how long a node waits for others before it elects
-    itself. The telephones are silent meanwhile: 9 s and not 24 (measured)."""
+    """Write an empty configuration with the time for which a node waits for others before it
+    elects itself. The telephones are silent meanwhile: 9 s and not 24 (measured)."""
     empty = machine.run("cibadmin", "--empty").out
     machine.write(f"{CIB}/cib.xml", empty, mode=0o600, owner="hacluster", group="haclient")
     machine.run("crm_attribute", "--type", "crm_config", "--name", "dc-deadtime",
@@ -176,8 +176,8 @@ def _seed(machine: Machine) -> None:
 
 
 def _publish_secret_id(site: Site, secret: Secret) -> Action:
-    """For an installer, once the cluster runs. A script that is written beforehand does
-    not know the secret yet: so it is no command."""
+    """For an installer, once the cluster runs. A script that is written beforehand does not
+    know the secret yet, so this is not a command."""
     about = ["crm_attribute", "--node", site.here.name, "--name", generation.ATTRIBUTE]
 
     def work(machine: Machine, say: Say) -> None:

@@ -1,9 +1,8 @@
-"""The live data's way into the store: twice with rsync, then verified.
+"""Copies the live data into the store: twice with rsync, then verified.
 
-The first pass runs beside the telephone system and takes as long as it takes. Then the
-services stop, and the second pass brings what has changed since. What the running PBX
-wrote during the first pass is so in the store; if anybody writes during the second one
-or after it, that is seen (tree.fingerprint) and refused.
+The first pass runs while the telephone system does, and takes as long as it takes. Then the
+services stop, and the second pass copies what has changed since. If anybody writes during the
+second pass or after it, that is seen (file_tree.fingerprint) and refused.
 """
 
 from __future__ import annotations
@@ -77,9 +76,9 @@ LINKS_MOST = 10
 
 
 def actions(site: Site, copied: Sequence[str] = ()) -> list[Action]:
-    """Everything of step 30 up to a verified copy; the services are stopped then.
+    """Everything of step 30 up to a verified copy; then the services are stopped.
 
-    ``copied``: what is copied, for a reader (``look``).
+    ``copied``: what is copied, for a person to read (``look``).
     """
 
     def pass_done(machine: Machine) -> bool:
@@ -125,7 +124,7 @@ def is_copied(machine: Machine) -> bool:
 
 
 def look(machine: Machine) -> list[str]:
-    """From where to where each directory is copied, for a reader."""
+    """From where to where each directory is copied, for a person to read."""
     try:
         found = data_directories.directories(machine)
     except UserError as trouble:
@@ -134,7 +133,7 @@ def look(machine: Machine) -> list[str]:
 
 
 def first_pass(machine: Machine, say: Say) -> None:
-    """Raises UserError, with nothing changed but the store."""
+    """Copy while the services run. Raises UserError, with nothing changed but the store."""
     takeover.settle(machine, say)
     directories = data_directories.directories(machine)
     for what, hint in data_directories.survey(machine).left_out:
@@ -152,7 +151,7 @@ def first_pass(machine: Machine, say: Say) -> None:
 
 
 def last_pass(machine: Machine, say: Say) -> None:
-    """Raises UserError; the guard then puts everything back."""
+    """Copy what has changed since, and verify. Raises UserError; the guard then rolls back."""
     with records.locked(machine, say):
         record = takeover.require_own(machine, BEGUN)
         directories = data_directories.directories(machine)
@@ -179,9 +178,9 @@ def last_pass(machine: Machine, say: Say) -> None:
 
 def _copy_quiet(machine: Machine, directories: list[DataDirectory], trees: list[Tree],
                 claim: dict[str, Any], say: Say) -> tuple[str, file_tree.Comparison]:
-    """Copy what nobody changes any more; its fingerprint, and what was verified.
+    """Copy what nobody changes any more. Returns its fingerprint, and what was verified.
 
-    Raises UserError where the copy is not the same, or somebody has written meanwhile.
+    Raises UserError where the copy differs, or somebody has written meanwhile.
     """
     before = _fingerprint(trees)
     sizes = [file_tree.measure(one.path) for one in trees]
@@ -205,7 +204,7 @@ def _copy_quiet(machine: Machine, directories: list[DataDirectory], trees: list[
 
 
 def _unlink(machine: Machine, place: str) -> None:
-    """A file of the store."""
+    """Remove a file of the store."""
     folder, name = os.path.split(place)
     with data_directories.trusted(machine, STORE) as store, \
             store.below(os.path.relpath(folder, store.path)) as above:
@@ -224,10 +223,10 @@ def _fingerprint(trees: list[Tree]) -> str:
 
 
 def _claim(machine: Machine) -> dict[str, Any]:
-    """This machine's mark on the store, made where the store is empty.
+    """Mark an empty store as this machine's.
 
-    Raises UserError where a telephone system's data is in it that is not a copy of this
-    machine's, or that a cluster has worked with since: it may be the newer one.
+    Raises UserError where the store has a telephone system's data that is not a copy of this
+    machine's, or that a cluster has worked with since: it may be newer.
     """
     own, claim = _json(machine, COPY_ID), _json(machine, CLAIM)
     # by name: root's own directory of the store
@@ -271,7 +270,7 @@ def _json(machine: Machine, path: str) -> dict[str, Any]:
 
 
 def _wait_for_leftovers(machine: Machine) -> None:
-    """A program of a killed installer may still be ending. Raises UserError."""
+    """Wait for a program of a killed installer that still runs. Raises UserError."""
     store = str(machine.path(STORE))
 
     def users() -> str:
@@ -310,7 +309,7 @@ def _require_room(
 
 
 def _warn_of_links(machine: Machine, trees: list[Tree], say: Say) -> None:
-    """A link leads the other node to its own disk, which may have nothing there."""
+    """On the other node a link leads to that node's own disk, which may have nothing there."""
     # A program's files are on both nodes.
     known = [str(machine.path(one)) for one in ("/usr", "/etc", "/dev")]
     known += [one.name for one in trees]
@@ -330,7 +329,7 @@ def _warn_of_links(machine: Machine, trees: list[Tree], say: Say) -> None:
 
 
 def _entries(top: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Of a tree in use; what goes away meanwhile is left out."""
+    """The entries of a tree in use; what is removed meanwhile is left out."""
     for folder, folders, files in os.walk(top):  # by name: in a view
         for name in folders + files:
             try:
@@ -380,14 +379,14 @@ def _rsync(
 
 
 def _pattern(name: str) -> str:
-    """A name as rsync's patterns take it: backslashes count only beside a wildcard."""
+    """A name as an rsync pattern: backslashes count only beside a wildcard."""
     if not any(letter in name for letter in "*?["):
         return name
     return "".join("\\" + letter if letter in "*?[\\" else letter for letter in name)
 
 
 def _copy_of(machine: Machine, one: DataDirectory) -> Directory:
-    """Its directory in the store, those above it root's as they are in the live system.
+    """Its directory in the store; those above it are root's, mode 0755, as in the live system.
 
     Raises OSError.
     """
@@ -402,10 +401,10 @@ def _copy_of(machine: Machine, one: DataDirectory) -> Directory:
 
 
 class _Watch:
-    """Says every few seconds how much the store has got, and ends an rsync that stands still.
+    """Prints every few seconds how much the store has, and ends an rsync that stands still.
 
-    rsync opens what was a file when it looked; a FIFO that somebody has put there since
-    would keep it for ever, and its own --timeout does not see that.
+    rsync opens what was a file when it looked. A FIFO that somebody has put there since would
+    hold it without end, and its own --timeout does not see that.
     """
 
     def __init__(self, machine: Machine, what: str, say: Say) -> None:
@@ -528,10 +527,10 @@ def _verify(
 
 
 def _check_sqlite(machine: Machine, directories: list[DataDirectory], say: Say) -> None:
-    """Only warned of: it was so before, and calls go on without a panel.
+    """Only a warning: the database was corrupt before, and calls go on without a panel.
 
-    All of them together have an end: the services are stopped, and who may write there
-    makes as many as he likes.
+    All checks together have a time limit: the services are stopped, and who may write there can
+    make any number of databases.
     """
     deadline = Deadline(SQLITE_SECONDS)
     for one in directories:

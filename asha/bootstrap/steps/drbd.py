@@ -1,8 +1,8 @@
 """Step 20: the replicated disk of the store.
 
-The first node makes it: metadata, the first Primary, a file system. The second gets it
-by DRBD's own copying. Once Pacemaker has the resource (its configuration names it)
-nothing here is left to do: up, down and Primary are its decisions then.
+The first node makes it: metadata, the first Primary, a file system. The second gets it by
+DRBD's resync. Once Pacemaker has the resource (its configuration names it) nothing is left to
+do here: then Pacemaker decides about up, down and Primary.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NO_MODULE = ("apt install linux-image-amd64 (Debian's cloud kernels of some vers
 
 
 def actions(site: Site, version: str, secret: Secret) -> list[Action]:
-    """``version``: the kernel's module's."""
+    """``version`` is the kernel module's."""
     made: list[Action] = [
         Run(
             title="load DRBD",

@@ -1,11 +1,11 @@
-"""Step 10: this node's address on the cluster link, for good.
+"""Step 10: this node's permanent address on the cluster link.
 
-Whatever rules the link's NIC on this machine is told: NetworkManager,
-systemd-networkd or ifupdown. What gives the NIC this address already is left alone,
-and a machine with one NIC has nothing to set: its LAN address is the link's.
+The program that manages the link's NIC on this machine gets it: NetworkManager,
+systemd-networkd or ifupdown. If something gives the NIC this address already, that stays. A
+machine with one NIC has nothing to set: its LAN address is the link's.
 
-The address must be there without a cable as well: the other node may be off, or not
-exist yet, and Corosync binds to it.
+The address must be there without a cable too: the other node may be off, or not exist yet, and
+Corosync binds to it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ ADDRESS_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Found:
-    """What sets addresses on this machine. ``devices``: state by NIC, as NetworkManager
-    has them; ``files``: what defines addresses, by path. As it stands here: a Debian."""
+    """What sets addresses on this machine. ``devices``: state by NIC, as NetworkManager has
+    them. ``files``: what defines addresses, by path. The defaults are those of a Debian."""
 
     nics: tuple[Nic, ...] = ()
     devices: Mapping[str, str] = field(default_factory=dict)
@@ -56,9 +56,10 @@ class Found:
     files: Mapping[str, str] = field(default_factory=lambda: {INTERFACES: DEBIANS})
 
 
-def look(machine: Machine) -> Found:
+def look(machine: Machine, found: tuple[Nic, ...]) -> Found:
+    """``found``: the machine's NICs."""
     return Found(
-        nics=nics.read(machine),
+        nics=found,
         devices=_nm_devices(machine)
         if services.is_active(machine, "NetworkManager.service")
         else {},
@@ -122,7 +123,7 @@ def _texts(machine: Machine) -> Iterator[tuple[str, str]]:
 # Who rules the NIC.
 
 def _ruler(site: Site, found: Found) -> list[Action] | None:
-    """What tells it the address; None where nothing rules."""
+    """The actions that give the address to what manages the NIC; None where nothing does."""
     # NetworkManager leaves to ifupdown what /etc/network/interfaces names.
     if found.devices.get(site.link_nic, "unmanaged") != "unmanaged":
         return _network_manager(site)
@@ -134,7 +135,7 @@ def _ruler(site: Site, found: Found) -> list[Action] | None:
 
 
 def _nm_devices(machine: Machine) -> dict[str, str]:
-    """NIC -> state, as NetworkManager has them."""
+    """NIC -> state, as NetworkManager has it."""
     devices: dict[str, str] = {}
     for line in machine.output("nmcli", "-t", "-f", "DEVICE,STATE", "device").splitlines():
         # A colon within a name is escaped; the state has none.
@@ -221,7 +222,7 @@ iface {site.link_nic} inet static
 # What prevents it.
 
 def _stanzas(site: Site, found: Found) -> Iterator[tuple[str, str]]:
-    """(file, stanza) of each definition of the NIC for IPv4 in ifupdown's files."""
+    """(file, stanza) of each IPv4 definition of the NIC in ifupdown's files."""
     stanza = re.compile(
         rf"^[ \t]*iface[ \t]+{re.escape(site.link_nic)}[ \t]+inet[ \t].*"
         r"(?:\n(?![ \t]*(?:iface|auto|allow-|mapping|source|no-auto-down)\b).*)*",
@@ -248,7 +249,8 @@ def _in_the_way(site: Site, found: Found) -> tuple[str, str] | None:
 
 
 def _refuse(site: Site, what: str, hint: str) -> Action:
-    """Told when it is to be done, so that a plan can be printed before it is fixed."""
+    """An action that raises when it is done, so that a plan can be shown before the cause is
+    fixed."""
 
     def work(machine: Machine, say: Say) -> None:
         raise UserError(what, hint)

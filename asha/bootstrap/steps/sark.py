@@ -86,7 +86,7 @@ def _copy(machine: Machine) -> Directory:
 
 
 def set_flags(directory: Directory, name: str, wanted: dict[str, str]) -> None:
-    """Raises UserError. As the file's owner, as SARK would."""
+    """Set the flags, as the file's owner, as SARK would. Raises UserError."""
     path = directory.name(name)
 
     def work(top: str) -> str:
@@ -135,7 +135,7 @@ def _set_in_a_copy(directory: Directory, name: str, wanted: dict[str, str]) -> N
 
 def _in_memory(directory: Directory,
                name: str) -> tuple[sqlite3.Connection, os.stat_result, bytes]:
-    """The bytes alone: no journal beside it is looked at as root. With its access list."""
+    """The bytes alone, with the access list: root reads no journal beside the file."""
     descriptor = directory.open(name)
     try:
         about = os.fstat(descriptor)
@@ -177,6 +177,6 @@ def _open(path: str, mode: str) -> sqlite3.Connection:
 
 
 def _there(link: sqlite3.Connection, wanted: dict[str, str]) -> dict[str, str]:
-    """Of what is wanted, the columns that this release has."""
+    """The wanted columns that this release has."""
     columns = {str(row[1]).upper() for row in link.execute("PRAGMA table_info(globals)")}
     return {column: value for column, value in wanted.items() if column in columns}

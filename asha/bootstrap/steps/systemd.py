@@ -1,8 +1,8 @@
-"""Step 50: what keeps the services out of systemd's hands, and what their agents need.
+"""Step 50: what keeps systemd from starting the services, and what their agents need.
 
-The drop-ins do nothing until the cluster has the services: they look for the marker
-that the take-over writes. From then on neither a boot nor the upgrade of a package nor
-a socket starts a service that is the cluster's.
+The drop-ins do nothing until the cluster has the services: they look for the marker that the
+take-over writes. From then on no boot, no upgrade of a package and no socket starts a service
+that is the cluster's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from asha.bootstrap.action import Action, Call, Run, Say, Write
 from asha.bootstrap.host import services
 from asha.bootstrap.host.data_directories import STORE
-from asha.bootstrap.host.facts import MARKER
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site
 from asha.errors import UserError
 from asha.machine import Machine
@@ -36,8 +36,8 @@ ANSWER_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Found:
-    """The services' units, and the configuration of Apache by path. As it stands here: a
-    telephone system with a panel and a database, on Debian."""
+    """The services' units, and the configuration of Apache by path. The defaults are those of a
+    Debian with a telephone system, a panel and a database."""
 
     units: tuple[str, ...] = ("asterisk.service", "apache2.service", "mariadb.service")
     apache: Mapping[str, str] = field(
@@ -129,10 +129,10 @@ def _apache(found: Found) -> list[Action]:
 
 
 def _own_host(texts: list[str]) -> str:
-    """The virtual host that this Apache needs for it, "" where Debian's own answer.
+    """The virtual host that this Apache needs for the monitor, "" where Debian's own answers.
 
-    A site that redirects, rewrites or hands on what comes to port 80 would do so with
-    the monitor's question as well; and SARK's panel may have another port altogether.
+    A site that redirects, rewrites or forwards what comes to port 80 would do so with the
+    monitor's request too; and SARK's panel may use another port.
     """
     is_open = any(LISTENS.search(text) for text in texts)
     if is_open and not any(GOES_ELSEWHERE.search(text) for text in texts[1:]):
@@ -154,7 +154,7 @@ def _apache_runs(machine: Machine) -> bool:
 
 
 def _answers(machine: Machine) -> bool:
-    """As the agent asks (resource-agents, http-mon.sh); the answer must be the status."""
+    """Asks as the agent does (resource-agents, http-mon.sh); the answer must be the status."""
     ask = (["curl", "-sSL", "--noproxy", "*", "--interface", "lo", "--max-time", "10"]
            if machine.has("curl")
            else ["wget", "-q", "-O", "-", "--no-proxy", "--timeout=10", "--tries=1"])

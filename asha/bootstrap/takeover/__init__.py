@@ -1,1 +1,1 @@
-"""The services leave systemd for the cluster, and the way back."""
+"""The cluster takes the services from systemd, and the way back."""

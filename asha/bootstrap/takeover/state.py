@@ -1,8 +1,8 @@
-"""What a take-over has changed so far, on the disk before it is changed.
+"""What a take-over has changed so far; it is written to disk before the change.
 
-The services leave systemd for the cluster over several minutes, and the installer may
-be killed, or the power fail, at any moment of them. This file is what the way back is
-found by. Who holds the lock may change it; the installer that wrote it is its owner.
+A take-over lasts several minutes, and at any moment the installer may be killed or the power
+fail. The roll-back goes by this file. Who holds the lock may change it; the installer that
+wrote it is its owner.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BEGUN, COPIED, MOVING, TAKEN = STAGES = ("begun", "copied", "moving", "taken")
 class Moved:
     """A directory of live data, renamed from ``path`` to ``aside``.
 
-    ``logs``: its files' names are wanted also while it is empty (see takeover.LOGS).
+    ``logs``: its file names are needed also while it is empty (see takeover.LOGS).
     """
 
     path: str
@@ -51,7 +51,7 @@ class Moved:
 
 @dataclass
 class Record:
-    """The whole file. ``owner`` is pid, its start time and the boot it is of."""
+    """The whole file. ``owner`` is a pid, its start time and the id of its boot."""
 
     owner: tuple[int, str, str]
     stage: str = BEGUN
@@ -78,7 +78,7 @@ class Record:
 
 
 def owner() -> tuple[int, str]:
-    """The process whose end means that the installation was cut off."""
+    """The process whose end means that the installation was interrupted."""
     text = os.environ.get(OWNER_VARIABLE, "")
     pid = int(text) if text.isdecimal() else os.getpid()
     return pid, start_time(pid)
@@ -89,7 +89,7 @@ def boot_id(machine: Machine) -> str:
 
 
 def load(machine: Machine) -> Record | None:
-    """None without one. Raises UserError when it cannot be read as one."""
+    """None where there is none. Raises UserError if it cannot be read."""
     text = machine.read(RECORD)
     if text is None:
         return None
@@ -136,7 +136,7 @@ def _text(value: object) -> str:
 
 @contextmanager
 def locked(machine: Machine, say: Say) -> Iterator[None]:
-    """One at a time: an installer, the guard, the service at boot. Raises UserError."""
+    """Only one at a time: an installer, the guard, the service at boot. Raises UserError."""
     # by name: in root's /var/lib/asha
     machine.path(LOCK).parent.mkdir(parents=True, exist_ok=True)
     busy = UserError("another asha is still rolling back",

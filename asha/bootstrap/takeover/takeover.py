@@ -1,13 +1,12 @@
-"""The services' way from systemd to the cluster, and the way back.
+"""The take-over of the services by the cluster, and the way back.
 
-At any moment the telephone system is systemd's or the cluster's, or somebody is at
-work on bringing it to one of them: the installer; the guard, once the installer has
-ended; asha-recover.service, after a power cut. Whose it is says one rule: the
-cluster's if the marker is there and Pacemaker's configuration has the telephone
-system, else systemd's.
+At any moment the telephone system is systemd's or the cluster's, or somebody is bringing it to
+one of them: the installer; the guard, once the installer has ended; asha-recover.service, after
+a power cut. One rule says whose it is: the cluster's if the marker is there and Pacemaker's
+configuration has the telephone system, else systemd's.
 
-Live data is renamed, never copied over and never deleted. What is renamed is written
-down before (see record.py).
+Live data is renamed, never overwritten and never deleted. What is renamed is written down
+before (see state.py).
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ import asha
 from asha.bootstrap.action import Call, Say
 from asha.bootstrap.host import data_directories, file_tree, services
 from asha.bootstrap.host.data_directories import DEVICE, DataDirectory
-from asha.bootstrap.host.facts import MARKER
 from asha.bootstrap.takeover import state as records
 from asha.bootstrap.takeover.state import BEGUN, COPIED, MOVING, RECORD, TAKEN, Moved, Record
 from asha.cluster import cib
+from asha.cluster.cib import MARKER
 from asha.cluster.site import Site
 from asha.data import mountinfo
 from asha.errors import UserError
@@ -64,10 +63,10 @@ def is_taken_over(machine: Machine) -> bool:
 
 
 def require_marker(machine: Machine) -> None:
-    """Before the cluster is given anything to run here. Raises UserError.
+    """Before the cluster gets anything to run here. Raises UserError.
 
-    Only `asha step` can come here in the wrong order: what systemd runs would be started
-    beside it, or be found on two nodes and stopped on both.
+    Only `asha step` can come here in the wrong order. The cluster would start what systemd runs
+    a second time, or find it on two nodes and stop it on both.
     """
     if not machine.exists(MARKER):
         raise UserError("systemd still runs the telephone system here",
@@ -78,9 +77,9 @@ def require_marker(machine: Machine) -> None:
 
 
 def begin(machine: Machine, say: Say) -> None:
-    """Stop everything that writes to the live data, with the way back prepared.
+    """Stop everything that writes to the live data, with the roll-back prepared.
 
-    Raises UserError; the guard puts all back then, when the caller has ended.
+    Raises UserError; the guard then rolls back, when the caller has ended.
     """
     settle(machine, say)
     with records.locked(machine, say):
@@ -112,9 +111,9 @@ def begin(machine: Machine, say: Say) -> None:
 
 
 def settle(machine: Machine, say: Say) -> None:
-    """Put back what an earlier installer left behind. Before anything else is asked.
+    """Roll back what an earlier installer left behind. Called first of all.
 
-    Raises UserError when one is still at work.
+    Raises UserError if one is still at work.
     """
     with records.locked(machine, say):
         record = records.load(machine)
@@ -143,8 +142,8 @@ def require_own(machine: Machine, stage: str) -> Record:
 def take_over(machine: Machine, site: Site, say: Say) -> None:
     """Move the live data aside and mark the services as the cluster's.
 
-    Until now a mere start of the services would have been the way back. Raises
-    UserError; the guard puts all back then, when the caller has ended.
+    Until now a mere start of the services would have been the way back. Raises UserError; the
+    guard then rolls back, when the caller has ended.
     """
     with records.locked(machine, say):
         if is_taken_over(machine):
@@ -168,7 +167,7 @@ def take_over(machine: Machine, site: Site, say: Say) -> None:
 
 
 def require_unchanged(machine: Machine, fingerprint: str, directories: list[DataDirectory]) -> None:
-    """Raises UserError when the live data is not as it was copied."""
+    """Raises UserError if the live data is no longer as it was copied."""
     with data_directories.views(machine, directories) as trees:
         try:
             same = file_tree.fingerprint(trees) == fingerprint
@@ -216,9 +215,9 @@ def _move_aside(machine: Machine, record: Record, directory: DataDirectory, say:
 
 
 def _placeholder(above: Directory, moved: Moved) -> None:
-    """An empty directory where the data was, for sark-data to show the store's in.
+    """An empty directory where the data was, on which sark-data binds the store's.
 
-    Root's alone until all in it is done: only then its user may go in.
+    It is root's alone until everything in it is done: only then may its user enter.
     """
     with above.enter(_name(moved.aside)) as old, above.ensure(_name(moved.path)) as made:
         # Otherwise it is its user's already: of a run that was cut off after that.
@@ -230,7 +229,7 @@ def _placeholder(above: Directory, moved: Moved) -> None:
 
 
 def _make_logs(old: Directory, made: Directory) -> None:
-    """The names that are there already are of a run that was cut off in here."""
+    """Names that exist already are from a run that was interrupted here."""
     for name in old.names()[:LOGS_MOST]:
         try:
             about = old.stat(name)
@@ -259,7 +258,7 @@ def _free_name(above: Directory, path: str, suffix: str) -> str:
 
 
 def finish(machine: Machine, say: Say) -> None:
-    """The cluster runs everything: nothing is to be put back any more."""
+    """The cluster runs everything: nothing is to be rolled back any more."""
     with records.locked(machine, say):
         record = records.load(machine)
         if record is not None:
@@ -284,10 +283,10 @@ def _finish(machine: Machine, record: Record, say: Say, *, boot: bool = False) -
 
 
 def recover(machine: Machine, say: Say, *, boot: bool = False) -> bool:
-    """Put everything back as it was, unless the cluster has the services by now.
+    """Roll everything back, unless the cluster has the services by now.
 
-    True if there was something to do. Raises UserError with what could not be put back;
-    called again, it goes on from there. ``boot``: systemd starts what is enabled.
+    True if there was something to do. Raises UserError with what could not be rolled back;
+    called again, it continues from there. ``boot``: systemd starts what is enabled.
     """
     with records.locked(machine, say):
         record = records.load(machine)
@@ -341,10 +340,10 @@ def _recover(machine: Machine, record: Record, say: Say, *, boot: bool = False) 
 
 
 def _unmount_all(machine: Machine, say: Say) -> None:
-    """The store and every directory of it that is bound somewhere.
+    """Unmount the store and every bind of it.
 
-    No error where one stays: it keeps the services from coming back only if it covers
-    a directory of theirs, and that is seen then.
+    No error where one stays: it keeps the services from coming back only if it covers a
+    directory of theirs, and that is seen then.
     """
     device = os.path.realpath(DEVICE)
 
@@ -362,7 +361,7 @@ def _unmount_all(machine: Machine, say: Say) -> None:
 
 
 def _move_back(machine: Machine, moved: Moved, say: Say) -> str:
-    """Why it could not be, or ""."""
+    """Returns why it failed, or ""."""
     try:
         with data_directories.parent(machine, moved.path) as above:
             place, aside = _name(moved.path), _name(moved.aside)
@@ -387,7 +386,7 @@ def _move_back(machine: Machine, moved: Moved, say: Say) -> str:
 def _remove_stand_in(above: Directory, name: str) -> bool:
     """Remove what ``_move_aside`` left in the place; False if there is more in it.
 
-    It is its user's by now, who may put anything there at any moment.
+    By now it is its user's, who may put anything there at any moment.
     """
     try:
         with above.enter(name) as inside:
@@ -410,7 +409,7 @@ def _is_empty(about: os.stat_result) -> bool:
 
 
 def _start_guard(machine: Machine, record: Record, is_new: bool) -> None:
-    """Have systemd run ``asha recover --watch`` apart from this session and its end."""
+    """Have systemd run ``asha recover --watch``, which outlives this session."""
     if services.is_active(machine, GUARD):
         # Of an installer before: this one has settled what that one left.
         machine.run("systemctl", "stop", GUARD)
@@ -430,7 +429,7 @@ def _start_guard(machine: Machine, record: Record, is_new: bool) -> None:
 
 
 def watch(machine: Machine, pid: int, say: Say) -> None:
-    """Wait for the end of the installer, then put back what it has left unfinished."""
+    """Wait for the end of the installer, then roll back what it has left unfinished."""
     import select
 
     record = records.load(machine)
@@ -459,7 +458,7 @@ def watch(machine: Machine, pid: int, say: Say) -> None:
 
 
 def begin_action() -> Call:
-    """Stop the services. Done while this very installation has them stopped."""
+    """Stop the services. Done while this very installation has stopped them."""
 
     def done(machine: Machine) -> bool:
         return is_taken_over(machine) or has_reached(machine, BEGUN)
@@ -497,7 +496,7 @@ def take_over_action(site: Site) -> Call:
 
 
 def finish_action() -> Call:
-    """End the guard. Done when nothing is written down any more."""
+    """End the guard. Done when there is no record any more."""
 
     def done(machine: Machine) -> bool:
         return is_taken_over(machine) and not machine.exists(RECORD)

@@ -1,1 +1,1 @@
-"""Who still holds the store, and taking it from them."""
+"""Which processes still hold the store, and how it is freed."""

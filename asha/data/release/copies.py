@@ -22,18 +22,20 @@ from asha.data.release import holders
 
 # Imported here: in another mount namespace somebody else chooses what a module's file is.
 from asha.rootwork import Directory  # noqa: F401
-from asha.run.child import name_of
+from asha.run.child import in_child, name_of
 from asha.run.results import Failed
 from asha.run.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from asha.data.kernel import Sight
     from asha.data.release.holders import Holder
     from asha.data.release.turns import Look
     from asha.run.deadline import Deadline
+
+LOOKING = "looking for who still has the store"
 
 # <linux/nsfs.h>
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
@@ -62,11 +64,11 @@ FOREIGN_MOST = 1 << 20
 class Namespace:
     """A mount namespace that is not ours; ``path``, below /proc, leads to it.
 
-    ``pids`` live in it, ``keepers`` hold a descriptor of it; ``user`` is in whose turn it
-    was found (asha.data.release.turns). A ``foreign`` one is of another user namespace, ``owner``
-    is whose: there nobody can unmount what was copied when it was made
-    (mount_namespaces(7), "locked"). One that ``hides`` may have the disk without our
-    seeing it. ``mounts`` are those of the disk, and what they lie on.
+    ``pids`` live in it, ``keepers`` hold a descriptor of it; ``user`` is the one in whose turn
+    it was found (asha.data.release.turns). A ``foreign`` one is in another user namespace,
+    which is ``owner``'s: there nobody can unmount what was copied when it was made
+    (mount_namespaces(7), "locked"). One that ``hides`` may have the disk without our seeing it.
+    ``mounts`` are those of the disk, and what they lie on.
     """
 
     def __init__(self, inode: int, path: str, user: int, device: int) -> None:
@@ -82,12 +84,12 @@ class Namespace:
         self.hides = False
 
     def reach(self, proc: int) -> int:
-        """Open it, by a descriptor of the kernel's own /proc: where we have gone to, that
-        name may be anything. Raises OSError, also when it is gone.
+        """Open it, by a descriptor of the kernel's own /proc: in the namespace that we have
+        entered, that name may be anything. Raises OSError, also if it is gone.
 
-        Whose descriptor it was may have put another thing in its place by now: to open a
-        FIFO would keep us, and a device may do something when it is opened. So what is
-        there is looked at before.
+        The descriptor's owner may have put something else in its place by now: opening a FIFO
+        would block us, and a device may do something when it is opened. So it is checked
+        before.
         """
         # by name: /proc is the kernel's, and nothing is opened by this
         found = os.open(self.path, os.O_PATH | os.O_CLOEXEC, dir_fd=proc)
@@ -102,9 +104,9 @@ class Namespace:
 
 
 class Found:
-    """Whom to end, and what holds the disk though it is no process. ``users`` (uids) are
-    those who hold it by processes that are never there for long, or may hold it by what
-    could not be seen. ``again``: one that held it has ended since."""
+    """The processes to end, and what holds the disk without being a process. ``users`` (uids)
+    hold it by processes that never live long, or may hold it by what could not be seen.
+    ``again``: one that held it has ended since."""
 
     def __init__(self) -> None:
         self.holders: list[Holder] = []
@@ -124,7 +126,7 @@ class Found:
         return bool(self.holders or self.users or self.rest)
 
     def suspect(self, seen: Look, point: str) -> None:
-        """Of whom not all was seen, where nobody was seen to hold it."""
+        """Add those of whom not everything was seen, if no holder was seen."""
         if not self:
             self.holders = holders.perhaps(seen.unseen, point)
             self.users = set(seen.users)
@@ -257,7 +259,7 @@ class _Odd:
 
 
 def _is_memory(path: str) -> bool:
-    """Whether it lies on the tmpfs that is nobody's: memfd_create(2), shmget(2)."""
+    """Whether it lies on the kernel's own tmpfs: memfd_create(2), shmget(2)."""
     made = os.memfd_create("asha")
     try:
         # by name: /proc is the kernel's
@@ -268,17 +270,39 @@ def _is_memory(path: str) -> bool:
         os.close(made)
 
 
+def search(device: str, point: str, users: Callable[[], Collection[int]], *,
+           release: bool, maps: bool, limit: Deadline) -> Found:
+    """What still has the disk though our binds are gone: ``find``, in children.
+
+    Raises Failed; NoAnswer with ``maps`` if one of root's memory maps cannot be read.
+    """
+    from asha.data.release import turns
+
+    def among(pids: Iterable[int]) -> Iterator[str]:
+        return look(device, pids, maps)
+
+    def work() -> str:
+        return find(device, point, users(), seen, release=release,
+                    limit=limit.within(limit.remaining() * 0.9)).to_text()
+
+    # Half of the time is for the namespaces that are found.
+    seen = turns.take(among, limit.within(limit.remaining() / 2), LOOKING)
+    found = Found.from_text(in_child(work, limit, LOOKING))
+    found.suspect(seen, point)
+    return found
+
+
 def find(device: str, point: str, users: Collection[int], seen: Look, *, release: bool,
          limit: Deadline) -> Found:
-    """All that holds the disk ``device``, whose store is mounted at ``point``.
+    """Everything that holds the disk ``device``, whose store is mounted at ``point``.
 
-    ``seen`` is what ``look`` has found. With ``release`` the copies are unmounted where
-    that can be done from outside; what remains is found, and the mount namespaces of
-    ``users`` (uids) count whatever they show: their owner can hide a mount from us. So do
-    those of others that hide one, or have so many that the time does not do.
+    ``seen`` is what ``look`` has found. With ``release`` the copies are unmounted where that
+    can be done from outside, and what remains is found. The mount namespaces of ``users``
+    (uids) count whatever they show: their owner can hide a mount from us. So do those of others
+    that hide one, or that are too many for the time.
 
-    To be called in a child: it enters other mount namespaces. Raises Failed when root's
-    alone take longer than ``limit``.
+    To be called in a child: it enters other mount namespaces. Raises Failed if root's alone
+    take longer than ``limit``.
     """
     own = mountinfo.read()
     groups = _Groups(own)
@@ -382,7 +406,7 @@ class _Spaces:
             (space.pids if word == "lives" else space.keepers).append(int(pid))
 
     def read(self, limit: Deadline) -> None:
-        """The mounts of each, root's first, then each user's in a share of the time."""
+        """Read the mounts of each, root's first, then each user's in a share of the time."""
         by_user: dict[int, list[Namespace]] = {}
         for space in self.all.values():
             by_user.setdefault(space.user, []).append(space)
@@ -407,7 +431,7 @@ class _Spaces:
         os.chdir("/")
 
     def _read(self, space: Namespace) -> list[Namespace]:
-        """Also finds those that only a mount in it keeps."""
+        """Also finds namespaces that only a mount in it keeps."""
         more: list[Namespace] = []
         try:
             descriptor = space.reach(self._proc)
@@ -455,8 +479,8 @@ class _Spaces:
     def _reach(self, point: str, number: int) -> int:
         """Open the namespace that is mounted there, -1 for anything else.
 
-        Whose namespace we are in chooses what lies at the point: a FIFO would keep us, and
-        a device may do something when it is opened. So it is looked at before.
+        The owner of the namespace in which we are chooses what lies at the point: a FIFO would
+        block us, and a device may do something when it is opened. So it is checked before.
         """
         try:
             # by name: nothing is opened by this, and what was found is looked at
@@ -491,9 +515,9 @@ def _is_below(path: str, points: Sequence[str]) -> bool:
 
 
 def read_here(proc: int, most: int = 0) -> list[Mount]:
-    """The mounts of the namespace that this process is in now.
+    """The mounts of the namespace in which this process is now.
 
-    Raises OSError; OverflowError when they are more than ``most`` bytes, 0 for any number.
+    Raises OSError; OverflowError if they are more than ``most`` bytes, 0 for no limit.
     """
     # by name: in the kernel's own /proc
     descriptor = os.open(f"{os.getpid()}/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
@@ -514,7 +538,7 @@ def is_mount_space(path: str) -> bool:
 
 
 class _Groups:
-    """Which groups of mounts get what is mounted and unmounted in which others."""
+    """Which groups of mounts receive what is mounted and unmounted in which others."""
 
     def __init__(self, mounts: Iterable[Mount]) -> None:
         self._masters: dict[str, set[str]] = {}
@@ -528,7 +552,7 @@ class _Groups:
                 self._masters.setdefault(tags["shared"], set()).update(masters)
 
     def follows(self, mount: Mount, leader: Mount) -> bool:
-        """Whether what is unmounted from ``leader`` goes from ``mount`` too."""
+        """Whether an umount at ``leader`` unmounts ``mount`` too."""
         goal = {tag.partition(":")[2] for tag in leader.tags if tag.startswith("shared:")}
         waiting = [tag.partition(":")[2] for tag in mount.tags]
         seen = set(waiting)
@@ -544,7 +568,7 @@ class _Groups:
 
 def _counted(space: Namespace, device: str, stores: Sequence[tuple[Mount, Mount]],
              groups: _Groups) -> list[Mount]:
-    """The mounts of the disk there that no umount of ours takes away."""
+    """The mounts of the disk there that no umount of ours removes."""
     parents = {mount.id: mount for mount in space.mounts}
 
     def goes(mount: Mount) -> bool:
@@ -562,12 +586,12 @@ def _counted(space: Namespace, device: str, stores: Sequence[tuple[Mount, Mount]
 
 
 def _name_in(under: Mount, point: str) -> str:
-    """A mount point by its path in the file system that it lies on."""
+    """A mount point as a path in the file system on which it lies."""
     return under.root.rstrip("/") + point[len(under.point.rstrip("/")):]
 
 
 def _release(space: Namespace, copies: Sequence[Mount]) -> None:
-    """Unmount them there, the last first; what cannot be stays."""
+    """Unmount them there, the last first; what cannot be unmounted stays."""
     # by name: /proc is the kernel's
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     # by name: the same
@@ -592,7 +616,7 @@ def _release(space: Namespace, copies: Sequence[Mount]) -> None:
 
 
 def _ownership(descriptor: int, mine: int) -> tuple[bool, int]:
-    """Whether a namespace is of another user namespace than ours, and its owner's uid."""
+    """Whether a namespace belongs to another user namespace than ours, and its owner's uid."""
     try:
         owner = _ioctl(descriptor, NS_GET_USERNS)
     except OSError:
@@ -608,7 +632,7 @@ def _ownership(descriptor: int, mine: int) -> tuple[bool, int]:
 
 
 def _space_owners(pid: int, mine: int) -> set[int]:
-    """Who made the user namespaces that a process is in, below ours."""
+    """The makers of the user namespaces below ours in which a process is."""
     found: set[int] = set()
     try:
         # by name: /proc is the kernel's

@@ -34,8 +34,8 @@ THREADS_MOST = 100
 
 
 class Holder:
-    """One process. ``started`` tells it from a later one with the same pid; ``perhaps`` it
-    holds nothing, and there was no time to look at all that it has."""
+    """One process. ``started`` distinguishes it from a later one with the same pid.
+    ``perhaps``: there was no time to see everything that it has, and it may hold nothing."""
 
     __slots__ = ("name", "perhaps", "pid", "point", "protected", "started")
 
@@ -57,7 +57,7 @@ class Holder:
         return f"{self.point} is {perhaps}held by {self.name} (pid {self.pid}{waits})"
 
     def to_line(self) -> str:
-        """For the way from the child that found it."""
+        """For the transfer from the child that found it."""
         numbers = f"{self.pid} {self.started} {self.protected:d} {self.perhaps:d}"
         return f"{numbers}\t{self.point}\t{self.name}"
 
@@ -74,12 +74,12 @@ class Holder:
         return not is_alive(self.pid, self.started)
 
     def send(self, number: signal.Signals) -> None:
-        """Signal this very process; that it is gone is no error."""
+        """Signal this very process. It is no error if it is gone."""
         send(self.pid, self.started, number)
 
 
 def find(points: Sequence[str]) -> list[Holder]:
-    """Who uses something on the mounts at these points, but for ourselves.
+    """What uses something on the mounts at these points, without ourselves.
 
     To be called in a child: what the searching process holds does not count.
     """
@@ -110,7 +110,7 @@ def look(points: Sequence[str], among: Iterable[int], thorough: bool = False) ->
 
 
 def perhaps(pids: Iterable[int], point: str) -> list[Holder]:
-    """Those of whom not all could be seen."""
+    """Those of whom not everything could be seen."""
     kin = family()
     found = [holder for pid in pids if (holder := describe(pid, point, kin)) is not None]
     for holder in found:
@@ -130,8 +130,8 @@ def _on_which(path: str, devices: Mapping[str, str], looker: Looker) -> str:
 
 
 def handles(pid: int, thorough: bool) -> Iterator[str]:
-    """The links under /proc to all that a process holds; of its threads and maps only with
-    ``thorough``."""
+    """The links under /proc to everything that a process holds; of its threads and maps only
+    with ``thorough``."""
     for task in chain((f"/proc/{pid}",), threads(pid) if thorough else ()):
         yield from of_task(task)
     if thorough:
@@ -139,7 +139,7 @@ def handles(pid: int, thorough: bool) -> Iterator[str]:
 
 
 def threads(pid: int) -> Iterator[str]:
-    """Each may have files and a mount namespace of its own: unshare(2)."""
+    """Each may have its own files and mount namespace: unshare(2)."""
     return (f"/proc/{pid}/task/{task}" for task in entries(f"/proc/{pid}/task"))
 
 
@@ -149,7 +149,7 @@ def of_task(task: str) -> Iterator[str]:
 
 
 def describe(pid: int, point: str, kin: Collection[int]) -> Holder | None:
-    """The process as it is now; None when it is gone. ``kin`` must not be killed."""
+    """The process as it is now; None if it is gone. ``kin`` must not be killed."""
     about = stat_of(pid)
     if about is None:
         return None
@@ -174,7 +174,7 @@ def signal_all(user: int, number: signal.Signals, limit: Deadline) -> None:
 
 
 def family() -> set[int]:
-    """Who must not be killed: ourselves, those who started us, and init."""
+    """The processes that must not be killed: ourselves, those that started us, and init."""
     kin = {1}
     pid = os.getpid()
     while pid and pid not in kin:
@@ -185,13 +185,13 @@ def family() -> set[int]:
 
 
 def pids() -> Iterator[int]:
-    """Of all processes now."""
+    """All processes now."""
     # by name: /proc is the kernel's
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
 
 
 def entries(directory: str) -> Iterator[str]:
-    """Of a directory of /proc, as they come; none when its process is gone."""
+    """The entries of a directory of /proc, as they come; none if its process is gone."""
     try:
         with os.scandir(directory) as found:  # by name: /proc is the kernel's
             for entry in found:
@@ -201,8 +201,7 @@ def entries(directory: str) -> Iterator[str]:
 
 
 def uids(pid: int) -> list[int]:
-    """Real, effective, saved and file system's; none of who is gone, or only waits for its
-    parent to take note of its end."""
+    """Real, effective, saved and file system's uid; none if the process is gone or a zombie."""
     found = status(pid)
     # A thread may outlive the first one, and its process with it.
     if not found or (found["State"][0] in "ZX" and found["Threads"] == "1"):
@@ -211,7 +210,7 @@ def uids(pid: int) -> list[int]:
 
 
 def status(pid: int) -> dict[str, str]:
-    """Some fields of proc_pid_status(5), of a thread too; {} for who is gone."""
+    """Some fields of proc_pid_status(5), also for a thread; {} if it is gone."""
     found: dict[str, str] = {}
     try:
         # by name: /proc is the kernel's

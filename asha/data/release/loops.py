@@ -1,4 +1,4 @@
-"""What root has made of a file of the store and no process holds: loop devices, swap files.
+"""Loop devices and swap files: root's use of a file of the store without a process.
 
 Ending either could cost data, so a stop only names it. Source: <linux/loop.h>, proc(5).
 """
@@ -24,8 +24,8 @@ SWAPS = "/proc/swaps"
 
 
 def look(devices: Collection[str], points: Sequence[str]) -> list[str]:
-    """Those on a file of these devices ("major:minor"), or with a name below ``points``:
-    each with what ends it. For a child: a disk may not answer."""
+    """Those on a file of these devices ("major:minor"), or with a name below ``points``, each
+    with the command that ends it. For a child: a disk may not answer."""
     found = []
     for name in sorted(os.listdir(BLOCKS)):  # by name: the kernel's
         file = _read(f"{BLOCKS}/{name}/loop/backing_file")
@@ -45,7 +45,7 @@ def _is_below(name: str, points: Sequence[str]) -> bool:
 
 
 def _device(path: str) -> str:
-    """Of the file behind a loop device; "" where that is not told."""
+    """The device of the file behind a loop device; "" if that is unknown."""
     import fcntl
     import sys
 

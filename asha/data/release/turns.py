@@ -1,8 +1,8 @@
 """A look at every process, one user after the other, each with a share of the time.
 
-Without shares one user could keep the look from ending, and so a store from going to the
-other node: millions of descriptors cost him nothing (dup(2)), and who reads the memory map
-of a process waits as long as that process wants (its mmap lock).
+Without shares one user could keep the look from ending, and so a store from moving to the other
+node: millions of descriptors cost him nothing (dup(2)), and reading the memory map of a process
+takes as long as that process wants (its mmap lock).
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def take(look: Callable[[Sequence[int]], Iterator[str]], limit: Deadline, doing:
          roots: bool = True) -> Look:
     """Have ``look`` go through the pids of each user, in a child.
 
-    It yields a line for each find and "" for each step. Without ``roots`` not of root's
-    processes. Raises Failed when these alone take too long, NoAnswer when one of them makes
-    the look hang.
+    It yields a line for each find and "" for each step. Without ``roots`` root's processes are
+    left out. Raises Failed if root's alone take too long, NoAnswer if one of them makes the
+    look hang.
     """
     begun = _newest()
     users, missed = by_user()
@@ -98,9 +98,9 @@ def take(look: Callable[[Sequence[int]], Iterator[str]], limit: Deadline, doing:
 
 def _still(look: Callable[[Sequence[int]], Iterator[str]], user: int, seen: Look,
            share: Deadline, doing: str) -> bool:
-    """Look at a user's processes while none of them can make another, or end.
+    """Look at a user's processes while none of them can start another, or end.
 
-    Who is gone while we look may have left what he had to one who is in no list.
+    A process that ends while we look may have left what it had to one that is in no list.
     """
     halted = _halted()
 
@@ -148,7 +148,7 @@ def _halted() -> set[int]:
 
 def _turn(look: Callable[[Sequence[int]], Iterator[str]], user: int, pids: Sequence[int],
           seen: Look, share: Deadline, doing: str) -> bool:
-    """Whether all was seen. Raises Failed, NoAnswer."""
+    """Whether everything was seen. Raises Failed, NoAnswer."""
     mine = share.within(share.remaining() * WORK_SHARE)
 
     def work() -> str:
@@ -185,8 +185,8 @@ def by_user() -> tuple[dict[int, list[int]], bool]:
 
 
 def restless(limit: Deadline) -> set[int]:
-    """Who makes process after process (uids): each may have ended before it is looked at,
-    and have left to the next what it has."""
+    """The users (uids) who make process after process: each may have ended before it is looked
+    at, and have left what it has to the next."""
     made: dict[int, set[int]] = {}
     time = limit.within(WATCH_SECONDS)
     while not time.expired:

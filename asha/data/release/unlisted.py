@@ -49,10 +49,10 @@ PATH_MOST = 4096
 
 
 def look(among: Iterable[int], points: Sequence[str] = ()) -> Iterator[str]:
-    """The pids of such processes, as lines "PID SIGN"; "" for each step on the way.
+    """The pids of such processes, as lines "PID SIGN"; "" for each step.
 
-    With ``points``, which are busy, also who sleeps in an open(2) or moves data from file
-    to file; of root's processes only who opens something below one of them.
+    With ``points``, which are busy, also those that sleep in an open(2) or move data from file
+    to file; of root's processes only those that open something below one of them.
     """
     looker = Looker()
     kinds = _kinds()
@@ -115,7 +115,7 @@ class _Sleeps:
 
 
 def _maps_a_ring(pid: int) -> bool:
-    """Whether it has one of which it has no descriptor."""
+    """Whether it has one without having a descriptor of it."""
     if RING not in _read(f"/proc/{pid}/maps"):
         return False
     for name in holders.entries(f"/proc/{pid}/fd"):
@@ -128,7 +128,7 @@ def _maps_a_ring(pid: int) -> bool:
 
 
 def _kinds() -> set[str]:
-    """The file systems that sockets and nameless files lie on."""
+    """The file systems on which sockets and nameless files lie."""
     import socket
 
     event = os.eventfd(0)

@@ -1,4 +1,4 @@
-"""Taking our mounts away, whoever uses them, or saying who prevents it."""
+"""Unmounts our mounts, whatever uses them, or says what prevents it."""
 
 from __future__ import annotations
 
@@ -67,11 +67,10 @@ def remove(
 ) -> None:
     """Unmount until ``find`` finds nothing of ours in the mount table.
 
-    With ``force`` the processes that use a mount are ended, and what others have
-    mounted on it is unmounted too. Where none is seen to use it, those of ``users``
-    (uids) are ended: a descriptor that lies in a socket's queue is in no list. Where that
-    does not help either, a stop ends what others run, root left out. Raises Failed with
-    who holds what.
+    With ``force`` the processes that use a mount are ended, and what others have mounted on it
+    is unmounted too. If no user of it is seen, the processes of ``users`` (uids) are ended: a
+    descriptor in a socket's queue is in no list. If that does not help either, a stop ends the
+    processes of others, except root's. Raises Failed with the holders.
     """
     ending = _Ending(agent)
     last = _Others()
@@ -110,7 +109,7 @@ def remove(
                     # Nobody's end would help.
                     raise Failed(f"{', '.join(busy)} is held by {kept}")
             if force and found is not None and unseen >= UNSEEN_ROUNDS and is_settled:
-                found.holders = _of_users(agent, kernel, busy[0], users)
+                found.holders = _of_users(agent, busy[0], users)
                 found.holders += _unlisted(agent, busy[0], busy)
                 if not found.holders and agent.action_name == "stop":
                     found.holders = last.next(agent, busy)
@@ -126,8 +125,8 @@ def remove(
 def uncover(
     agent: Agent, kernel: Kernel, points: Collection[str], *, inside: bool = True
 ) -> None:
-    """Take away what users have laid on these directories, and ``inside`` them, by file
-    systems of their own: whose directory it is may do that (fusermount3(1)), and root cannot
+    """Unmount what users have mounted on these directories, and ``inside`` them, by file
+    systems of their own: the owner of a directory may do that (fusermount3(1)), and root cannot
     look at it then."""
     covers = [one for one in mountinfo.read(kernel.mountinfo)
               if one.user and any(
@@ -150,7 +149,8 @@ def uncover(
 
 
 class _Ending:
-    """SIGTERM at first, then SIGKILL; and who has more than he had is ended whole."""
+    """SIGTERM at first, then SIGKILL. If a user has more processes than before, all of his are
+    ended."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -159,8 +159,8 @@ class _Ending:
         self._number = signal.SIGTERM
 
     def of(self, found: Found, why: str) -> None:
-        """Signal them, say so once, and wait a while for their end. Raises Failed with
-        ``why`` when they are none that may be ended."""
+        """Signal them, log it once, and wait for their end. Raises Failed with ``why`` if they
+        may not be ended."""
         victims = [holder for holder in found.holders if not holder.protected]
         if not victims and not found.users:
             raise Failed(f"{why}, which may not be killed: end it or let it go elsewhere")
@@ -236,12 +236,13 @@ def _mind_strangers(agent: Agent, strangers: Sequence[Mount], force: bool) -> No
 
 
 def _of_users(
-    agent: Agent, kernel: Kernel, point: str, users: Callable[[], Collection[int]]
+    agent: Agent, point: str, users: Callable[[], Collection[int]]
 ) -> list[Holder]:
-    """Who runs as one of the users of the data, when none may any more."""
+    """The processes that run as one of the users of the data, when none may any more."""
+    from asha.data.release import copies
 
     def work() -> str:
-        return "\n".join(one.to_line() for one in kernel.processes_of(users(), point))
+        return "\n".join(one.to_line() for one in copies.of_users(users(), point))
 
     limit = agent.deadline.within(SEARCH_SECONDS)
     answer = in_child(work, limit, "looking for processes of the users of the data")
@@ -250,15 +251,15 @@ def _of_users(
 
 
 class _Others:
-    """The last measure against what cannot be seen: all processes of one user after the
-    other, root's and Pacemaker's left out, people's before the system's; then of all."""
+    """The last measure against what cannot be seen: all processes of one user after the other
+    are ended, except root's and Pacemaker's, people's before the system's; then those of all."""
 
     def __init__(self) -> None:
         self._rounds = 0
         self._tried: set[int] = set()
 
     def next(self, agent: Agent, points: Sequence[str]) -> list[Holder]:
-        """Whom to end now."""
+        """The processes to end now."""
         from asha.data.release import turns
 
         users = turns.by_user()[0]
@@ -277,7 +278,7 @@ class _Others:
 
 
 def _kept_by_root(agent: Agent, devices: Collection[str], points: Sequence[str]) -> str:
-    """The swap files and loop devices that lie there, with what ends them; "" for none."""
+    """The swap files and loop devices there, with the command that ends each; "" for none."""
     from asha.data.release import loops
 
     def work() -> str:
@@ -292,8 +293,8 @@ def _kept_by_root(agent: Agent, devices: Collection[str], points: Sequence[str])
 
 
 def _unlisted(agent: Agent, point: str, points: Sequence[str] = ()) -> list[Holder]:
-    """Who may hold it by what no list shows; of root's only where ``points`` are busy. What
-    is in a queue for a moment only is not meant: two looks."""
+    """What may hold it without being in a list; of root's only where ``points`` are busy. Two
+    looks, because something may be in a queue for a moment only."""
     from asha.data.release import turns, unlisted
 
     def among(pids: Sequence[int]) -> Iterator[str]:
@@ -317,9 +318,9 @@ def _unlisted(agent: Agent, point: str, points: Sequence[str] = ()) -> list[Hold
 def _unmount_each(
     agent: Agent, kernel: Kernel, chain: Sequence[Mount], strangers: Collection[int]
 ) -> list[str]:
-    """Try each; return the points that are busy. Raises Failed for other trouble.
+    """Try each; return the points that are busy. Raises Failed for other errors.
 
-    ``strangers`` (mount ids) are of other disks: who keeps them may not keep ours.
+    ``strangers`` (mount ids) are of other disks: their holders may not keep ours.
     """
 
     def work() -> str:
@@ -349,7 +350,8 @@ def _unmount_each(
 
 
 def _search(agent: Agent, points: Sequence[str]) -> Found | None:
-    """Who holds these points, if need be perhaps; None when the search did not end."""
+    """The holders of these points, also possible ones if need be; None if the search did not
+    end."""
     from asha.data.release import turns
     from asha.data.release.copies import Found
 
@@ -376,7 +378,6 @@ def _search(agent: Agent, points: Sequence[str]) -> Found | None:
 
 def end_copies(
     agent: Agent,
-    kernel: Kernel,
     devices: Collection[str],
     point: str,
     users: Callable[[], Collection[int]],
@@ -384,9 +385,9 @@ def end_copies(
     force: bool,
 ) -> None:
     """End what still has the store's disk, in whatever mount namespace. ``point`` is the
-    store's, where Pacemaker's Filesystem resource has it mounted and takes it away.
+    store's, where Pacemaker's Filesystem resource mounts and unmounts it.
 
-    Without ``force`` only look. Raises Failed with who stays.
+    Without ``force`` only look. Raises Failed with what stays.
     """
     ending = _Ending(agent)
     why = ""
@@ -395,7 +396,7 @@ def end_copies(
         while True:
             if why and agent.deadline.remaining() < ROUND_SECONDS:
                 raise Failed(why)
-            found = _holders(agent, kernel, device, point, users, force, ways)
+            found = _holders(agent, device, point, users, force, ways)
             for one in found.released:
                 agent.warn(f"unmounted {point} in the mount namespace of {one}")
             if not found and found.again:
@@ -419,7 +420,6 @@ def end_copies(
 
 def _holders(
     agent: Agent,
-    kernel: Kernel,
     device: str,
     point: str,
     users: Callable[[], Collection[int]],
@@ -427,10 +427,12 @@ def _holders(
     ways: list[bool],
 ) -> Found:
     """``ways``: with memory maps and without. One that did not end is not tried again."""
+    from asha.data.release import copies
+
     for maps in tuple(ways):
         limit = agent.deadline.within(min(SEARCH_SECONDS, agent.deadline.remaining() / 3))
         try:
-            return kernel.holders(device, point, users, release=release, maps=maps, limit=limit)
+            return copies.search(device, point, users, release=release, maps=maps, limit=limit)
         except NoAnswer as problem:
             agent.warn(problem.reason)
             ways.remove(maps)
