@@ -6,6 +6,7 @@ PJSIP and chan_sip bound to 0.0.0.0 as SARK has them.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ import pytest
 
 from tests.conftest import lab_or_skip
 from tests.lab import Node
-from tests.lab.cluster import CIB, SINGLES, SOURCE, Cluster
-from tests.lab.faults import GENEROUS, by_name
+from tests.lab.cluster import CIB, SINGLES, SOURCE, Cluster, State, parse_state
+from tests.lab.faults import GENEROUS, UNNOTICED, by_name
 from tests.lab.host import wait_for
 from tests.lab.image import RELEASES
 from tests.lab.lab import VIRTUAL_ADDRESS
@@ -279,6 +280,31 @@ def test_one_that_fails_costs_no_telephone_a_call(cluster: Cluster, action: str)
     cluster.wait_ready(timeout=180)
     wait_for_audit(cluster)
     assert cluster.audit() == []
+
+
+def test_no_node_gets_the_address_before_the_disk(cluster: Cluster) -> None:
+    """Corosync of the active node stands still: the other one takes it for lost, and asks
+    DRBD, which refuses, for Asterisk writes there still."""
+    active, passive = cluster.active(), cluster.passive()
+    with Prober(cluster.lab) as prober:
+        prober.wait_answering(time.monotonic())
+        begun = time.monotonic()
+        active.kill("corosync", signal.SIGSTOP)
+        try:
+            wait_for(lambda: "p_drbd_promote" in " ".join(seen_by(passive).failures),
+                     "the refusal", timeout=60)
+            assert seen_by(passive).online == [passive.name]
+            assert VIRTUAL_ADDRESS not in passive.run("ip", "-4", "addr", "show").out
+            assert prober.outage(begun) <= UNNOTICED * GENEROUS
+        finally:
+            active.kill("corosync", signal.SIGCONT)
+    cluster.heal()
+    wait_for_audit(cluster)
+    assert cluster.audit() == []
+
+
+def seen_by(node: Node) -> State:
+    return parse_state(node.run("crm_mon", "-1", "--output-as=xml", "--inactive").out)
 
 
 def test_planned_switch(cluster: Cluster) -> None:

@@ -373,10 +373,10 @@ def test_an_asterisk_that_works_and_is_not_well() -> None:
 
 
 def test_a_node_that_sends_from_its_own_address() -> None:
-    services = (*HEALTHY.services, Service("p_source", "address as sender", "running", ("crm1",)))
+    services = (*HEALTHY.services, Service("p_source", "source address", "running", ("crm1",)))
     text = said(changed(services=services),
                 dataclasses.replace(USUAL, source="192.168.1.90 is not on eth0"))
-    assert "address as sender: degraded: 192.168.1.90 is not on eth0 -> on crm1: ip route" in text
+    assert "source address: degraded: 192.168.1.90 is not on eth0 -> on crm1: ip route" in text
     assert "degraded" not in said(changed(services=services))
 
 
