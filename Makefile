@@ -16,7 +16,7 @@ VENV := .venv
 HOST_PACKAGES := systemd-container mmdebstrap iproute2 util-linux e2fsprogs python3-venv man-db \
 	go-md2man
 
-AGENTS := sark-data asterisk-health rhino-relay
+AGENTS := sark-data lan-source asterisk-health rhino-relay
 OCF_DIR := $(DESTDIR)/usr/lib/ocf/resource.d/asha
 LIB_DIR := $(DESTDIR)/usr/lib/python3/dist-packages
 UNIT_DIR := $(DESTDIR)/usr/lib/systemd/system

@@ -35,7 +35,9 @@ class Context:
     damage: str = ""
     # What is wrong with this node's secret, and the hint.
     secret: tuple[str, str] = ("", "")
+    # What is degraded, in the agents' words.
     asterisk: str = ""
+    source: str = ""
     kept: tuple[Preference, ...] = ()
     bans: tuple[Ban, ...] = ()
     maintenance: bool = False
@@ -73,6 +75,9 @@ def _installation(status: Status, about: Context) -> Iterator[Finding]:
 
 # What Asterisk cannot do without.
 NEEDED = ("p_drbd", "p_fs", "p_data", "p_ip")
+
+# By which the active node sends from the virtual address.
+SOURCE = "p_source"
 
 # Exit code of a monitor that found it dead (OCF_NOT_RUNNING).
 NOT_RUNNING = "7"
@@ -268,6 +273,9 @@ def _resources(status: Status, about: Context) -> Iterator[Finding]:
         elif service.id == TELEPHONES and about.asterisk:
             yield Finding(WARNING, f"{service.title}: degraded: {about.asterisk}",
                           f"on {status.active}: journalctl -t asterisk-health tells more")
+        elif service.id == SOURCE and about.source:
+            yield Finding(WARNING, f"{service.title}: degraded: {about.source}",
+                          f"on {status.active}: ip route; journalctl -t lan-source tells more")
         elif service.degraded:
             yield Finding(NOTE, f"{service.title}: works now; earlier: {service.why}",
                           f"nothing to do; to forget it: crm resource cleanup {service.id}")

@@ -21,6 +21,7 @@ from asha.cluster.pacemaker import State
 from asha.cluster.site import Site, SiteError
 from asha.data import space
 from asha.errors import UserError
+from asha.lan import SOURCE_ATTRIBUTE
 from asha.machine import DeadlineMachine, Machine
 from asha.ocf.attributes import DEGRADED
 from asha.run.child import in_child
@@ -241,7 +242,8 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
         damage=state.attribute(active, DAMAGE_ATTRIBUTE) if state else "",
         # A cluster that somebody built by hand has keys of his own.
         secret=_secret(machine) if machine.exists(MARKER) else ("", ""),
-        asterisk=_degraded(state, active),
+        asterisk=_degraded(state, active, ASTERISK_ATTRIBUTE),
+        source=_degraded(state, active, SOURCE_ATTRIBUTE),
         kept=tuple(kept),
         bans=state.bans if state else (),
         maintenance=state.maintenance if state else False,
@@ -260,8 +262,8 @@ def _secret(machine: Machine) -> tuple[str, str]:
     return "", ""
 
 
-def _degraded(state: State | None, active: str) -> str:
-    return state.attribute(active, ASTERISK_ATTRIBUTE).removeprefix(DEGRADED) if state else ""
+def _degraded(state: State | None, active: str, attribute: str) -> str:
+    return state.attribute(active, attribute).removeprefix(DEGRADED) if state else ""
 
 
 def _stamp(moment: datetime) -> str:

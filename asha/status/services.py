@@ -11,6 +11,7 @@ from asha.status.model import Service
 TITLES = {
     "p_asterisk": "telephones (Asterisk)",
     "p_ip": "address",
+    "p_source": "source address",
     "p_mysql": "database (MariaDB)",
     "p_apache": "web panel (Apache)",
     "p_fs": "store",

@@ -27,6 +27,7 @@ from tests.bench.report import (
 from tests.bench.rounds import phases, play
 from tests.bench.stacks import Changer, StackCluster, stacks
 from tests.lab import Lab, LabError
+from tests.lab.cluster import SOURCE
 from tests.lab.faults import OURS, Fault, of_bench
 from tests.lab.image import RELEASES
 from tests.lab.lab import REPOSITORY
@@ -156,7 +157,8 @@ class Bench:
     ) -> StackCluster:
         """Play it, and leave a healthy cluster, if need be a new one."""
         try:
-            with Prober(self._lab) as prober:
+            own = SOURCE not in cluster.singles
+            with Prober(self._lab, from_anyone=own) as prober:
                 for sample in play(cluster, prober, fault, number, phase):
                     self._keep(sample)
             return cluster

@@ -57,6 +57,7 @@ def commands(ours: Stack) -> dict[str, dict[str, object]]:
         OURS_DEEP: monitor(ours.text, "p_asterisk", 10),
         "asterisk-health, depth 20": monitor(ours.text, "p_asterisk", 20),
         "sark-data, with its write": monitor(ours.text, "p_data"),
+        "lan-source": monitor(ours.text, "p_source"),
         "rhino-relay": monitor(ours.text, "p_line", code=8),  # promoted, where Asterisk is
     }
 

@@ -107,6 +107,18 @@ def test_a_stack_that_is_unloaded_is_told(two_stacks: Node) -> None:
     assert seen.code == 0, reason(seen)
 
 
+ADDRESSES = "from asha.asterisk.talk import sip_addresses\nprint(*sip_addresses.ask(), sep='\\n')"
+
+
+def test_both_stacks_tell_which_addresses_they_use(two_stacks: Node) -> None:
+    said = two_stacks.run("/usr/bin/python3", "-c", ADDRESSES).out.splitlines()
+    assert sorted(said) == [
+        "pjsip.conf [transport-udp] bind=0.0.0.0",
+        "sip.conf [general] tcpbindaddr=0.0.0.0",
+        "sip.conf [general] udpbindaddr=0.0.0.0",
+    ]
+
+
 def test_both_stacks_are_watched_after_a_restart_by_hand(two_stacks: Node) -> None:
     node = two_stacks
     node.run("systemctl", "restart", "asterisk")

@@ -37,7 +37,7 @@ def test_verifies_without_a_word(cluster: Cluster) -> None:
 
 def test_user_commands(cluster: Cluster) -> None:
     said = cluster.active().run("crm", "resource", "status").out
-    for name in ("p_fs", "p_data", "p_ip", "p_asterisk", "p_mysql", "p_apache"):
+    for name in ("p_fs", "p_data", "p_ip", "p_source", "p_asterisk", "p_mysql", "p_apache"):
         assert name in said
     assert cluster.audit() == []
 

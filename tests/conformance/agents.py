@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.cluster.single import mount_store
 from tests.lab import Lab
+from tests.lab.lab import VIRTUAL_ADDRESS
 
 # Every executable there is an agent.
 AGENTS = tuple(sorted(path.name for path in (Path(__file__).parents[2] / "agents").iterdir()))
@@ -29,6 +30,15 @@ def mounted_store(lab: Lab) -> Iterator[None]:
     mount_store(node)
     yield
     node.run("umount", "/drbd")
+
+
+@contextmanager
+def virtual_address(lab: Lab) -> Iterator[None]:
+    """What IPaddr2 does before lan-source starts."""
+    node = lab.node("crm1")
+    node.run("ip", "addr", "add", f"{VIRTUAL_ADDRESS}/24", "dev", "eth0")
+    yield
+    node.run("ip", "addr", "del", f"{VIRTUAL_ADDRESS}/24", "dev", "eth0")
 
 
 @contextmanager
@@ -107,6 +117,16 @@ CASES = (
         harmless=("probe_timeout", "soon"),
         lacking=(({"binary": "/nowhere/asterisk"}, 5),),
         data=("/etc/asterisk", "/var/lib/asterisk", "/var/spool/asterisk", "/run/asterisk"),
+    ),
+    Case(
+        "lan-source",
+        {"ip": VIRTUAL_ADDRESS, "nic": "eth0"},
+        bad=(("ip", ""), ("ip", "192.168.1"), ("ip", "fe80::1"), ("nic", "")),
+        harmless=("ip", "192.168.1"),
+        # What is not there yet is degraded, and tried again.
+        lacking=(({"ip": VIRTUAL_ADDRESS, "nic": "nowhere"}, 0),),
+        data=(),
+        prepare=virtual_address,
     ),
     Case(
         "rhino-relay",

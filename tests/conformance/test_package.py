@@ -17,7 +17,7 @@ from tests.lab.node import PARTITION
 from tests.lab.package import build_package, lint_package
 
 UNITS = ("asha-firewall", "asha-join", "asha-recover", "asha-relay-park")
-AGENTS = ("asterisk-health", "rhino-relay", "sark-data")
+AGENTS = ("asterisk-health", "lan-source", "rhino-relay", "sark-data")
 DEBCONF = {"DEBIAN_FRONTEND": "noninteractive"}
 ANSWERS = f"""\
 asha asha/primary boolean true

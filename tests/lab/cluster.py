@@ -16,10 +16,13 @@ from xml.etree import ElementTree
 
 from tests.lab.host import LabError, run, wait_for, wait_steady
 from tests.lab.lab import REPOSITORY, VIRTUAL_ADDRESS, Lab
+from tests.lab.network import SWITCHBOARD_ADDRESS
 from tests.lab.node import Node
 
 CIB = REPOSITORY / "cib/asha.crm"
-SINGLES = ("p_fs", "p_data", "p_ip", "p_asterisk", "p_mysql", "p_apache")
+# By which the active node sends from the virtual address; a stack may be without.
+SOURCE = "p_source"
+SINGLES = ("p_fs", "p_data", "p_ip", SOURCE, "p_asterisk", "p_mysql", "p_apache")
 CLONES = ("p_drbd", "p_line")
 READY_SECONDS = 120.0
 
@@ -223,6 +226,8 @@ class Cluster:
         if len(apache) != 1:
             wrong.append(f"Apache runs on {apache or 'no node'}")
         active = holders["the virtual address"]
+        if SOURCE in self.singles:
+            wrong += self._wrong_sources(active)
         for what, nodes in holders.items():
             if nodes != active:
                 wrong.append(f"{what} is on {nodes}, the address on {active}")
@@ -232,6 +237,21 @@ class Cluster:
         line = self.lab.line_switch.line_goes_to()
         if active and [line] != active:
             wrong.append(f"the line goes to {line}, the calls are on {active}")
+        return wrong
+
+    def _wrong_sources(self, active: Sequence[str]) -> list[str]:
+        """Who does not send from the address that it should."""
+        wrong = []
+        for node in self.running:
+            routes = [
+                run(["ip", "-n", self.lab.network.namespace(node.name), "-4", "route", *words]).out
+                for words in (("get", SWITCHBOARD_ADDRESS), ("show",))
+            ]
+            named = [f"src {VIRTUAL_ADDRESS} " in text for text in routes]
+            if node.name in active and not named[0]:
+                wrong.append(f"{node.name} does not send from the address: {routes[0].strip()}")
+            if node.name not in active and any(named):
+                wrong.append(f"{node.name} sends from the address of {active}: {routes[1]}")
         return wrong
 
     # Data that a customer would miss.

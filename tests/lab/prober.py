@@ -1,6 +1,7 @@
 """A telephone that never stops asking: OPTIONS every 50 ms, answers with their times.
 
-Run in the switchboard's namespace it sees what phones see. The clock is
+Run in the switchboard's namespace it sees what phones see, and counts an answer from the
+address that it asked alone, as a telephone behind NAT or a firewall does. The clock is
 CLOCK_MONOTONIC, which all processes of the machine share.
 
 A telephone has a processor of its own. Debian's Asterisk runs at real-time priority
@@ -49,9 +50,13 @@ OPTIONS = (
 class Prober:
     """``with Prober(lab) as prober:`` asks all the while."""
 
-    def __init__(self, lab: Lab, target: str = VIRTUAL_ADDRESS) -> None:
+    def __init__(
+        self, lab: Lab, target: str = VIRTUAL_ADDRESS, *, from_anyone: bool = False
+    ) -> None:
+        """``from_anyone``: of a stack that answers from the node's own address."""
         self._lab = lab
         self._target = target
+        self._options = ["--from-anyone"] if from_anyone else []
         self._log = lab.directory / "prober.log"
         self._process: subprocess.Popen[str] | None = None
 
@@ -61,6 +66,7 @@ class Prober:
             [
                 "ip", "netns", "exec", self._lab.network.switchboard,
                 sys.executable, "-m", "tests.lab.prober", self._target, str(self._log),
+                *self._options,
             ],
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
@@ -113,7 +119,7 @@ class Prober:
         return ends[-1] - since if ends else 0.0
 
 
-def probe(target: str, log: Path) -> None:
+def probe(target: str, log: Path, from_anyone: bool) -> None:
     """Ask for ever; write the time of each answer."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
@@ -142,10 +148,10 @@ def probe(target: str, log: Path) -> None:
             if not ready:
                 continue
             try:
-                data = plug.recv(4096)
+                data, caller = plug.recvfrom(4096)
             except OSError:
                 continue  # an ICMP error of an earlier question
-            if data.startswith(b"SIP/2.0 "):
+            if (from_anyone or caller == (target, PORT)) and data.startswith(b"SIP/2.0 "):
                 out.write(f"{time.monotonic():.4f}Z\n")
 
 
@@ -153,9 +159,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target")
     parser.add_argument("log", type=Path)
+    parser.add_argument("--from-anyone", action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    probe(options.target, options.log)
+    probe(options.target, options.log, options.from_anyone)
 
 
 if __name__ == "__main__":

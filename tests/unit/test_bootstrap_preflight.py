@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from asha.asterisk.talk import sip_addresses
+from asha.asterisk.talk.sip_addresses import Setting
 from asha.bootstrap.facts import Facts
 from asha.bootstrap.host import data_directories, disks, nics
 from asha.bootstrap.host.disks import Disk
@@ -108,6 +111,7 @@ def flight(
     tmp_path: Path, wire: dict[str, str], disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> Preflight:
     monkeypatch.setattr(data_directories, "directories", lambda machine: [])
+    monkeypatch.setattr(sip_addresses, "ask", list)
     machine = FakeMachine(tmp_path, {"getent": Outcome(code=2), "ss": "", "dpkg-query": "",
                                      "modinfo": "", "ip": "[]"}).absent("asterisk")
     machine.installed("gdb")
@@ -134,6 +138,54 @@ def test_errors_come_first_and_each_has_a_mend(flight: Preflight) -> None:
     assert {"error", "warning"} == set(severities)
     assert len(found) > 8
     assert [one for one in found if not one.hint] == []
+
+
+# The telephone system is tied to no node's address.
+
+
+@pytest.mark.parametrize(("setting", "said"), [
+    (Setting("pjsip.conf", "transport-udp", "bind", "192.168.1.11"),
+     "pjsip.conf [transport-udp] bind=192.168.1.11: SIP is bound to this node's own address"),
+    (Setting("sip.conf", "general", "udpbindaddr", "10.0.3.251"),
+     "sip.conf [general] udpbindaddr=10.0.3.251: SIP is bound"),
+    (Setting("sip.conf", "general", "externaddr", "192.168.1.11"), "externaddr=192.168.1.11: is"),
+    (Setting("pjsip.conf", "transport-udp", "external_media_address", "192.168.1.11"),
+     "external_media_address=192.168.1.11: is this node's own address"),
+    # Right on both: everybody's, the virtual one, the router's.
+    (Setting("pjsip.conf", "transport-udp", "bind", "0.0.0.0"), ""),
+    (Setting("pjsip.conf", "transport-udp", "bind", "192.168.1.90"), ""),
+    (Setting("sip.conf", "general", "externaddr", "203.0.113.9"), ""),
+], ids=str)
+def test_sip_that_is_tied_to_one_node(
+    flight: Preflight, monkeypatch: pytest.MonkeyPatch, setting: Setting, said: str
+) -> None:
+    monkeypatch.setattr(sip_addresses, "ask", lambda: [setting])
+    # As on the active node, which has the virtual address.
+    flight.facts = replace(flight.facts, owned=True, nics=(replace(
+        ETH0, addresses=(*ETH0.addresses, Address("192.168.1.90", 24))), ETH1))
+    if not said:
+        assert flight.told() == []
+        return
+    found = flight.alone()
+    assert found.severity == "warning"
+    assert said in found.what
+    assert setting.key in found.hint
+    assert "crm resource restart p_asterisk" in found.hint
+
+
+@pytest.mark.parametrize(("address", "severity"), [
+    ("", ""), (None, ""), ("192.168.1.11", "warning"), ("192.168.1.90", "error"),
+])
+def test_sarks_static_address(flight: Preflight, address: str | None, severity: str) -> None:
+    database = flight.machine.path("/opt/sark/db/sark.db")
+    database.parent.mkdir(parents=True)
+    with sqlite3.connect(database) as link:
+        link.execute("CREATE TABLE globals (pkey TEXT, STATICIPV4 TEXT)")
+        link.execute("INSERT INTO globals VALUES ('global', ?)", (address,))
+    link.close()
+    found = [one for one in flight.told() if "STATICIPV4" in one.what]
+    assert [one.severity for one in found] == ([severity] if severity else [])
+    assert all(f"STATICIPV4={address} in SARK's database" in one.what for one in found)
 
 
 Change = Callable[[Preflight], object]

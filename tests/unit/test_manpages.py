@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from asha.agents.asterisk_health import AsteriskHealth
+from asha.agents.lan_source import LanSource
 from asha.agents.rhino_relay import RhinoRelay
 from asha.agents.sark_data import SarkData
 from asha.cli import COMMANDS
@@ -18,7 +19,7 @@ from asha.ocf import manpage, metadata
 from asha.ocf.agent import Agent
 
 PAGES = Path(__file__).parents[2] / "docs/man"
-AGENTS: tuple[type[Agent], ...] = (AsteriskHealth, RhinoRelay, SarkData)
+AGENTS: tuple[type[Agent], ...] = (AsteriskHealth, LanSource, RhinoRelay, SarkData)
 
 
 def plain(page: str) -> str:

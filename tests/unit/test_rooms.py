@@ -25,9 +25,10 @@ BELOW = {
     "relay": ("ocf", "run"),
     "data": ("ocf", "run"),
     "asterisk": ("ocf", "run"),
-    "agents": ("asterisk", "data", "relay", "ocf", "run"),
+    "lan": ("ocf", "run"),
+    "agents": ("asterisk", "data", "lan", "relay", "ocf", "run"),
     "cluster": ("relay", "run"),
-    "status": ("asterisk", "cluster", "data", "ocf", "run", "bootstrap"),
+    "status": ("asterisk", "cluster", "data", "lan", "ocf", "run", "bootstrap"),
     "bootstrap": ("asterisk", "cluster", "data", "relay", "ocf", "run"),
     "commands": ("bootstrap", "status", "agents", "asterisk", "cluster", "data", "run"),
 }

@@ -372,6 +372,14 @@ def test_an_asterisk_that_works_and_is_not_well() -> None:
     assert "degraded" not in said(HEALTHY)
 
 
+def test_a_node_that_sends_from_its_own_address() -> None:
+    services = (*HEALTHY.services, Service("p_source", "source address", "running", ("crm1",)))
+    text = said(changed(services=services),
+                dataclasses.replace(USUAL, source="192.168.1.90 is not on eth0"))
+    assert "source address: degraded: 192.168.1.90 is not on eth0 -> on crm1: ip route" in text
+    assert "degraded" not in said(changed(services=services))
+
+
 def test_a_cut_cable_is_told_but_not_of_a_node_that_is_off() -> None:
     links = (HEALTHY.links[0], Link(1, "192.168.1.11", "disconnected"))
     assert "cluster link 1 (192.168.1.11) is disconnected" in said(changed(links=links))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from asha.bootstrap import facts
 from asha.bootstrap.facts import Facts
-from asha.bootstrap.preflight import network, peer, storage, system
+from asha.bootstrap.preflight import network, peer, storage, system, telephony
 from asha.bootstrap.preflight.report import CheckContext
 from asha.cluster.site import Site
 from asha.errors import UserError
@@ -55,6 +55,7 @@ CHECKS = (
     Check("other DRBD resources", storage.other_resources),
     Check("programs and versions", system.programs),
     Check("users and groups", system.accounts),
+    Check("the telephone system's addresses", telephony.own_address),
     Check("the relay card", system.relay_card),
     Check("the phone book", system.phone_book),
     Check("other cluster managers", system.other_managers),

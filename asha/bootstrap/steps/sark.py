@@ -150,12 +150,7 @@ def _in_memory(directory: Directory,
 
 def is_set(directory: Directory, name: str, wanted: dict[str, str]) -> bool:
     def work(top: str) -> str:
-        inside = f"{top}/{name}"
-        if is_roots_among_others(inside):
-            link, _, _ = _in_memory(directory, name)
-        else:
-            become_owner(inside)
-            link = _open(inside, "ro")
+        link = _to_read(directory, name, top)
         try:
             there = _there(link, wanted)
             names = ", ".join(f'"{column}"' for column in there) or "1"
@@ -169,6 +164,36 @@ def is_set(directory: Directory, name: str, wanted: dict[str, str]) -> bool:
                             f"reading {directory.name(name)}") == str(True)
     except AgentError:
         return False
+
+
+def static_address(machine: Machine) -> str:
+    """STATICIPV4 of the live database: what SARK 6.2 takes at boot, and binds SIP to. ""
+    where there is none, or no database that can be read."""
+
+    def work(top: str) -> str:
+        link = _to_read(directory, DATABASES[0], top)
+        try:
+            if not _there(link, {"STATICIPV4": ""}):
+                return ""
+            found = link.execute('SELECT "STATICIPV4" FROM globals').fetchone()
+            return str(found[0] or "").strip() if found else ""
+        finally:
+            link.close()
+
+    try:
+        with data_directories.trusted(machine, DIRECTORY) as directory:
+            return in_directory(directory, work, Deadline(SECONDS), f"reading {DIRECTORY}")
+    except (OSError, AgentError):
+        return ""
+
+
+def _to_read(directory: Directory, name: str, top: str) -> sqlite3.Connection:
+    """In the child: as the file's owner, or where that is root, of its bytes."""
+    inside = f"{top}/{name}"
+    if is_roots_among_others(inside):
+        return _in_memory(directory, name)[0]
+    become_owner(inside)
+    return _open(inside, "ro")
 
 
 def _open(path: str, mode: str) -> sqlite3.Connection:
