@@ -214,6 +214,8 @@ class AsteriskHealth(AsteriskAgent):
         except AgentError:
             if not self.is_probe:
                 # This is how Pacemaker learns of it: one death is one failure.
+                if self.read_state(SERVING):
+                    self._count_death(self.launcher())
                 self.forget(SERVING)
             raise
         if self.is_probe:
@@ -384,9 +386,23 @@ class AsteriskHealth(AsteriskAgent):
         reason = launcher.verdict_on_death()
         if reason is None:
             return None
+        self._count_death(launcher)
         # First, as the end of a long reason is cut off.
         why = "; ".join(filter(None, (self._what_holds(None), reason)))
         return Failed(f"Asterisk ended while it started: {why}")
+
+    def _count_death(self, launcher: Launcher) -> None:
+        """One of which systemd has not told (death_notice.py): `asha status` names a crash
+        loop by them."""
+        from asha.asterisk.process import deaths
+
+        try:
+            found = deaths.count(self.state_path("deaths"), launcher.last_end())
+        except OSError as problem:
+            self.warn(f"cannot write the death down: {problem.strerror}")
+            return
+        if found.is_loop:
+            self.set_node_attribute(deaths.ATTRIBUTE, str(found), ATTRIBUTE_SECONDS)
 
     def _look_once(self, process: Process) -> None:
         """As at depth 10, and remember what is there to be missed later. Raises Failed."""
