@@ -78,6 +78,11 @@ SETTLE_SECONDS = 2.0
 RESTART_SECONDS = 10.0
 RESTART_LOOK = 0.1
 
+# What looks after a resource that no node may run any more. Not by --no-block start: one
+# that is just about to end would not see this failure.
+RETRY_UNIT = "asha-retry@{}.service"
+RETRY_SECONDS = 2.0
+
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
 
@@ -209,6 +214,8 @@ class AsteriskHealth(AsteriskAgent):
         except AgentError:
             if not self.is_probe:
                 # This is how Pacemaker learns of it: one death is one failure.
+                if self.read_state(SERVING):
+                    self._count_death(self.launcher())
                 self.forget(SERVING)
             raise
         if self.is_probe:
@@ -379,9 +386,23 @@ class AsteriskHealth(AsteriskAgent):
         reason = launcher.verdict_on_death()
         if reason is None:
             return None
+        self._count_death(launcher)
         # First, as the end of a long reason is cut off.
         why = "; ".join(filter(None, (self._what_holds(None), reason)))
         return Failed(f"Asterisk ended while it started: {why}")
+
+    def _count_death(self, launcher: Launcher) -> None:
+        """One of which systemd has not told (death_notice.py): `asha status` names a crash
+        loop by them."""
+        from asha.asterisk.process import deaths
+
+        try:
+            found = deaths.count(self.state_path("deaths"), launcher.last_end())
+        except OSError as problem:
+            self.warn(f"cannot write the death down: {problem.strerror}")
+            return
+        if found.is_loop:
+            self.set_node_attribute(deaths.ATTRIBUTE, str(found), ATTRIBUTE_SECONDS)
 
     def _look_once(self, process: Process) -> None:
         """Check as at depth 10, and remember what is there, to be missed later. Raises Failed."""
@@ -401,6 +422,7 @@ class AsteriskHealth(AsteriskAgent):
 
     @action(timeout=30)
     def stop(self) -> None:
+        had_failed = not self.read_state(SERVING) or bool(self.read_state("hung"))
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
@@ -408,6 +430,19 @@ class AsteriskHealth(AsteriskAgent):
             self.forget(kind)
         if self.read_state(DEGRADED):
             self._attribute().tell_all_is_well()
+        if had_failed and launcher.control_group:
+            self._have_it_retried()
+
+    def _have_it_retried(self) -> None:
+        """Where no node may run it any more (asha/cluster/retry.py). systemd is only told."""
+        unit = RETRY_UNIT.format(self.instance)
+        try:
+            done = self.run("systemctl", "restart", "--no-block", unit, cap=RETRY_SECONDS)
+        except AgentError as problem:
+            self.warn(problem.reason)
+            return
+        if not done.ok:
+            self.warn(f"systemd does not start {unit}: {done.complaint}")
 
     def _end(self, launcher: Launcher) -> None:
         """Work until nothing of Asterisk lives, nor anything that would start it again."""

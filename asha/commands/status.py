@@ -37,7 +37,7 @@ exit code: 0 the telephones run and the other node could take over
     unmanaged), nodes, why; action, code, failed_on: at which action of
     Pacemaker's, with which exit code and where that was; degraded: it worked
     all the same; blocked_on: where it cannot be stopped; given_up_on: where it
-    is started no more
+    has failed too often
   disks: as asha sync --json tells them; null: not known
   address: address, node; line: node, card_node, position; null: there is none
   calls: calls, channels, longest (s), registered, silent, trunks, trunks_up,
@@ -46,7 +46,10 @@ exit code: 0 the telephones run and the other node could take over
     here
   secrets: node, id (of the cluster secret it has), coming (of the one it gets)
   findings: level (warning, note), what, hint
-  address_answers: asked only where Pacemaker does not run, else null
+  address_answers: SIP at the virtual address, as a telephone asks; asked by the
+    node that has it, and where Pacemaker does not run; else null
+  crash_loops: node, count, between (s), last (time), how it died, core (the
+    kernel's pattern, "": none)
 """
 
 CLEAR = "\033[H\033[J"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from asha.cluster.pacemaker import TELEPHONES, Ban
 from asha.data.space import size
-from asha.status.model import NOTE, WARNING, Finding, Node, Service, Status
+from asha.status.model import NOTE, WARNING, CrashLoop, Finding, Node, Service, Status
 from asha.status.switchover import Preference
 
 # Free percent of the store, as sark-data's low_space.
@@ -43,6 +43,8 @@ class Context:
     maintenance: bool = False
     pacemaker_hangs: bool = False
     trouble: tuple[str, ...] = ()
+    # Whether somebody on this node takes SIP at its port, at whichever address.
+    sip_is_taken: bool = False
 
 
 def findings(status: Status, about: Context) -> tuple[Finding, ...]:
@@ -51,6 +53,7 @@ def findings(status: Status, about: Context) -> tuple[Finding, ...]:
         _installation(status, about),
         _blocked(status),
         _service(status, about),
+        _crash_loops(status),
         _nodes(status, about),
         _disks(status),
         _links(status),
@@ -116,9 +119,15 @@ def _service(status: Status, about: Context) -> Iterator[Finding]:
                           "systemctl start pacemaker; journalctl -u corosync -u pacemaker")
         if status.address is not None and status.address_answers is not None:
             answers = "answers" if status.address_answers else "does not answer"
-            other = f": {about.other} has it" if status.address_answers and about.other else ""
-            yield Finding(NOTE, f"{status.address.address} {answers}{other}")
+            holder = status.address.node
+            has = "" if not holder else f": {holder} has it" if holder != status.node else \
+                ": this node has it, and nothing watches it"
+            yield Finding(NOTE, f"SIP at {status.address.address} {answers}{has}")
         return
+    if status.serves and status.address and status.address_answers is False and about.sip_is_taken:
+        yield Finding(WARNING, f"SIP at {status.address.address} does not answer, though Asterisk "
+                               "runs: it listens at another address, or a firewall is in the way",
+                      "ss -lntup; see transport in pjsip.conf, bindaddr in sip.conf; asha check")
     if not status.quorum:
         yield Finding(WARNING, "this node sees no quorum and may run nothing",
                       "start the other node; check the cables between the two")
@@ -140,6 +149,29 @@ def _service(status: Status, about: Context) -> Iterator[Finding]:
         else:
             yield Finding(WARNING, f"{ban.resource} may not run on {ban.node} ({ban.id})",
                           f"crm resource clear {ban.resource}")
+
+
+def _crash_loops(status: Status) -> Iterator[Finding]:
+    for one in status.crash_loops:
+        how = f" by {one.how}" if one.how else ""
+        yield Finding(WARNING, f"crash loop: Asterisk has died {one.count} times on {one.node}, "
+                               f"every {one.between} s, the last time at {one.last[11:19]}{how}",
+                      f"on {one.node}: journalctl -u asterisk and the log in /var/log/asterisk "
+                      f"tell what came before; {_core(one)}")
+
+
+def _core(loop: CrashLoop) -> str:
+    """Where the core is that the last death left: core(5)."""
+    if not loop.core:
+        return "the last death left no core"
+    if loop.core.startswith("|"):
+        program = loop.core[1:].split(" ")[0]
+        if program.endswith("systemd-coredump"):
+            return "the core: coredumpctl info asterisk"
+        return f"the core went to {program}"
+    if loop.core.startswith("/"):
+        return f"the core: {loop.core} (see core(5))"
+    return f"the core: {loop.core} in the working directory of asterisk.service (see core(5))"
 
 
 def _nodes(status: Status, about: Context) -> Iterator[Finding]:
@@ -256,10 +288,10 @@ def _resources(status: Status, about: Context) -> Iterator[Finding]:
             continue  # it follows the telephones
         if service.id == TELEPHONES and _given_up(status, service):
             nodes = " and ".join(service.given_up_on)
-            yield Finding(WARNING, f"{service.title}: given up after too many failures on {nodes}; "
-                                   f"the last: {service.why}",
-                          f"crm resource cleanup {service.id} starts them now (else ten minutes "
-                          f"after the last failure); why: asha evidence list, on {nodes}")
+            yield Finding(WARNING, f"{service.title}: given up after too many failures on {nodes}, "
+                                   f"tried again within 30 s; the last: {service.why}",
+                          f"crm resource cleanup {service.id} tries it now; why: "
+                          f"asha evidence list, journalctl -u asterisk, on {nodes}")
         elif service.state == "failed":
             yield Finding(WARNING, f"{service.title}: {service.why or 'failed'}",
                           f"fix it, then: crm resource cleanup {service.id}")

@@ -13,6 +13,7 @@ import time
 from datetime import datetime, timedelta
 
 from asha.asterisk import ATTRIBUTE as ASTERISK_ATTRIBUTE
+from asha.asterisk.process import deaths
 from asha.bootstrap.join import rotation
 from asha.cluster import generation, pacemaker
 from asha.cluster import site as conf
@@ -27,10 +28,19 @@ from asha.ocf.attributes import DEGRADED
 from asha.run.child import in_child
 from asha.run.deadline import Deadline
 from asha.run.results import AgentError
-from asha.status import advice, calls, switchover
+from asha.status import advice, calls, switchover, telephone
 from asha.status.advice import Context
 from asha.status.calls import Calls
-from asha.status.model import Address, Generation, Line, Link, Node, Status, Store
+from asha.status.model import (
+    Address,
+    CrashLoop,
+    Generation,
+    Line,
+    Link,
+    Node,
+    Status,
+    Store,
+)
 from asha.status.replication import DiskSight
 from asha.status.services import services
 
@@ -73,6 +83,7 @@ def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Statu
     if state is not None:
         status = _from_cluster(status, state, site, name)
     other = _other(site, state, name)
+    status = _with_telephone(status, other if state is None else "", quick.deadline)
     if status.active == name:
         patience = quick.deadline.remaining(calls.SECONDS)
         status = dataclasses.replace(status, calls=_calls(machine, patience))
@@ -81,7 +92,6 @@ def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Statu
         disks=DiskSight(quick, name, other or "the other").look_closely(),
         links=_links(quick),
         store=_store(machine, quick.deadline),
-        address_answers=_answers(quick, status) if state is None else None,
         secrets=_secrets(quick, status),
     )
     about = dataclasses.replace(
@@ -126,7 +136,21 @@ def _from_cluster(status: Status, state: State, site: Site | None, name: str) ->
         address=Address(site.virtual_address, holder[0] if len(holder) == 1 else "")
         if site else None,
         line=_line(state, site),
+        crash_loops=_crash_loops(state),
     )
+
+
+def _crash_loops(state: State) -> tuple[CrashLoop, ...]:
+    """Those that are not over: who has lived for ten minutes has left it."""
+    found = []
+    for one in state.attributes:
+        told = deaths.parse(one.value) if one.name == deaths.ATTRIBUTE else None
+        if told is None or not told.is_loop:
+            continue
+        if time.time() - told.last < deaths.QUIET_SECONDS:
+            when = _stamp(datetime.fromtimestamp(told.last))
+            found.append(CrashLoop(one.node, told.count, told.between, when, told.how, told.core))
+    return tuple(found)
 
 
 def _node_state(node: pacemaker.Node) -> str:
@@ -215,15 +239,22 @@ def _secrets(machine: Machine, status: Status) -> tuple[Generation, ...]:
     return tuple(found)
 
 
-def _answers(machine: Machine, status: Status) -> bool | None:
-    """Whether the virtual address answers a ping: then some node has it."""
-    if status.address is None or not status.installed or not machine.has("ping"):
-        return None
-    try:
-        return machine.run("ping", "-n", "-c", "1", "-W", "1", status.address.address,
-                           check=False).ok
-    except UserError:
-        return None
+def _with_telephone(status: Status, other: str, deadline: Deadline) -> Status:
+    """With what a telephone hears from the virtual address, where this node has it, or
+    Pacemaker does not tell (``other``: the node that then has it if this one has not)."""
+    if status.address is None or not status.installed:
+        return status
+    address = status.address.address
+    is_here = telephone.is_local(address)
+    if status.pacemaker and not is_here:
+        return status
+    answers = telephone.answers(address, deadline.within(telephone.SECONDS))
+    status = dataclasses.replace(status, address_answers=answers)
+    if status.pacemaker:
+        return status
+    holder = status.node if is_here else other if answers else ""
+    return dataclasses.replace(status, active=holder if answers else "",
+                               address=Address(address, holder))
 
 
 def _circumstances(machine: Machine, status: Status, state: State | None,
@@ -247,6 +278,7 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
         kept=tuple(kept),
         bans=state.bans if state else (),
         maintenance=state.maintenance if state else False,
+        sip_is_taken=status.address_answers is False and telephone.is_taken(),
     )
 
 

@@ -122,6 +122,20 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class CrashLoop:
+    """Asterisk dies on ``node`` again and again. ``count`` times, ``between`` seconds from
+    one to the next on average, the last at ``last`` (ISO 8601) by ``how`` ("signal SEGV",
+    "" unknown). ``core``: the kernel's pattern (core(5)), "" if it left none."""
+
+    node: str
+    count: int
+    between: int
+    last: str
+    how: str
+    core: str
+
+
+@dataclass(frozen=True)
 class Store:
     """Bytes for ordinary users, in the mounted store of this node."""
 
@@ -163,6 +177,7 @@ class Status:
     findings: tuple[Finding, ...] = ()
     address_answers: bool | None = None
     secrets: tuple[Generation, ...] = ()
+    crash_loops: tuple[CrashLoop, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -173,7 +188,8 @@ class Status:
 
     @property
     def serves(self) -> bool:
-        """Whether the telephones run, as far as this node can tell."""
+        """Whether the telephones run, as far as this node can tell. What a telephone hears
+        counts where Pacemaker tells nothing; else Pacemaker, which knows of more ports."""
         if not self.pacemaker:
             return bool(self.address_answers)
         up = {service.id for service in self.services if service.runs}

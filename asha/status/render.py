@@ -83,12 +83,14 @@ class _Screen:
                    for service in status.services if not service.runs):
                 colour, text = YELLOW, "The telephones are being started or moved."
             if not status.pacemaker:
-                text = "The cluster does not run here, and the telephones are not seen elsewhere."
+                text = "The cluster does not run here, and the telephones do not answer."
                 if not status.installed:
                     text = "This machine is not a node of the cluster yet."
         elif not status.pacemaker:
-            colour, text = YELLOW, "The cluster does not run here. The other node has " \
-                                   "the telephones."
+            who = f"{status.active} has" if status.active else "some node has"
+            if status.active == status.node:
+                who = "This node has"
+            colour, text = YELLOW, f"The cluster does not run here. {who} the telephones."
         else:
             colour = YELLOW if status.exit_code == DEGRADED else GREEN
             text = f"The telephones run on {status.active}"

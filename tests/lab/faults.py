@@ -9,13 +9,16 @@ Faults of the nodes and of the cluster are made here, those of Asterisk in injec
 from __future__ import annotations
 
 import math
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from tests.lab import injectors
 from tests.lab.cluster import Cluster
-from tests.lab.daemon import daemon
+from tests.lab.daemon import Daemon, daemon
 from tests.lab.host import wait_for
 from tests.lab.lab import CARD_NODE
 from tests.lab.node import Node
@@ -34,6 +37,9 @@ HANG = "hang"  # tests/cluster/test_hangs.py: done to Asterisk, and a fence devi
 
 # The stacks of the bench.
 STOCK, STOCK_SIP, OURS = "stock", "stock+sip", "ours"
+
+CRASHES = 6
+HALTED_SECONDS = 10.0
 
 # Limits, in seconds.
 UNNOTICED = 0.5  # a lost packet or two, not a fault of service
@@ -110,6 +116,59 @@ def killed(program: str) -> Injector:
 def asterisk_killed(cluster: Cluster) -> Iterator[None]:
     # Not what is called asterisk: so are the consoles by which it is watched.
     daemon(cluster.active()).kill()
+    yield
+
+
+@contextmanager
+def crash_loop(cluster: Cluster) -> Iterator[None]:
+    """Six deaths, each as soon as it serves, wherever that is: both nodes' three tries. It
+    serves when its start has ended, which Pacemaker tells."""
+    for _ in range(CRASHES):
+        wait_for(lambda: bool(cluster.state().active), "Asterisk to serve", timeout=90)
+        end(daemon(cluster.active()))
+    yield
+
+
+def end(one: Daemon) -> None:
+    one.kill()
+    wait_for(lambda: not one.lives, "its end")
+
+
+def halted(program: str, seconds: float = HALTED_SECONDS) -> Injector:
+    """All of the active node's processes of that name stand still for so long (SIGSTOP)."""
+
+    @contextmanager
+    def inject(cluster: Cluster) -> Iterator[None]:
+        with stand_still(cluster.active(), program):
+            let_pass(seconds)
+        yield
+
+    return inject
+
+
+def let_pass(seconds: float) -> None:
+    """Time that is the fault's own: nothing is waited for."""
+    over = time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() >= over, "the time to pass", timeout=seconds + 10)
+
+
+@contextmanager
+def stand_still(node: Node, *programs: str) -> Iterator[None]:
+    stopped = [pid for name in programs for pid in node.kill(name, signal.SIGSTOP)]
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                pass  # somebody has ended it meanwhile
+
+
+@contextmanager
+def restarted_by_systemd(cluster: Cluster) -> Iterator[None]:
+    """As an upgrade of the package does, or a person."""
+    cluster.active().run("systemctl", "restart", "asterisk.service")
     yield
 
 
@@ -275,7 +334,20 @@ FAULTS = (
     Fault("relay-unplugged", "relay unplugged, plugged in again", relay_unplugged, STAYS,
           named="p_line_", prepare=to_card_node),
     Fault("power-cycle", "both nodes lose power and boot", power_cycle, RETURNS, 60.0),
-    # Too long for the demo.
+    # Only for the tests: the demo's time is a person's.
+    Fault("crash-loop", "Asterisk dies six times as soon as it serves", crash_loop, RETURNS, 15.0,
+          kinds=(CLUSTER,)),
+    Fault("asterisk-restarted", "Asterisk restarted by systemctl", restarted_by_systemd, RESTARTS,
+          2.0, kinds=(CLUSTER,)),
+    # The watchers. Asterisk is well.
+    Fault("corosync-killed", "corosync killed (SIGKILL)", killed("corosync"), STAYS, 1.0,
+          kinds=(CLUSTER,)),
+    Fault("corosync-halted", "corosync stopped for 10 s (SIGSTOP)", halted("corosync"), STAYS, 1.0,
+          kinds=(CLUSTER,)),
+    Fault("execd-killed", "pacemaker-execd killed (SIGKILL)", killed("pacemaker-execd"), STAYS,
+          1.0, kinds=(CLUSTER,)),
+    Fault("pacemakerd-killed", "pacemakerd killed (SIGKILL)", killed("pacemakerd"), STAYS, 1.0,
+          kinds=(CLUSTER,)),
     Fault("mariadb-broken", "MariaDB does not start any more", mariadb_broken, STAYS,
           named="p_mysql_start", kinds=(CLUSTER,)),
 )

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from asha.bootstrap.steps import systemd
 from tests.lab.host import LabError, cgroup_root, run, start_time, wait_for
 from tests.lab.image import FILES, Say, ensure_image, image_path, recipe_hash
 from tests.lab.lineswitch import LineSwitchClient, start_line_switch
@@ -288,6 +289,8 @@ class Lab:
         authkey = node.path("/etc/corosync/authkey")
         authkey.write_bytes((self.directory / "authkey").read_bytes())
         authkey.chmod(0o400)
+        for unit, text in systemd.COME_BACK.items():
+            node.write(systemd.drop_in_path(unit), text)
         run(["systemctl", f"--root={node.root}", "enable", "corosync", "pacemaker"])
 
     def _record(self, persistent: bool) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from asha.asterisk.process import deaths
 from asha.asterisk.process.death_notice import main
 from asha.asterisk.process.proc import Proc
 from asha.run.runner import Completed
@@ -140,6 +142,69 @@ def test_a_spoilt_file_is_said(
     serving.write_text(text)
     assert tell(queue, serving) == 1
     assert str(serving) in capsys.readouterr().err
+
+
+class Attributes(CallQueue):
+    """Takes what is told of deaths, which has the time in it."""
+
+    def __init__(self, queue: CallQueue) -> None:
+        super().__init__()
+        self.queue = queue
+        self.told: list[str] = []
+
+    def run(self, argv: Sequence[str], *given: Any, **named: Any) -> Completed:
+        if argv[:4] == ("attrd_updater", "--name", deaths.ATTRIBUTE, "--update"):
+            self.told.append(argv[4])
+            return Completed(argv, 0, "", "")
+        return self.queue.run(argv, *given, **named)
+
+
+def test_a_crash_loop_is_told(
+    queue: CallQueue, serving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the third death on; systemd says in the environment what it was."""
+    monkeypatch.setenv("MONITOR_EXIT_CODE", "killed")
+    monkeypatch.setenv("MONITOR_EXIT_STATUS", "SEGV")
+    runner = Attributes(queue)
+    for number in range(1, 5):
+        serving.write_text(f"{dead_pid()} 4711 crm1")
+        queue.expect(*MON, out=MANAGED)
+        queue.expect("crm_resource", "--fail", "--resource", "p_asterisk", "--node", "crm1")
+        assert main(["p_asterisk", str(serving)], runner) == 0
+        assert len(runner.told) == max(0, number - deaths.LOOP + 1)
+    found = deaths.parse(runner.told[-1])
+    assert found is not None
+    assert (found.count, found.how, found.core) == (4, "signal SEGV", "")
+
+
+def test_deaths_that_lie_apart_are_no_loop(tmp_path: Path) -> None:
+    path = tmp_path / "deaths"
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    path.write_text(f"5 {now - 5000} {now - deaths.QUIET_SECONDS}")
+    assert deaths.count(str(path), {}).count == 1
+    path.write_text(f"2 {now - 480} {now - 240}")
+    found = deaths.count(str(path), {})
+    assert (found.count, found.between, found.is_loop) == (3, 240, True)
+    for nonsense in ("", "5", "x y z"):
+        path.write_text(nonsense)
+        assert deaths.count(str(path), {}).count == 1
+
+
+@pytest.mark.parametrize(("code", "status", "how", "core"), [
+    ("dumped", "SEGV", "signal SEGV", "|/usr/lib/systemd/systemd-coredump %P %u"),
+    ("killed", "KILL", "signal KILL", ""),
+    ("exited", "1", "exit status 1", ""),
+    ("", "", "", ""),
+])
+def test_how_it_died(tmp_path: Path, code: str, status: str, how: str, core: str) -> None:
+    pattern = tmp_path / "core_pattern"
+    pattern.write_text("|/usr/lib/systemd/systemd-coredump %P %u\n")
+    about = {"MONITOR_EXIT_CODE": code, "MONITOR_EXIT_STATUS": status}
+    found = deaths.count(str(tmp_path / "deaths"), about, str(pattern))
+    assert (found.how, found.core) == (how, core)
+    kept = deaths.parse(str(found))
+    assert kept is not None
+    assert (kept.how, kept.core, kept.last) == (how, core, found.last)
 
 
 def test_the_unit_looks_for_the_file_that_the_agent_writes() -> None:

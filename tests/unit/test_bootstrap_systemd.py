@@ -39,7 +39,7 @@ class Debian:
 
     def __init__(self, tmp_path: Path, *names: str, apache_runs: bool = False) -> None:
         self.fake = fake = FakeMachine(tmp_path).installed("curl")
-        self.units = names
+        self.units = (*names, *systemd.COME_BACK)
         self.apache_runs = apache_runs
         self.read: set[str] = set()  # drop-ins that systemd knows
         fake.put(corosync.CONF, corosync.render(SITE, joined=False))  # nothing to reset
@@ -137,8 +137,20 @@ def test_a_drop_in_that_systemd_has_not_read_is_not_done(tmp_path: Path) -> None
     assert debian.install() == ["reload systemd"]
 
 
-def test_nothing_is_installed_nothing_to_do(tmp_path: Path) -> None:
-    assert Debian(tmp_path).install() == []
+def test_the_clusters_daemons_come_back(tmp_path: Path) -> None:
+    debian = Debian(tmp_path)
+    assert len(debian.install()) == 3  # two drop-ins, and systemd reads them
+    text = debian.fake.read(drop_in("corosync.service")) or ""
+    unit = (REPOSITORY / "asha/bootstrap/asha-come-back@.service").read_text()
+    assert "OnFailure=asha-come-back@%N.service\n" in text
+    # It would stop the telephones: pacemaker.service requires Corosync's.
+    assert "Restart=" not in text
+    assert "ExecStart=/usr/bin/systemctl start --no-block %i.service\n" in unit
+    # A start that Corosync's own limit refuses would be a failure again, and so on.
+    assert "StartLimitIntervalSec=0\n" in text
+    assert "StartLimitBurst=" in unit
+    assert "Restart=on-failure" in (debian.fake.read(drop_in("pacemaker.service")) or "")
+    assert debian.install() == []
 
 
 def test_the_file_that_root_gives_to_mysql_is_in_a_directory_of_roots() -> None:

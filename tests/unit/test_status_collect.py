@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from asha.asterisk.process.deaths import Deaths
+from asha.asterisk.process.deaths import parse as parse_deaths
 from asha.cluster import corosync, pacemaker
 from asha.cluster.pacemaker import Ban, Event, Failure, State
 from asha.cluster.secret import PATH, Secret
@@ -18,10 +23,10 @@ from asha.errors import UserError
 from asha.machine import DeadlineMachine
 from asha.run.deadline import Deadline
 from asha.run.runner import Completed
-from asha.status import collect
+from asha.status import collect, telephone
 from asha.status import switchover as moving
 from asha.status.calls import Calls
-from asha.status.model import Link, Service, Status
+from asha.status.model import Address, Link, Service, Status
 from asha.status.services import services
 from tests.fakes.machine import FakeMachine, Outcome
 
@@ -214,15 +219,96 @@ def test_a_wrong_asha_conf_is_told_and_the_rest_too(machine: FakeMachine, seen: 
     assert status.active == "crm1"
 
 
-def test_pacemaker_is_stopped(machine: FakeMachine, seen: Tell) -> None:
+def test_pacemaker_is_stopped(
+    machine: FakeMachine, seen: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A telephone's question tells whether the telephones run, and the address where."""
     seen(None)
-    machine.on("ping", "")
+    said = [True]
+    monkeypatch.setattr(telephone, "answers", lambda address, deadline: said[0])
     status = collect.collect(machine, "crm2")
     assert status.address_answers is True
+    assert (status.active, status.address) == ("crm1", Address("192.168.1.90", "crm1"))
     assert status.exit_code == 1
     assert status.disks is not None
-    machine.on("ping", Outcome(code=1))
+    said[0] = False
     assert collect.collect(machine, "crm2").exit_code == 2
+    monkeypatch.setattr(telephone, "is_local", lambda address: address == "192.168.1.90")
+    said[0] = True
+    status = collect.collect(machine, "crm2")
+    assert (status.active, status.exit_code) == ("crm2", 1)
+    assert status.calls == Calls(calls=3)
+
+
+def test_sip_that_a_telephone_does_not_hear(
+    machine: FakeMachine, seen: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pacemaker is content: Asterisk runs, and listens at another address."""
+    said, taken = [True], [True]
+    monkeypatch.setattr(telephone, "is_local", lambda address: address == "192.168.1.90")
+    monkeypatch.setattr(telephone, "answers", lambda address, deadline: said[0])
+    monkeypatch.setattr(telephone, "is_taken", lambda: taken[0])
+    assert collect.collect(machine, "crm1").address_answers is True
+    said[0] = False
+    status = collect.collect(machine, "crm1")
+    assert "SIP at 192.168.1.90 does not answer, though Asterisk runs" in warnings(status)
+    assert status.exit_code == 1
+    taken[0] = False  # a site that has SIP elsewhere
+    assert "SIP at" not in warnings(collect.collect(machine, "crm1"))
+
+
+@pytest.mark.parametrize(("age", "count", "loop"), [(5, 6, True), (5, 2, False), (900, 6, False)])
+def test_a_crash_loop_is_named(
+    machine: FakeMachine, seen: Tell, age: int, count: int, loop: bool
+) -> None:
+    last = round(time.time()) - age
+    told = Deaths(count, 12, last, "signal SEGV", "|/lib/systemd/systemd-coredump %P")
+    seen(dataclasses.replace(STATE, attributes=(
+        pacemaker.Attribute("crm2", "asha-asterisk-deaths", str(told)),)))
+    status = collect.collect(machine, "crm1")
+    assert ("crash loop: Asterisk has died 6 times on crm2, every 12 s" in warnings(status)) == loop
+    assert [(one.node, one.count, one.between, one.how) for one in status.crash_loops] == \
+        ([("crm2", 6, 12, "signal SEGV")] if loop else [])
+    hints = "".join(found.hint for found in status.findings)
+    assert ("coredumpctl info asterisk" in hints) == loop
+
+
+def test_what_is_no_report_of_deaths() -> None:
+    for text in ("", "many", "1 2 x how", "9" * 20 + " 1 1 -", "3 1 1"):
+        assert parse_deaths(text) is None
+    assert str(parse_deaths("3 1 1700000000 exit-status-1")) == "3 1 1700000000 exit-status-1"
+
+
+def test_where_the_address_is() -> None:
+    assert telephone.is_local("127.0.0.1")
+    assert not telephone.is_local("192.0.2.1")  # RFC 5737: nobody's
+
+
+@pytest.mark.parametrize("protocol", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_a_telephone_asks(protocol: socket.SocketKind) -> None:
+    """By UDP or by TCP; and nobody is there."""
+    with socket.socket(socket.AF_INET, protocol) as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        if protocol == socket.SOCK_STREAM:
+            server.listen()
+        answering = threading.Thread(target=answer_once, args=(server, protocol))
+        answering.start()
+        assert telephone.answers("127.0.0.1", Deadline(10), port)
+        answering.join()
+        assert telephone.is_taken(port)
+    assert not telephone.answers("127.0.0.1", Deadline(1), port)
+    assert not telephone.is_taken(port)
+
+
+def answer_once(server: socket.socket, protocol: socket.SocketKind) -> None:
+    if protocol == socket.SOCK_DGRAM:
+        asked, caller = server.recvfrom(4096)
+        server.sendto(asked.replace(b"OPTIONS", b"SIP/2.0 200 OK\r\nX:", 1), caller)
+        return
+    link, _ = server.accept()
+    with link:
+        link.sendall(link.recv(4096).replace(b"OPTIONS", b"SIP/2.0 200 OK\r\nX:", 1))
 
 
 def test_a_cut_off_installation(machine: FakeMachine, seen: Tell) -> None:

@@ -298,8 +298,9 @@ def test_telephones_that_no_node_may_start_any_more() -> None:
     rest = tuple(one for one in HEALTHY.services if one.id not in ("p_asterisk", "p_line"))
     text = said(changed(services=(failed, line, *rest)))
     assert "given up after too many failures on crm1 and crm2" in text
-    assert "crm resource cleanup p_asterisk starts them now" in text
-    assert "asha evidence list, on crm1 and crm2" in text
+    assert "tried again within 30 s" in text
+    assert "crm resource cleanup p_asterisk tries it now" in text
+    assert "asha evidence list, journalctl -u asterisk, on crm1 and crm2" in text
     assert "telephone line" not in text  # it follows
     one = dataclasses.replace(failed, given_up_on=("crm1",))
     assert "given up" not in said(changed(services=(one, line, *rest)))
@@ -398,10 +399,10 @@ def test_a_cut_off_installation() -> None:
 
 def test_pacemaker_is_stopped() -> None:
     stopped = changed(pacemaker=False, nodes=(), services=(), active="", calls=None,
-                      address_answers=True)
+                      address_answers=True, address=Address("192.168.1.90", "crm2"))
     about = dataclasses.replace(USUAL, fencing=None)
     assert "systemctl start pacemaker" in said(stopped, about)
-    assert "192.168.1.90 answers: crm2 has it" in notes(stopped, about)
+    assert "SIP at 192.168.1.90 answers: crm2 has it" in notes(stopped, about)
     assert dataclasses.replace(stopped, findings=findings(stopped, about)).exit_code == 1
     assert dataclasses.replace(stopped, address_answers=False).exit_code == 2
     assert "The cluster does not run here" in render.screen(stopped)

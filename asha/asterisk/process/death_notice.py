@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 
+from asha.asterisk.process import deaths
 from asha.asterisk.process.ours import Ours
 from asha.asterisk.process.proc import Proc
 from asha.asterisk.process.unit import account_number
@@ -70,6 +71,13 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
         return 1
     print(f"Asterisk, process {pid}, has died: Pacemaker is told")
     try:
+        return _tell(resource, node, runner)
+    finally:
+        _count(path, runner)
+
+
+def _tell(resource: str, node: str, runner: Runner) -> int:
+    try:
         done = runner.run(
             ("crm_resource", "--fail", "--resource", resource, "--node", node),
             Deadline(TELLING_SECONDS),
@@ -81,6 +89,20 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
         print(f"crm_resource: {done.complaint}: the monitor will notice", file=sys.stderr)
         return 1
     return 0
+
+
+def _count(path: str, runner: Runner) -> None:
+    """Write it down, and let the cluster know of a crash loop: `asha status` names it."""
+    try:
+        found = deaths.count(f"{path.removesuffix('.serving')}.deaths", os.environ)
+        if not found.is_loop:
+            return
+        runner.run(("attrd_updater", "--name", deaths.ATTRIBUTE, "--update", str(found)),
+                   Deadline(ASKING_SECONDS))
+    except OSError as problem:
+        print(f"cannot write the death down: {problem.strerror}", file=sys.stderr)
+    except AgentError as problem:
+        print(problem.reason, file=sys.stderr)
 
 
 def _another_runs(proc: Proc, what: str) -> bool:

@@ -68,6 +68,9 @@ Environment="RES_OPTIONS={dns}"
 # last words: those are of the process that was left, and need not have to do with it.
 RESULTS = {"protocol": "it has left its unit's process: is alwaysfork on in asterisk.conf?"}
 
+# Of a process that has ended: sigaction(2), si_code; and systemd's words for it.
+CODES = {1: "exited", 2: "killed", 3: "dumped"}
+
 # systemd's words for the jobs that leave a unit running: systemctl(1), list-jobs. A restart
 # is called start from the moment on when the old one has ended.
 STARTING_JOBS = ("start", "restart", "try-restart")
@@ -140,6 +143,10 @@ class Launcher:
     def verdict_on_death(self) -> str | None:
         """Why there is no process after launch(), or None if one may still come."""
         raise NotImplementedError
+
+    def last_end(self) -> dict[str, str]:
+        """How it has ended, in the words in which systemd tells that (deaths.count)."""
+        return {}
 
     def family(self, ancestors: list[Process]) -> list[Process]:
         """What these processes, which may have ended, have started and must end with Asterisk."""
@@ -379,6 +386,18 @@ class SystemdUnit(Launcher):
         known = RESULTS.get(state["Result"], "")
         words = self._last_words() or ("" if known else f"result {state['Result']}")
         return f"{self.name}: {'; '.join(filter(None, (known, words)))}"
+
+    def last_end(self) -> dict[str, str]:
+        from signal import Signals
+
+        try:
+            known = self._show("ExecMainCode", "ExecMainStatus")
+            how = CODES.get(int(known["ExecMainCode"]), "")
+            number = int(known["ExecMainStatus"])
+            status = str(number) if how == "exited" else Signals(number).name[3:]
+        except (AgentError, ValueError):
+            return {}
+        return {"MONITOR_EXIT_CODE": how, "MONITOR_EXIT_STATUS": status}
 
     def family(self, ancestors: list[Process]) -> list[Process]:
         # An Asterisk that somebody has started by hand has its children elsewhere.

@@ -1,8 +1,12 @@
 """Step 50: what keeps systemd from starting the services, and what their agents need.
 
-The drop-ins do nothing until the cluster has the services: they look for the marker that the
-take-over writes. From then on no boot, no upgrade of a package and no socket starts a service
-that is the cluster's.
+And what restarts Corosync and Pacemaker when they die: without them Asterisk runs on, and
+nobody watches it. Debian's corosync.service has Restart=no; systemd gives pacemaker.service
+up after five deaths in 25 s.
+
+The services' drop-ins do nothing until the cluster has the services: they look for the marker
+that the take-over writes. From then on no boot, no upgrade of a package and no socket starts a
+service that is the cluster's.
 """
 
 from __future__ import annotations
@@ -29,6 +33,27 @@ GOES_ELSEWHERE = re.compile(
     r"^\s*(Redirect|RewriteRule|ProxyPass|AllowOverride\s+(?!None\b)\S)",
     re.MULTILINE | re.IGNORECASE,
 )
+
+# By unit. Not Restart= for Corosync: systemd restarts with it what requires it
+# (pacemaker.service), in the orderly way, which stops the telephones. A start does not.
+# The limit is that unit's: of Corosync's own, its OnFailure= would make a loop.
+COME_BACK = {
+    "corosync.service": """\
+# Written by asha: Corosync is started again when it has died.
+[Unit]
+OnFailure=asha-come-back@%N.service
+StartLimitIntervalSec=0
+""",
+    "pacemaker.service": """\
+# Written by asha: not given up after five deaths in 25 s.
+[Unit]
+StartLimitIntervalSec=600
+StartLimitBurst=60
+[Service]
+Restart=on-failure
+RestartSec=1s
+""",
+}
 
 RELOAD_SECONDS = 90.0
 ANSWER_SECONDS = 10.0
@@ -58,21 +83,21 @@ def look(machine: Machine) -> Found:
 
 
 def actions(site: Site, found: Found) -> list[Action]:
-    there = list(found.units)
-    made: list[Action] = [_drop_in(name) for name in there]
-    if there:
-        made.append(Run(
-            title="reload systemd",
-            argv=["systemctl", "daemon-reload"],
-            done=lambda machine: _are_read(machine, there),
-            timeout=RELOAD_SECONDS,
-        ))
-    if "apache2.service" in there:
+    made: list[Action] = [_drop_in(name) for name in found.units]
+    made += [Write(drop_in_path(unit), text, why=f"bring {unit} back when it has died")
+             for unit, text in COME_BACK.items()]
+    made.append(Run(
+        title="reload systemd",
+        argv=["systemctl", "daemon-reload"],
+        done=lambda machine: _are_read(machine, [*found.units, *COME_BACK]),
+        timeout=RELOAD_SECONDS,
+    ))
+    if "apache2.service" in found.units:
         made += _apache(found)
     return made
 
 
-def _drop_in_path(unit: str) -> str:
+def drop_in_path(unit: str) -> str:
     return f"/etc/systemd/system/{unit}.d/asha.conf"
 
 
@@ -84,7 +109,7 @@ def _drop_in(unit: str) -> Write:
     else:
         conditions = f"ConditionPathExists=!{MARKER}\n"
     return Write(
-        _drop_in_path(unit),
+        drop_in_path(unit),
         "# Written by asha: once the cluster has the services, it alone starts them.\n"
         f"[Unit]\n{conditions}",
         why=f"keep {unit} to the cluster, once that has it",
@@ -94,7 +119,7 @@ def _drop_in(unit: str) -> Write:
 def _are_read(machine: Machine, names: list[str]) -> bool:
     said = machine.output("systemctl", "show", "--property=DropInPaths,NeedDaemonReload", *names)
     return "NeedDaemonReload=yes" not in said and all(
-        _drop_in_path(name) in said for name in names
+        drop_in_path(name) in said for name in names
     )
 
 

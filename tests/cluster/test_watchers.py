@@ -1,0 +1,89 @@
+"""Corosync and every daemon of Pacemaker, killed and stopped for 10 s, on either node.
+
+Asterisk is well, so nobody may end it, and whoever has died comes back by himself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.conftest import lab_or_skip
+from tests.lab import Node, wait_for
+from tests.lab.cluster import Cluster
+from tests.lab.daemon import daemon
+from tests.lab.faults import GENEROUS, HALTED_SECONDS, let_pass, stand_still
+from tests.lab.play import wait_for_audit
+from tests.lab.prober import Prober
+
+# The kernel cuts a process's name after 15 characters.
+DAEMONS = tuple(name[:15] for name in (
+    "corosync", "pacemakerd", "pacemaker-based", "pacemaker-attrd", "pacemaker-execd",
+    "pacemaker-fenced", "pacemaker-schedulerd", "pacemaker-controld",
+))
+# The longest silence, in seconds.
+LIMIT = 1.0
+# A death may show later than at once: Corosync's is a membership, then another.
+WATCH_SECONDS = 4.0
+
+
+@dataclass
+class Scene:
+    cluster: Cluster
+    prober: Prober
+
+    def node(self, side: str) -> Node:
+        return self.cluster.active() if side == "active" else self.cluster.passive()
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    with lab_or_skip() as lab:
+        cluster = Cluster(lab)
+        cluster.load()
+        with Prober(lab) as prober:
+            yield Scene(cluster, prober)
+
+
+@contextmanager
+def watched(scene: Scene) -> Iterator[None]:
+    """What is done within must be over at its end; then the cluster gets ready by itself."""
+    cluster = scene.cluster
+    cluster.heal()
+    was = daemon(cluster.active())
+    scene.prober.wait_answering(time.monotonic())
+    begun = time.monotonic()
+    yield
+    cluster.wait_ready(timeout=150)
+    scene.prober.wait_answering(time.monotonic())
+    outage = scene.prober.outage(begun)
+    wait_for_audit(cluster)
+    assert cluster.audit() == []
+    assert was.lives
+    assert outage <= LIMIT * GENEROUS
+
+
+@pytest.mark.parametrize("side", ["active", "passive"])
+@pytest.mark.parametrize("name", DAEMONS)
+def test_killed(scene: Scene, name: str, side: str) -> None:
+    with watched(scene):
+        node = scene.node(side)
+        before = node.kill(name)
+        wait_for(lambda: bool(set(node.pids(name)) - set(before)), f"{name} to be back", timeout=30)
+        let_pass(WATCH_SECONDS)
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_stopped_on_the_active_node(scene: Scene, name: str) -> None:
+    with watched(scene), stand_still(scene.node("active"), name):
+        let_pass(HALTED_SECONDS)
+
+
+@pytest.mark.parametrize("names", [DAEMONS[:1], DAEMONS[1:]], ids=["corosync", "pacemaker"])
+def test_stopped_on_the_passive_node(scene: Scene, names: tuple[str, ...]) -> None:
+    with watched(scene), stand_still(scene.node("passive"), *names):
+        let_pass(HALTED_SECONDS)
