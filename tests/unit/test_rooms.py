@@ -27,7 +27,8 @@ BELOW = {
     "asterisk": ("ocf", "run"),
     "agents": ("asterisk", "data", "relay", "ocf", "run"),
     "cluster": ("relay", "run"),
-    "status": ("asterisk", "cluster", "data", "ocf", "run", "bootstrap"),
+    "lan": ("cluster", "run"),
+    "status": ("asterisk", "cluster", "data", "lan", "ocf", "run", "bootstrap"),
     "bootstrap": ("asterisk", "cluster", "data", "relay", "ocf", "run"),
     "commands": ("bootstrap", "status", "agents", "asterisk", "cluster", "data", "run"),
 }

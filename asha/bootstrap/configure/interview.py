@@ -237,7 +237,7 @@ def complete(machine: Machine, facts: Facts, given: Values) -> tuple[Values, lis
 def normal(given: Values) -> Values:
     """Spelt as the questions spell it, without what is empty."""
     values = {key: value for key, value in given.items() if value}
-    for key in ("PRIMARY", "USENIC1"):
+    for key in ("PRIMARY", "USENIC1", "LANWATCH"):
         word = values.get(key, "").lower()
         if word in rules.YES + rules.NO:
             values[key] = "true" if word in rules.YES else "false"
