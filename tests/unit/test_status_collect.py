@@ -392,6 +392,13 @@ def test_a_death_that_systemd_told_of_is_not_called_simulated() -> None:
     assert "Asterisk died on crm1 at 14:03:15" in found.why
 
 
+def test_an_address_that_was_deleted_is_not_called_simulated() -> None:
+    failure = Failure("p_ip", "asyncmon", "crm1", "error", "Simulated failure", STARTED)
+    found = service(dataclasses.replace(change("p_ip", "crm1"), failures=(failure,)), "p_ip")
+    assert found.why == \
+        "it was deleted on crm1 at 14:03:15, and put back: journalctl -u asha-lan"
+
+
 # What lets a node take over.
 
 
