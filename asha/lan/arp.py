@@ -18,8 +18,8 @@ HEAD = struct.pack("!HHBB", 1, 0x0800, 6, 4)
 REQUEST, REPLY = 1, 2
 FRAME = struct.Struct("!6s6sH6sH6s4s6s4s")
 READ_MOST = 2048
-# Answers that are read at a time: a flood of them ends somewhere.
-ANSWERS_MOST = 64
+# Answers that are read at a time, more than a socket's queue holds: a flood ends somewhere.
+ANSWERS_MOST = 1024
 OUTGOING = 4  # packet(7), PACKET_OUTGOING
 
 # linux/filter.h: load the operation's 16 bits; is it an answer? then all of it, else nothing.
@@ -62,9 +62,6 @@ class Ears:
         except BaseException:
             self._socket.close()
             raise
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()

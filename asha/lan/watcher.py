@@ -45,7 +45,6 @@ class Source(Protocol):
 class Answers(Protocol):
     """Who answers on the LAN (arp.Ears)."""
 
-    def fileno(self) -> int: ...
     def close(self) -> None: ...
     def ask(self, own: str, targets: list[str]) -> None: ...
     def answered(self) -> set[str]: ...
@@ -92,10 +91,8 @@ class Watcher:
             self._wait()
 
     def _wait(self) -> None:
-        sources: list[Source | Answers] = [self._kernel]
-        if self._ears is not None:
-            sources.append(self._ears)
-        select.select(sources, [], [], max(0.0, self.next_step() - self._clock()))
+        # Answers wait for the next round: no flood of them keeps us busy.
+        select.select([self._kernel], [], [], max(0.0, self.next_step() - self._clock()))
 
     def next_step(self) -> float:
         """When it is to look again although nobody tells anything."""
