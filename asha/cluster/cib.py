@@ -56,7 +56,8 @@ def render(site: Site) -> str:
     """The configuration as crmsh reads it. Raises UserError for a value that cannot be part of
     it."""
     text = TEMPLATE.read_text(encoding="utf-8")
-    for part, wanted in (("RELAY", site.relay is not None), ("LDAP", site.ldap)):
+    for part, wanted in (("RELAY", site.relay is not None), ("LDAP", site.ldap),
+                         ("LAN", site.watches_lan)):
         begin, end = f"@{part} BEGIN@\n", f"@{part} END@\n"
         if not wanted:
             text = re.sub(f"{begin}.*?{end}", "", text, flags=re.DOTALL)

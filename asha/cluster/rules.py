@@ -105,6 +105,7 @@ ADDRESS = Form(is_address, "must be an IPv4 address",
 FORMS: dict[str, Form] = {
     "PRIMARY": TRUTH,
     "USENIC1": TRUTH,
+    "LANWATCH": TRUTH,
     **dict.fromkeys(ADDRESSES, ADDRESS),
     "LANPREFIX": PREFIX,
     "LINKPREFIX": PREFIX,

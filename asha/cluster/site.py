@@ -40,6 +40,8 @@ KEYS = (
     Key("LINKNIC", "the cluster link's NIC", "eth1"),
     Key("LINKPREFIX", "the cluster link's prefix length", "24"),
     Key("CLUSTERNET", "the cluster link's network", ""),
+    Key("LANWATCH", "true: a node whose LAN is dead gives the telephones to one whose LAN works; "
+        "needs two NICs", "true"),
     Key("ANODENAME", "the first node's name (uname -n)"),
     Key("ANODEIP", "the first node's address on the cluster link"),
     Key("ANODELAN", "the first node's LAN address, where it is static: the second ring", ""),
@@ -115,6 +117,8 @@ class Site:
     relay: Relay | None = None
     # Whether the cluster runs slapd, where SARK keeps its phone book.
     ldap: bool = False
+    # What was asked for: see watches_lan.
+    lan_watch: bool = True
 
     @property
     def here(self) -> NodeConfig:
@@ -123,6 +127,12 @@ class Site:
     @property
     def there(self) -> NodeConfig:
         return self.second if self.is_first else self.first
+
+    @property
+    def watches_lan(self) -> bool:
+        """Whether loss of the LAN moves the telephones. With one NIC it is the cluster link
+        that is lost, too, and the nodes cannot tell who has lost it."""
+        return self.two_nics and self.lan_watch
 
     @property
     def second_ring(self) -> bool:
@@ -138,6 +148,7 @@ def agreement(site: Site) -> dict[str, str]:
         "LANPREFIX": str(site.lan_prefix),
         "LINKPREFIX": str(site.link_prefix),
         "USENIC1": str(site.two_nics).lower(),
+        "LANWATCH": str(site.lan_watch).lower(),
         "LDAP": "YES" if site.ldap else "NO",
     }
 
@@ -247,6 +258,7 @@ def _site(given: dict[str, str]) -> Site:
         site_id=values["SITEID"],
         relay=_relay(values, (a if first else b).name),
         ldap=values["LDAP"].upper() == "YES",
+        lan_watch=rules.is_yes(values["LANWATCH"]),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from asha import lan
 from asha.cluster.pacemaker import TELEPHONES, Ban
 from asha.data.space import size
 from asha.status.model import NOTE, WARNING, CrashLoop, Finding, Node, Service, Status
@@ -28,6 +29,7 @@ class Context:
     fencing: bool | None = None
     two_nics: bool = True
     second_ring: bool = True
+    lan_watched: bool = False
     alert: str = ""
     cut_off: bool = False
     clock_is_set: bool | None = None
@@ -55,6 +57,7 @@ def findings(status: Status, about: Context) -> tuple[Finding, ...]:
         _service(status, about),
         _crash_loops(status),
         _nodes(status, about),
+        _lan(status, about),
         _disks(status),
         _links(status),
         _secrets(status, about),
@@ -204,6 +207,34 @@ def _node(node: Node) -> Finding:
                        "wait a minute; then: journalctl -b -u corosync -u pacemaker")
     return Finding(WARNING, f"{name} is offline: there is no fail-over",
                    f"check the power and the cluster link of {name}")
+
+
+# What is wrong with a dead LAN, and what to look at, on that node.
+DEAD_LAN = {
+    lan.NO_CARRIER: ("no carrier, or no network card",
+                     "check the cable, the switch's port and: ip link, on {node}"),
+    lan.NO_ANSWER: ("neither the gateway nor the other node answers",
+                    "check the switch and what is between; ip neigh, on {node}"),
+}
+
+
+def _lan(status: Status, about: Context) -> Iterator[Finding]:
+    for node in status.nodes:
+        if node.state in ("offline", "pending", "unclean"):
+            continue
+        if node.lan in DEAD_LAN:
+            why, hint = DEAD_LAN[node.lan]
+            then = "the telephones stay there until the other node's LAN is good" \
+                if node.active else "it is no place for the telephones"
+            yield Finding(WARNING, f"the LAN of {node.name} is dead ({why}): {then}",
+                          hint.format(node=node.name))
+        elif node.lan == lan.UNSTEADY:
+            yield Finding(NOTE, f"the LAN of {node.name} works, and is trusted once it has held "
+                                "for half a minute, after several losses for longer",
+                          f"wait; journalctl -u asha-lan, on {node.name}")
+        elif not node.lan and about.lan_watched:
+            yield Finding(NOTE, f"the LAN of {node.name} is not watched",
+                          f"on {node.name}: systemctl status asha-lan; asha install enables it")
 
 
 def _disks(status: Status) -> Iterator[Finding]:

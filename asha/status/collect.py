@@ -12,6 +12,7 @@ import re
 import time
 from datetime import datetime, timedelta
 
+from asha import lan
 from asha.asterisk import ATTRIBUTE as ASTERISK_ATTRIBUTE
 from asha.asterisk.process import deaths
 from asha.bootstrap.join import rotation
@@ -129,7 +130,8 @@ def _from_cluster(status: Status, state: State, site: Site | None, name: str) ->
         active_since=since,
         moved_from=moved_from,
         nodes=tuple(
-            Node(node.name, _node_state(node), node.name == name, node.name == active)
+            Node(node.name, _node_state(node), node.name == name, node.name == active,
+                 state.attribute(node.name, lan.ATTRIBUTE))
             for node in state.nodes
         ),
         services=services(state),
@@ -266,6 +268,7 @@ def _circumstances(machine: Machine, status: Status, state: State | None,
         fencing=state.has_fencing if state is not None else None,
         two_nics=site.two_nics if site else True,
         second_ring=len(status.links) > 1 or (site.second_ring if site else True),
+        lan_watched=site.watches_lan if site else False,
         alert=site.alert if site else "",
         cut_off=machine.exists(HANDOVER),
         clock_is_set={"yes": True, "no": False}.get(synchronised.strip()),

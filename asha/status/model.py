@@ -29,12 +29,14 @@ VITAL = ("p_ip", "p_asterisk")
 
 @dataclass(frozen=True)
 class Node:
-    """``state``: online, standby, offline, unclean, pending or maintenance."""
+    """``state``: online, standby, offline, unclean, pending or maintenance. ``lan``: what its
+    watcher says of its LAN: ok, no-carrier, no-answer or unsteady; "" not known."""
 
     name: str
     state: str
     here: bool = False
     active: bool = False
+    lan: str = ""
 
 
 @dataclass(frozen=True)

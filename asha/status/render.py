@@ -7,6 +7,7 @@ import textwrap
 import time
 from typing import TextIO
 
+from asha import lan
 from asha.data.space import size
 from asha.run.text import lines as within
 from asha.run.text import printable
@@ -24,6 +25,13 @@ NODE_WORDS = {
     "unclean": "UNCLEAN: state unknown, not fenced",
     "pending": "joining",
     "maintenance": "in maintenance: not watched",
+}
+LAN_WORDS = {
+    lan.OK: "ok",
+    lan.NO_CARRIER: "DEAD (no carrier)",
+    lan.NO_ANSWER: "DEAD (no answer)",
+    lan.UNSTEADY: "ok, not trusted yet",
+    "": "not known",
 }
 
 
@@ -111,6 +119,10 @@ class _Screen:
             text = f"{node.name.ljust(width)}  {words}{', ' if about else ''}{', '.join(about)}"
             self._row(title, text, GREEN if node.state == "online" else YELLOW)
             title = ""
+        if any(node.lan for node in self.status.nodes):
+            self._row("LAN", "; ".join(f"{node.name} {LAN_WORDS.get(node.lan, node.lan)}"
+                                       for node in self.status.nodes),
+                      GREEN if all(node.lan == lan.OK for node in self.status.nodes) else YELLOW)
         if not self.status.quorum:
             self._row("Quorum", "NO: this node may run nothing", RED)
 

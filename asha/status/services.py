@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from asha.cluster.pacemaker import Failure, Resource, State
+from asha.lan import ADDRESS
 from asha.status.model import Service
 
 # In the order in which a person asks for them; others follow under their own names.
@@ -21,7 +22,8 @@ TITLES = {
 }
 
 # Pacemaker's name for a failure that it was told of (crm_resource --fail); its own
-# words for it, "Simulated failure", would mislead. See asha/asterisk/process/death_notice.py.
+# words for it, "Simulated failure", would mislead. See asha/asterisk/process/death_notice.py
+# and asha/lan/report.py.
 TOLD = "asyncmon"
 
 
@@ -80,6 +82,8 @@ def _why(failure: Failure) -> str:
     when = f" at {failure.when:%H:%M:%S}" if failure.when else ""
     if (failure.resource, failure.action) == ("p_asterisk", TOLD):
         return f"Asterisk died on {failure.node}{when}, which systemd saw: journalctl -u asterisk"
+    if (failure.resource, failure.action) == (ADDRESS, TOLD):
+        return f"it was deleted on {failure.node}{when}, and put back: journalctl -u asha-lan"
     how = "was degraded" if failure.is_degraded else f"{failure.action} failed"
     return (f"{how} on {failure.node}{when}: "
             f"{failure.reason or failure.status or 'no reason given'}")

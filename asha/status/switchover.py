@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
+from asha import lan
 from asha.cluster.pacemaker import State
 from asha.errors import UserError
 from asha.machine import Machine
@@ -104,6 +105,9 @@ def obstacles(state: State, disks: Disks | None, target: str) -> list[str]:
         wrong.append(f"{target} is just joining the cluster: wait a minute")
     elif node.standby:
         wrong.append(f"{target} is in standby: asha online {target}")
+    seen = state.attribute(target, lan.ATTRIBUTE)
+    if seen in (lan.NO_CARRIER, lan.NO_ANSWER):
+        wrong.append(f"the LAN of {target} is dead ({seen}): check its cable and the switch")
     wrong += _disk_obstacles(disks)
     for ban in state.bans:
         if ban.node == target and ban.id.startswith("drbd-fence"):

@@ -33,7 +33,8 @@ FIRST = {**SITE, "primary": "true", "ip": "10.0.3.251", "otherip": "10.0.3.252",
 SECOND = {**SITE, "primary": "false", "ip": "10.0.3.252", "otherip": "10.0.3.251",
           "othername": "crm1", "relay": "none"}
 # debconf's types, where they are not string; see debian/asha.templates.
-KINDS = {"primary": "boolean", "usenic1": "boolean", "relay": "select", "relaydriver": "select"}
+KINDS = {**dict.fromkeys(("primary", "usenic1", "lanwatch"), "boolean"),
+         **dict.fromkeys(("relay", "relaydriver"), "select")}
 
 
 def preseed(node: Node, answers: Mapping[str, str]) -> None:

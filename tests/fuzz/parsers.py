@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import fields
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from asha.asterisk.talk import sip_transports
@@ -26,6 +27,7 @@ from asha.conf import values_of
 from asha.data import binds, mountinfo, paths
 from asha.data.binds import Bind
 from asha.errors import UserError
+from asha.lan import arp
 from asha.ocf.state import StateFile
 from asha.relay.contract import Position
 from asha.relay.numato import Numato
@@ -69,6 +71,22 @@ def _text(data: bytes, scratch: Path) -> None:
                 raise Wrong(f"{made!r} is not printable")
         if "\n" in printable(raw) or not plain(raw).isascii():
             raise Wrong("more than a line, or more than ASCII")
+
+
+# What comes over the LAN.
+
+MAC = bytes.fromhex("525400000001")
+# A whole answer of 192.168.1.1 to that card.
+ARP_REPLY = MAC + bytes.fromhex(
+    "525400000002 0806 0001 0800 06 04 0002 525400000002 c0a80101") + MAC + bytes(4)
+
+
+@target("arp", ARP_REPLY, ARP_REPLY + bytes(18), arp.question(MAC, "192.168.1.11", "192.168.1.1"))
+def _arp(data: bytes, scratch: Path) -> None:
+    """asha.lan.arp: who answers."""
+    found = arp.answerer(data, MAC)
+    if found and str(IPv4Address(found)) != found:
+        raise Wrong(f"{found!r} is no address")
 
 
 # The kernel. Its format is its own; the names in it are everybody's.

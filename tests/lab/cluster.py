@@ -9,6 +9,7 @@ one: a test must not believe the product's eyes. A mistake in those would hide i
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ SOURCE = "p_source"
 SINGLES = ("p_fs", "p_data", "p_ip", SOURCE, "p_asterisk", "p_mysql", "p_apache")
 CLONES = ("p_drbd", "p_line")
 READY_SECONDS = 120.0
+# As attrd_updater prints it.
+ATTRIBUTE = re.compile(r'host="([^"]+)" value="([^"]*)"')
 
 
 @dataclass
@@ -91,6 +94,12 @@ class Cluster:
                 if state.dc:
                     return state
         return State()
+
+    def lans(self) -> dict[str, str]:
+        """What each node's watcher has told of its LAN, by node."""
+        said = self.running[0].run("attrd_updater", "--query", "--all", "--name", "asha-lan",
+                                   check=False)
+        return dict(ATTRIBUTE.findall(said.out))
 
     def load(self, text: str | None = None) -> None:
         """Load the shipped configuration as a user does, and wait until it runs."""

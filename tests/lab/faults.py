@@ -20,7 +20,7 @@ from tests.lab import injectors
 from tests.lab.cluster import Cluster
 from tests.lab.daemon import Daemon, daemon
 from tests.lab.host import wait_for
-from tests.lab.lab import CARD_NODE
+from tests.lab.lab import CARD_NODE, VIRTUAL_ADDRESS
 from tests.lab.node import Node
 
 # What the cluster must do about it.
@@ -241,6 +241,28 @@ def link_cut(cluster: Cluster) -> Iterator[None]:
     wait_for(lambda: not link_is_down(cluster), "the cluster link to be used again", timeout=60)
 
 
+@contextmanager
+def lan_cut(cluster: Cluster) -> Iterator[None]:
+    node = cluster.active()
+    node.cut("eth0")
+    try:
+        yield
+    finally:
+        node.restore("eth0")
+
+
+def lans_are_good(cluster: Cluster) -> None:
+    """A node that has booted, or was cut off, is trusted after half a minute."""
+    wait_for(lambda: set(cluster.lans().values()) == {"ok"}, "both LANs to be trusted",
+             timeout=90, every=0.5)
+
+
+@contextmanager
+def address_deleted(cluster: Cluster) -> Iterator[None]:
+    cluster.active().run("ip", "address", "delete", f"{VIRTUAL_ADDRESS}/24", "dev", "eth0")
+    yield
+
+
 def link_is_down(cluster: Cluster) -> bool:
     """Corosync has given the cluster link up and lives on the LAN."""
     return "disconnected" in cluster.active().run("corosync-cfgtool", "-s", check=False).out
@@ -318,6 +340,11 @@ FAULTS = (
           STAYS, kinds=(HANG,)),
     Fault("reload-storm", "core reload, again and again", on_active(injectors.reload_storm),
           STAYS, kinds=(HANG,)),
+    # The address and the LAN.
+    Fault("address-deleted", "virtual address deleted (ip addr del)", address_deleted, STAYS, 1.5,
+          named="p_ip_"),
+    Fault("lan-cable", "LAN cable of the active node pulled", lan_cut, MOVES, 4.0,
+          prepare=lans_are_good),
     # What is beside the telephones.
     Fault("mariadb-killed", "MariaDB killed (SIGKILL)", killed("mariadbd"), STAYS,
           named="p_mysql_"),

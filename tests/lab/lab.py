@@ -58,6 +58,14 @@ iface eth0 inet static
     address {address}
     gateway {gateway}
 """
+# What asha install would have been told; of the second ring and the LAN too.
+CONF = """\
+PRIMARY={primary}
+CLUSTERIP={virtual}
+{nodes}DRBDDEV=/dev/sda5
+{relay}
+RHINOUSB=/dev/ttyUSB0
+"""
 HOSTS = "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n"
 
 
@@ -269,8 +277,14 @@ class Lab:
                 address=node.addresses["eth0"], gateway=SWITCHBOARD_ADDRESS))
             return
         node.install(REPOSITORY)
-        if node.name == CARD_NODE:
-            node.write("/etc/asha/asha.conf", "RHINOSPF=YES\nRHINOUSB=/dev/ttyUSB0\n")
+        has_card = node.name == CARD_NODE
+        node.write("/etc/asha/asha.conf", CONF.format(
+            primary=str(node.name == NODES[0]).lower(), virtual=VIRTUAL_ADDRESS,
+            relay="RHINOSPF=YES" if has_card else f"RELAYNODE={CARD_NODE}",
+            nodes="".join(f"{side}NODENAME={name}\n{side}NODEIP={address('eth1', name)}\n"
+                          f"{side}NODELAN={address('eth0', name)}\n"
+                          for side, name in zip("AB", NODES, strict=True))))
+        if has_card:
             run(["systemctl", f"--root={node.root}", "enable", "asha-relay-park"])
         if self._cluster:
             self._configure_cluster(node)
@@ -278,8 +292,7 @@ class Lab:
     def _configure_cluster(self, node: Node) -> None:
         entries = []
         for number, name in enumerate(self.nodes, start=1):
-            ring = [address.split("/")[0] for address in
-                    (ADDRESSES[name]["eth1"], ADDRESSES[name]["eth0"])]
+            ring = [address(nic, name) for nic in ("eth1", "eth0")]
             entries.append(
                 f"    node {{\n        name: {name}\n        nodeid: {number}\n"
                 f"        ring0_addr: {ring[0]}\n        ring1_addr: {ring[1]}\n    }}"
@@ -291,7 +304,7 @@ class Lab:
         authkey.chmod(0o400)
         for unit, text in systemd.COME_BACK.items():
             node.write(systemd.drop_in_path(unit), text)
-        run(["systemctl", f"--root={node.root}", "enable", "corosync", "pacemaker"])
+        run(["systemctl", f"--root={node.root}", "enable", "corosync", "pacemaker", "asha-lan"])
 
     def _record(self, persistent: bool) -> None:
         record = {
@@ -318,6 +331,11 @@ class Lab:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def address(nic: str, node: str) -> str:
+    """Without its prefix."""
+    return ADDRESSES[node][nic].split("/")[0]
 
 
 def lock_path(name: str) -> Path:

@@ -59,6 +59,20 @@ class Network:
     def plug(self, node: str, nic: str) -> None:
         self._switch("link", "set", self._wire(node, nic), "up")
 
+    def detach(self, node: str, nic: str) -> None:
+        """Nobody is reached any more through the cable, whose carrier stays."""
+        self._switch("link", "set", self._wire(node, nic), "nomaster")
+
+    def attach(self, node: str, nic: str) -> None:
+        self._switch("link", "set", self._wire(node, nic), "master", BRIDGES[nic])
+
+    def give(self, address: str) -> None:
+        """Another address on the LAN for the switchboard: that of a router, say."""
+        self._switch("addr", "add", f"{address}/24", "dev", LAN)
+
+    def take(self, address: str) -> None:
+        self._switch("addr", "del", f"{address}/24", "dev", LAN)
+
     def reset_node(self, node: str, addresses: dict[str, str]) -> None:
         """What a reboot does to a NIC: addresses added since are forgotten."""
         space = self.namespace(node)

@@ -136,10 +136,17 @@ def test_the_first_node_is_a_cluster_of_its_own(cluster: Cluster) -> None:
     assert not fake.exists(f"{corosync_step.RINGS}/ringid_1")
     assert fake.lines.index("systemctl stop pacemaker.service corosync.service") < (
         fake.lines.index("systemctl start corosync.service pacemaker.service"))
-    assert cluster.enabled == {"corosync.service", "pacemaker.service", "asha-join.service"}
-    assert "asha-join.service" in cluster.active
+    assert cluster.enabled == {"corosync.service", "pacemaker.service", "asha-join.service",
+                               "asha-lan.service"}
+    assert {"asha-join.service", "asha-lan.service"} <= cluster.active
     assert fake.clock >= cluster.dc_after
     assert cluster.install() == []
+
+
+@pytest.mark.parametrize("no", ["lan_watch", "two_nics"])
+def test_a_lan_that_is_not_to_be_watched(cluster: Cluster, no: str) -> None:
+    cluster.install(dataclasses.replace(SITE, **{no: False}))  # type: ignore[arg-type]
+    assert "asha-lan.service" not in cluster.enabled | cluster.active
 
 
 def test_the_key_is_never_shown(cluster: Cluster) -> None:

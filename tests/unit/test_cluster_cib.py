@@ -72,6 +72,15 @@ def test_the_address_is_the_sites() -> None:
     assert "eth0" not in text
 
 
+@pytest.mark.parametrize("no", ["lan_watch", "two_nics"])
+def test_a_lan_that_does_not_count_has_no_rule(no: str) -> None:
+    text = cib.render(dataclasses.replace(SITE, **{no: False}))  # type: ignore[arg-type]
+    assert "asha-lan" not in text
+    assert "l_lan" not in words(text)
+    assert words(text) < words(cib.render(SITE))
+    assert "\n\n\n" not in text
+
+
 def test_without_a_relay_nothing_of_it_is_left() -> None:
     text = cib.render(dataclasses.replace(SITE, relay=None))
     for name in ("p_line", "cl_line", "c_line_with_asterisk", "rhino-relay", "ttyUSB0"):

@@ -210,7 +210,7 @@ def test_the_manuals_questions_with_defaults_from_the_machine(package: Package) 
     assert package.debconf.values == {
         "primary": "true", "usenic1": "true", "clusterip": "192.168.1.90", "lannic": "eth0",
         "lanprefix": "24", "linknic": "eth1", "linkprefix": "24", "ip": "10.0.3.251",
-        "otherip": "10.0.3.252", "othername": "crm2", "drbddev": DISK,
+        "lanwatch": "true", "otherip": "10.0.3.252", "othername": "crm2", "drbddev": DISK,
         "clusteralert": "a@b.c", "siteid": "crm1 cluster", "relay": "none",
         "relaydriver": "rhino",
     }
@@ -267,9 +267,11 @@ def test_what_the_machine_does_not_tell_is_asked(package: Package) -> None:
 
 
 def test_who_wants_all_questions_gets_them(package: Package) -> None:
-    package.ask([*ANSWERS[:3], "=", "=", "192.168.1.90", "=", "=", "=", *ANSWERS[5:]],
-                threshold="low")
-    assert package.shown[3:9] == ["lannic", "linknic", "clusterip", "lanprefix", "ip", "linkprefix"]
+    values = package.ask([*ANSWERS[:3], "=", "=", "192.168.1.90", "=", "=", "=", "false",
+                           *ANSWERS[5:]], threshold="low")
+    assert package.shown[3:10] == ["lannic", "linknic", "clusterip", "lanprefix", "ip",
+                                   "linkprefix", "lanwatch"]
+    assert values["LANWATCH"] == "false"
 
 
 @pytest.mark.parametrize(("name", "wrong", "why"), [

@@ -25,7 +25,7 @@ BELOW = {
     "relay": ("ocf", "run"),
     "data": ("ocf", "run"),
     "asterisk": ("ocf", "run"),
-    "lan": ("ocf", "run"),
+    "lan": ("cluster", "ocf", "run"),
     "agents": ("asterisk", "data", "lan", "relay", "ocf", "run"),
     "cluster": ("relay", "run"),
     "status": ("asterisk", "cluster", "data", "lan", "ocf", "run", "bootstrap"),

@@ -15,7 +15,7 @@ import pytest
 from asha.asterisk.process.deaths import Deaths
 from asha.asterisk.process.deaths import parse as parse_deaths
 from asha.cluster import corosync, pacemaker
-from asha.cluster.pacemaker import Ban, Event, Failure, State
+from asha.cluster.pacemaker import Attribute, Ban, Event, Failure, State
 from asha.cluster.secret import PATH, Secret
 from asha.cluster.site import parse
 from asha.commands import check, online, standby, switchover
@@ -478,6 +478,22 @@ def test_a_death_that_systemd_told_of_is_not_called_simulated() -> None:
     assert "Asterisk died on crm1 at 14:03:15" in found.why
 
 
+def test_each_nodes_lan(machine: FakeMachine, seen: Tell) -> None:
+    seen(dataclasses.replace(STATE, attributes=(Attribute("crm2", "asha-lan", "no-carrier"),)))
+    status = collect.collect(machine, "crm1")
+    assert [(one.name, one.lan) for one in status.nodes] == [("crm1", ""), ("crm2", "no-carrier")]
+    said = "\n".join(one.what for one in status.findings)
+    assert "the LAN of crm1 is not watched" in said
+    assert "the LAN of crm2 is dead" in said
+
+
+def test_an_address_that_was_deleted_is_not_called_simulated() -> None:
+    failure = Failure("p_ip", "asyncmon", "crm1", "error", "Simulated failure", STARTED)
+    found = service(dataclasses.replace(change("p_ip", "crm1"), failures=(failure,)), "p_ip")
+    assert found.why == \
+        "it was deleted on crm1 at 14:03:15, and put back: journalctl -u asha-lan"
+
+
 # What lets a node take over.
 
 
@@ -512,6 +528,7 @@ def node(**fields: bool) -> tuple[pacemaker.Node, ...]:
         ({"bans": (Ban("cli-ban-g_phones", "g_phones", "crm2"),)}, "crm resource clear g_phones"),
         ({"failures": (Failure("p_asterisk", "start", "crm2", "error", "no licence", None),)},
          "crm resource cleanup p_asterisk"),
+        ({"attributes": (Attribute("crm2", "asha-lan", "no-carrier"),)}, "LAN of crm2 is dead"),
     ],
 )
 def test_what_stands_in_the_way(
@@ -525,6 +542,8 @@ def test_what_does_not_stand_in_the_way(machine: FakeMachine, seen: Tell) -> Non
     seen(dataclasses.replace(
         STATE,
         bans=(Ban("cli-ban-x", "p_own", "crm1"),),
+        attributes=(Attribute("crm1", "asha-lan", "no-carrier"),
+                    Attribute("crm2", "asha-lan", "unsteady")),
         failures=(Failure("p_asterisk", "monitor", "crm1", "not running", "", None),
                   Failure("p_asterisk", "monitor", "crm2", "error", "busy", None, "190"),
                   Failure("p_apache", "start", "crm2", "error", "", None)),

@@ -92,6 +92,56 @@ def test_secrets_that_differ_are_told_and_a_change_that_is_half_done() -> None:
     assert "differ" not in text
 
 
+def lans(here: str, there: str, state: str = "online") -> Status:
+    return changed(nodes=(Node("crm1", "online", here=True, active=True, lan=here),
+                          Node("crm2", state, lan=there)))
+
+
+WATCHED = dataclasses.replace(USUAL, lan_watched=True)
+
+
+def test_the_lans_of_both() -> None:
+    assert said(lans("ok", "ok"), WATCHED) == notes(lans("ok", "ok"), WATCHED) == ""
+    assert "\nLAN         crm1 ok; crm2 ok\n" in render.screen(lans("ok", "ok"))
+    assert as_json(lans("ok", "no-answer"))["nodes"][1]["lan"] == "no-answer"
+    assert "LAN " not in render.screen(HEALTHY), "where nobody watches it"
+
+
+def test_a_dead_lan_is_told_with_what_to_look_at() -> None:
+    both = lans("no-carrier", "no-answer")
+    assert said(both, WATCHED).splitlines() == [
+        "the LAN of crm1 is dead (no carrier, or no network card): the telephones stay there until "
+        "the other node's LAN is good -> check the cable, the switch's port and: ip link, on crm1",
+        "the LAN of crm2 is dead (neither the gateway nor the other node answers): it is no place "
+        "for the telephones -> check the switch and what is between; ip neigh, on crm2",
+    ]
+    assert both.exit_code == 0 != changed(findings=findings(both, WATCHED)).exit_code
+    assert "LAN         crm1 DEAD (no carrier); crm2 DEAD (no answer)" in render.screen(both)
+
+
+def test_a_lan_that_is_not_trusted_yet_or_not_watched_is_no_alarm() -> None:
+    status = lans("", "unsteady")
+    assert said(status, WATCHED) == ""
+    assert notes(status, WATCHED).splitlines() == [
+        "the LAN of crm1 is not watched",
+        "the LAN of crm2 works, and is trusted once it has held for half a minute, after several "
+        "losses for longer",
+    ]
+    assert notes(lans("", ""), USUAL) == "", "LANWATCH=false"
+    assert "LAN         crm1 not known; crm2 ok, not trusted yet" in render.screen(status)
+
+
+def test_a_node_that_is_off_has_no_lan_to_speak_of() -> None:
+    assert "LAN" not in said(lans("ok", "", "offline"), WATCHED)
+    assert notes(lans("ok", "", "offline"), WATCHED) == ""
+
+
+def test_a_value_that_nobody_knows_is_shown_and_does_no_harm() -> None:
+    status = lans("ok", "what\x1b[2J")
+    assert said(status, WATCHED) == ""
+    assert "crm2 what\\x1b[2J" in render.screen(status)
+
+
 def test_a_healthy_cluster_has_nothing_to_say() -> None:
     assert findings(HEALTHY, USUAL) == ()
     assert HEALTHY.exit_code == 0
@@ -447,7 +497,8 @@ def test_json_is_plain_and_keeps_its_shape() -> None:
     said = json.loads(json.dumps(as_json(status)))
     assert said["schema"] == 2
     assert (said["health"], said["exit_code"]) == ("healthy", 0)
-    assert said["nodes"][0] == {"name": "crm1", "state": "online", "here": True, "active": True}
+    assert said["nodes"][0] == {"name": "crm1", "state": "online", "here": True, "active": True,
+                                "lan": ""}
     assert said["services"][0]["nodes"] == ["crm1"]
     assert said["disks"]["peer_disk"] == "UpToDate"
     assert said["calls"]["registered"] == 45

@@ -156,7 +156,7 @@ class Front:
 
 def is_boolean(question: Question) -> bool:
     """Its two answers are asha.conf's true and false, in this order."""
-    return question.name in ("primary", "usenic1")
+    return question.name in ("primary", "usenic1", "lanwatch")
 
 
 def _spelt(question: Question, asking: Asking, typed: str) -> str:

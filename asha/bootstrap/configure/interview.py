@@ -238,7 +238,7 @@ def complete(machine: Machine, facts: Facts, given: Values) -> tuple[Values, lis
 def normal(given: Values) -> Values:
     """The values spelt as the questions spell them, without empty ones."""
     values = {key: value for key, value in given.items() if value}
-    for key in ("PRIMARY", "USENIC1"):
+    for key in ("PRIMARY", "USENIC1", "LANWATCH"):
         word = values.get(key, "").lower()
         if word in rules.YES + rules.NO:
             values[key] = "true" if word in rules.YES else "false"

@@ -131,6 +131,13 @@ QUESTIONS = (
         "24 is the netmask 255.255.255.0.", defaults.link_prefix, when=_two_nics, told=_always,
     ),
     Question(
+        "lanwatch", _key("LANWATCH"), "Loss of the LAN moves the telephones",
+        "A node whose LAN is dead gives the telephones to the other, if that one's LAN works.\n"
+        "The same on both nodes.",
+        defaults.kept("LANWATCH"), when=_two_nics, told=_always,
+        choices=lambda asking: (("true", ""), ("false", "nothing moves for it")),
+    ),
+    Question(
         "otherip", lambda asking: asking.other("IP"),
         "The other node's address on the cluster link",
         "In the same subnet.", defaults.other_address,

@@ -21,6 +21,7 @@ from asha.errors import UserError
 from asha.machine import Machine
 
 DAEMONS = ("corosync.service", "pacemaker.service")
+LAN_WATCH = "asha-lan.service"
 CIB = "/var/lib/pacemaker/cib"
 # What Corosync remembers of the rings that it was in.
 RINGS = "/var/lib/corosync"
@@ -115,6 +116,15 @@ def actions(site: Site, secret: Secret) -> list[Action]:
             done=lambda machine: services.is_active(machine, "asha-join.service"),
         ),
     ]
+    if site.watches_lan:
+        made += [
+            enable("tell the cluster whether this node's LAN works", LAN_WATCH),
+            Run(
+                title="start asha-lan",
+                argv=["systemctl", "start", LAN_WATCH],
+                done=lambda machine: services.is_active(machine, LAN_WATCH),
+            ),
+        ]
     if site.relay and site.relay.node == site.here.name:
         made.append(enable("switch the line's relay off at each boot", "asha-relay-park.service"))
     return made

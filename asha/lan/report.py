@@ -1,0 +1,72 @@
+"""What the watcher tells Pacemaker, each time within a deadline and without ever raising."""
+
+from __future__ import annotations
+
+from asha.cluster import pacemaker
+from asha.errors import UserError
+from asha.lan import ADDRESS, ATTRIBUTE
+from asha.run.deadline import Deadline
+from asha.run.results import AgentError
+from asha.run.runner import Completed, Runner
+from asha.run.text import printable
+from asha.terminal import warn
+
+# Seconds. While one waits nothing else is seen: short.
+TELL_SECONDS = 3.0
+FAIL_SECONDS = 5.0
+
+LOOK = ("crm_mon", "-1", "--output-as=xml", "--inactive")
+
+
+class Cluster:
+    """Pacemaker, as the node called ``node`` sees it."""
+
+    def __init__(self, node: str, runner: Runner | None = None) -> None:
+        self.node = node
+        self._runner = runner or Runner()
+        self._complained = False
+
+    def tell(self, value: str) -> bool:
+        """Set this node's attribute; again, it changes nothing. False when not heard."""
+        done = self._run(TELL_SECONDS, "attrd_updater", "--name", ATTRIBUTE, "--update", value)
+        return done is not None
+
+    def withdraw(self) -> bool:
+        """Nothing is known any more of this node's LAN."""
+        return self._run(TELL_SECONDS, "attrd_updater", "--name", ATTRIBUTE, "--delete") is not None
+
+    def has_address(self) -> bool | None:
+        """Whether Pacemaker believes that the virtual address is here and has nothing to do
+        with its going: it manages it, has it started on this node, and no action of it is
+        under way. None when not known."""
+        said = self._run(TELL_SECONDS, *LOOK)
+        if said is None:
+            return None
+        try:
+            state = pacemaker.parse(said.out)
+        except UserError:
+            return None
+        here = [one.lower() for one in state.where(ADDRESS, "Started")]
+        managed = all(one.managed for one in state.of(ADDRESS))
+        return managed and not state.maintenance and here == [self.node.lower()]
+
+    def fail_address(self) -> bool:
+        """Have Pacemaker restart the address. False when not heard."""
+        done = self._run(FAIL_SECONDS, "crm_resource", "--fail", "--resource", ADDRESS,
+                         "--node", self.node)
+        return done is not None
+
+    def _run(self, seconds: float, *argv: str) -> Completed | None:
+        """How it ended well; None otherwise, which is said once until it ends well again."""
+        try:
+            done = self._runner.run(argv, Deadline(seconds))
+            trouble = "" if done.ok else f"{argv[0]}: {done.complaint}"
+        except AgentError as problem:
+            done, trouble = None, problem.reason
+        if done is not None and not trouble:
+            self._complained = False
+            return done
+        if not self._complained:
+            warn(printable(f"Pacemaker does not hear: {trouble}"))
+            self._complained = True
+        return None
