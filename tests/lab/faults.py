@@ -114,6 +114,17 @@ def asterisk_killed(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
+def astdb_damaged(cluster: Cluster) -> Iterator[None]:
+    """Its first page is garbage; Asterisk has it open, and goes on until it dies."""
+    injectors.damage_astdb(cluster.active())
+    daemon(cluster.active()).kill()
+    try:
+        yield
+    finally:
+        injectors.forget_damaged_astdb(cluster.active())
+
+
+@contextmanager
 def standby(cluster: Cluster) -> Iterator[None]:
     node = cluster.active()
     cluster.standby(node)
@@ -275,6 +286,8 @@ FAULTS = (
     Fault("relay-unplugged", "relay unplugged, plugged in again", relay_unplugged, STAYS,
           named="p_line_", prepare=to_card_node),
     Fault("power-cycle", "both nodes lose power and boot", power_cycle, RETURNS, 60.0),
+    Fault("astdb-damaged", "AstDB damaged, then Asterisk killed", astdb_damaged, RESTARTS, 10.0,
+          kinds=(CLUSTER,)),
     # Too long for the demo.
     Fault("mariadb-broken", "MariaDB does not start any more", mariadb_broken, STAYS,
           named="p_mysql_start", kinds=(CLUSTER,)),
