@@ -83,4 +83,7 @@ def _recover(agent: AsteriskAgent, path: str, why: str) -> list[Remark]:
 
 
 def _until(kept: str) -> str:
-    return f"; once you have looked at it: rm {kept}*"
+    from shlex import quote
+
+    # Asterisk's user chooses the path (astdbdir), and somebody copies the command.
+    return f"; once you have looked at it: rm {quote(kept)}*"

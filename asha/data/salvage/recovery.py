@@ -260,6 +260,8 @@ def _replace(path: str, why: str, found: pages.Found) -> str:
     kept = f"{path}{KEPT}{strftime('%Y%m%dT%H%M%S', localtime())}"
     _make_room(path, kept)
     draft = f"{path}{DRAFT}"
+    for end in ("", *BESIDE):
+        _remove(draft + end)  # of one that was killed
     if found.rows:
         _write_new(draft, stat.S_IMODE(os.stat(path).st_mode) & 0o666, found)
     _write_note(kept, path, why, found)
@@ -323,8 +325,6 @@ def _remove(path: str) -> None:
 def _write_new(draft: str, mode: int, found: pages.Found) -> None:
     import sqlite3
 
-    for end in ("", *BESIDE):
-        _remove(draft + end)
     try:
         # by name: as whom the directory belongs to
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

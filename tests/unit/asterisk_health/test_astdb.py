@@ -64,6 +64,18 @@ def test_a_damaged_one_is_recovered_and_told_until_it_is_removed(pbx: Pbx, base:
     assert pbx.act("monitor", DEEPEST).code == Exit.SUCCESS
 
 
+def test_the_command_that_is_shown_is_no_other(
+    pbx: Pbx, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = base.parent.parent / "x; reboot #"
+    folder.mkdir()
+    base.rename(folder / base.name)
+    monkeypatch.setattr(astdb, "folder", lambda deadline: str(folder))
+    first_page(folder / base.name)
+    assert pbx.act("start", given=ON).code == Exit.SUCCESS
+    assert f": rm '{kept(folder / base.name)}'*" in told(pbx)
+
+
 def test_it_is_told_after_a_restart_and_by_the_other_node(pbx: Pbx, base: Path) -> None:
     first_page(base)
     assert pbx.act("start", given=ON).code == Exit.SUCCESS
