@@ -285,6 +285,19 @@ def test_a_page_in_the_middle(base: Path) -> None:
     assert f"{COUNT - len(now)} keys are known by name only" in note
 
 
+def test_rows_that_no_page_leads_to_any_more(base: Path) -> None:
+    """The root of the table is an empty page: SQLite reads to the end, and finds nothing."""
+    link = sqlite3.connect(base)
+    (root,) = link.execute("SELECT rootpage FROM sqlite_master WHERE name = 'astdb'").fetchone()
+    link.close()
+    with base.open("r+b") as file:
+        file.seek((root - 1) * PAGE)
+        file.write(bytes([pages.TABLE_LEAF, 0, 0, 0, 0, PAGE >> 8, 0, 0]) + bytes(PAGE - 8))
+    assert "never used" in check(base)
+    assert recover(base).recovered == COUNT
+    assert rows(base) == EVERY
+
+
 def test_one_that_is_cut_off(base: Path) -> None:
     size = base.stat().st_size
     os.truncate(base, size // 2 // PAGE * PAGE - 100)

@@ -219,10 +219,9 @@ def _limit_memory() -> None:
 
 
 def _read(path: str, found: pages.Found, deadline: Deadline) -> None:
-    """By SQLite as far as it goes; where that is not to the end, from the pages too."""
+    """By SQLite as far as it goes, and from the pages what it does not come to."""
     try:
-        if _read_by_sqlite(path, found, deadline.within(deadline.remaining() / 3)):
-            return
+        _read_by_sqlite(path, found, deadline.within(deadline.remaining() / 3))
         # by name: as whom the directory belongs to
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -234,7 +233,7 @@ def _read(path: str, found: pages.Found, deadline: Deadline) -> None:
         found.complete = False  # what was read is better than nothing
 
 
-def _read_by_sqlite(path: str, found: pages.Found, deadline: Deadline) -> bool:
+def _read_by_sqlite(path: str, found: pages.Found, deadline: Deadline) -> None:
     """From the first row on and, if that does not reach the last, from there backwards."""
     import sqlite3
 
@@ -247,10 +246,9 @@ def _read_by_sqlite(path: str, found: pages.Found, deadline: Deadline) -> bool:
                 ):
                     if isinstance(key, bytes):
                         found.take(number, key, value or b"")
-            return True
+            return
         except sqlite3.DatabaseError:
             continue
-    return False
 
 
 def _replace(path: str, why: str, found: pages.Found) -> str:
