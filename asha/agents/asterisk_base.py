@@ -27,6 +27,10 @@ SERVING = "serving"
 # known for ours: that is asked of one Asterisk, and not by each monitor.
 KNOWN = "known"
 
+# The state file of an AstDB that was damaged: the path of the one that is kept, and what
+# people are told.
+ASTDB = "astdb"
+
 # Seconds between two looks at an Asterisk that starts or ends: short beside the
 # 0.25 s that it takes to end and the 0.7 s to start.
 LOOK_EVERY = 0.02

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 import os
 
-from asha.agents.asterisk_base import FENCING_SECONDS, KNOWN, LOOK_EVERY, SERVING, AsteriskAgent
+from asha.agents.asterisk_base import (
+    ASTDB,
+    FENCING_SECONDS,
+    KNOWN,
+    LOOK_EVERY,
+    SERVING,
+    AsteriskAgent,
+)
 from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_sip import NotBound
 from asha.asterisk.probes import (
@@ -110,7 +117,8 @@ class AsteriskHealth(AsteriskAgent):
     when_faulty), overload or no file left to open while SIP answers (see
     when_overloaded), SIP connections that are closed unanswered, a call that is refused,
     a missing pid file, an AMI user that is not accepted, TCP packets that a firewall
-    rule on the node itself drops, and any that it rejects. The node attribute
+    rule on the node itself drops, any that it rejects, and an AstDB that was damaged (see
+    when_damaged). The node attribute
     asha-asterisk says what, for as long as it is so (crm_mon -A).
 
     The call of depth 20 leaves no call record (CDR), no voicemail and no line in the log
@@ -227,6 +235,10 @@ class AsteriskHealth(AsteriskAgent):
             self._tell([(0, problem.reason)], 0)
             raise
         self.forget("hung")
+        if self.check_level >= 20 and self.read_state(ASTDB):
+            from asha.agents import asterisk_astdb
+
+            found += asterisk_astdb.remarks(self)
         if self.check_level >= 10 and self.read_state("records") == process.identity:
             self._connect_records(process)
         self._tell(found, self.check_level)
@@ -281,8 +293,11 @@ class AsteriskHealth(AsteriskAgent):
         warning = launcher.warning()
         if warning:
             self.warn(warning)
+        remarks = self._make_astdb_usable()
         launcher.launch()
         launcher.while_it_loads()
+        if remarks:
+            self._tell(remarks, 20)
         process = self._await_loaded(launcher, self.deadline)
         while True:
             try:
@@ -302,6 +317,13 @@ class AsteriskHealth(AsteriskAgent):
                 # A debugger is at work. It serves, and its death is news.
                 self._announce_deaths_of(process)
                 raise
+
+    def _make_astdb_usable(self) -> list[Remark]:
+        if self.when_damaged == "leave":
+            return []
+        from asha.agents import asterisk_astdb
+
+        return asterisk_astdb.make_usable(self)
 
     def adopt(self) -> bool:
         launcher = self.launcher()

@@ -155,6 +155,17 @@ class AsteriskParameters:
         default="degraded",
     )
 
+    when_damaged = Choice(
+        "When AstDB is damaged",
+        "What a start does about an AstDB that SQLite calls damaged (no Asterisk starts with one "
+        "whose first page is). recover: it is kept beside the new one as "
+        "astdb.sqlite3.damaged-DATE, the newest three at most, the keys that can be read are put "
+        "into a new one, and that is reported as degraded until the damaged one is removed. "
+        "leave: it is not even checked.",
+        choices=("recover", "leave"),
+        default="recover",
+    )
+
     when_overloaded = Choice(
         "When Asterisk is overloaded",
         "What it means that SIP drops requests while a queue of Asterisk's is beyond its "

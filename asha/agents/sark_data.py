@@ -111,7 +111,7 @@ class SarkData(Agent):
     sqlite_errors = Choice(
         "What a corrupt database does",
         "warn: start, log it and set the node attribute asha-data-warning, because calls go on "
-        "without a panel. refuse: do not start.",
+        "without a panel. refuse: do not start. AstDB is left to asterisk-health.",
         choices=("warn", "refuse"),
         default="warn",
     )

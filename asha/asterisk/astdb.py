@@ -1,6 +1,7 @@
-"""Why AstDB answers with an error: AMI's words are the same for a full disk and a lock.
+"""Where AstDB is, and why it answers with an error: AMI's words are the same for a full disk
+and a lock.
 
-Imported only then. Neither is a hang: SQLite waits for no lock in Asterisk
+Imported only where that is asked. Neither is a hang: SQLite waits for no lock in Asterisk
 (main/db.c sets no busy handler), and says so at once.
 """
 
@@ -18,10 +19,51 @@ if TYPE_CHECKING:
 
 FILE = "/astdb.sqlite3"
 
+# Where it is unless asterisk.conf says otherwise (astdbdir), as Debian builds Asterisk.
+FOLDER = "/var/lib/asterisk"
+ETC, CONF = "/etc/asterisk", "asterisk.conf"
+
 # Bytes with which SQLite cannot do: a page of its file and of its journal, rounded up.
 FULL = 64 << 10
 
 LOOK_SECONDS = 1.0
+
+# Bytes of an asterisk.conf that are read.
+CONF_MOST = 1 << 20
+
+
+def folder(deadline: Deadline) -> str:
+    """The directory of AstDB. What of asterisk.conf cannot be read counts for nothing.
+
+    Raises AgentError where its disk does not answer.
+    """
+    return in_child(_folder, deadline.within(LOOK_SECONDS), "looking for astdbdir")
+
+
+def _folder() -> str:
+    from asha.rootwork import Directory, read_within
+
+    try:
+        with Directory.trusted(ETC) as place:
+            text = read_within(place, CONF, CONF_MOST)
+            if not _may_be_elsewhere(text):
+                return FOLDER  # and what can tell is not even loaded
+            from asha.asterisk import configuration
+
+            found = [section.get("astdbdir") for section in configuration.read(place, CONF)
+                     if section.name == "directories" and not section.is_template]
+    except OSError:
+        return FOLDER
+    # The first section of the name is the one that Asterisk reads (main/config.c).
+    wanted = found[0] if found else ""
+    return wanted.rstrip("/") if wanted.startswith("/") and "\0" not in wanted else FOLDER
+
+
+def _may_be_elsewhere(text: bytes) -> bool:
+    return any(
+        line.startswith(b"#") or (b"astdbdir" in line and not line.endswith(FOLDER.encode()))
+        for line in map(bytes.strip, text.splitlines()) if not line.startswith(b";")
+    )
 
 
 def why(proc: Proc, process: Process, deadline: Deadline) -> str:

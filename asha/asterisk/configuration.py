@@ -19,7 +19,7 @@ from asha.rootwork import Directory, Untrusted
 Warn = Callable[[str], None]
 
 ETC = "/etc/asterisk/"
-SECTION = re.compile(r"\[([^\]]+)\]")
+SECTION = re.compile(r"\[([^\]]+)\](\([^)]*!)?")
 # Files that include each other.
 DEPTH_MOST = 10
 # Of one file, and of all that are read for one question; in bytes.
@@ -32,10 +32,13 @@ NAMES_MOST = 10_000
 
 @dataclass
 class Section:
-    """``[name]`` with its lines, keys in lower case."""
+    """``[name]`` with its lines, keys in lower case.
+
+    A template, ``[name](!)``, counts only for the sections that name it."""
 
     name: str
     lines: list[tuple[str, str]] = field(default_factory=list)
+    is_template: bool = False
 
     def get(self, key: str) -> str:
         """The last value, which is the one that counts; "" without one."""
@@ -95,7 +98,7 @@ class _Reader:
                 if depth < DEPTH_MOST and include != self._without:
                     self.read(include, depth + 1)
             elif section:
-                self.sections.append(Section(section[1]))
+                self.sections.append(Section(section[1], is_template=bool(section[2])))
             elif "=" in line and self.sections:
                 key, _, value = line.partition("=")
                 self.sections[-1].lines.append(

@@ -34,6 +34,10 @@ PLACES = {
     "/var/lib/asterisk": ("astdb.sqlite3",),
 }
 
+# asterisk-health checks it, before each start of Asterisk, and recovers it
+# (asha/data/salvage): to do so here too would only take its time again.
+CHECKED_LATER = "astdb.sqlite3"
+
 # So many are checked, in at most as much time as there is.
 CHECK_MOST = 200
 
@@ -56,7 +60,7 @@ def databases(points: Collection[str], deadline: Deadline) -> list[str]:
             for place in places
             # by name: a bind of ours, above which all is root's; what is in it are only names
             for name in sorted(os.listdir(place))
-            if name.endswith(PLACES[place]) and name.isprintable()
+            if name.endswith(PLACES[place]) and name != CHECKED_LATER and name.isprintable()
         )
 
     found = in_child(work, deadline, "looking for databases") if places else ""

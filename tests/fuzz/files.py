@@ -21,6 +21,7 @@ from asha.asterisk.talk.ami import Credentials
 from asha.bootstrap.steps import asterisk, sark
 from asha.cli import main
 from asha.data import sqlite
+from asha.data.salvage import pages, recovery
 from asha.rootwork import Directory
 from asha.run.deadline import Deadline
 from tests.fuzz import mutate
@@ -152,6 +153,37 @@ def _sark(data: bytes, scratch: Path) -> None:
         given(sark.set_flags, **about)
         if not given(sark.is_set, **about):
             raise Wrong("the flags are not set, and nothing was said")
+
+
+# AstDB, damaged.
+
+def _astdb(page_size: int, count: int) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/x.db"
+        link = sqlite3.connect(path)
+        link.execute(f"PRAGMA page_size={page_size}")
+        link.execute(recovery.TABLE)
+        link.executemany("INSERT INTO astdb VALUES (?, ?)",
+                         [(f"/family/{number}", "x" * (number * 37 % 3000))
+                          for number in range(count)])
+        link.commit()
+        link.close()
+        return Path(path).read_bytes()
+
+
+@target("astdb", _astdb(4096, 60), _astdb(512, 20), seconds=20.0)
+def _recovery(data: bytes, scratch: Path) -> None:
+    """AstDB with any bytes: found well, or recovered and then well."""
+    place = scratch / recovery.FILE
+    place.write_bytes(data)
+    with place.open("rb") as file:
+        pages.read(file.fileno(), pages.Found(), Deadline(5.0))
+    why, _ = recovery.check(str(place), Deadline(5.0))
+    recovery.recover(str(place), Deadline(15.0))
+    if place.exists() and recovery.check(str(place), Deadline(5.0))[0]:
+        raise Wrong("what was recovered is damaged")
+    if why and not list(scratch.glob(f"{recovery.FILE}{recovery.KEPT}*")):
+        raise Wrong("the damaged one is gone")
 
 
 # Files that Asterisk's user leaves.

@@ -173,6 +173,17 @@ def restarted_by_systemd(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
+def astdb_damaged(cluster: Cluster) -> Iterator[None]:
+    """Its first page is garbage; Asterisk has it open, and goes on until it dies."""
+    injectors.damage_astdb(cluster.active())
+    daemon(cluster.active()).kill()
+    try:
+        yield
+    finally:
+        injectors.forget_damaged_astdb(cluster.active())
+
+
+@contextmanager
 def standby(cluster: Cluster) -> Iterator[None]:
     node = cluster.active()
     cluster.standby(node)
@@ -375,6 +386,9 @@ FAULTS = (
           1.0, kinds=(CLUSTER,)),
     Fault("pacemakerd-killed", "pacemakerd killed (SIGKILL)", killed("pacemakerd"), STAYS, 1.0,
           kinds=(CLUSTER,)),
+    Fault("astdb-damaged", "AstDB damaged, then Asterisk killed", astdb_damaged, RESTARTS, 10.0,
+          kinds=(CLUSTER,)),
+    # Too long for the demo.
     Fault("mariadb-broken", "MariaDB does not start any more", mariadb_broken, STAYS,
           named="p_mysql_start", kinds=(CLUSTER,)),
 )

@@ -223,6 +223,17 @@ def store_frozen(node: Node) -> Iterator[None]:
 # What is no hang.
 
 
+def damage_astdb(node: Node, pages: int = 1) -> None:
+    """Overwrite its first pages, of 4 KiB."""
+    node.run("dd", "if=/dev/urandom", f"of={ASTDB}", "bs=4096", f"count={pages}", "conv=notrunc",
+             "status=none")
+
+
+def forget_damaged_astdb(node: Node) -> None:
+    """What a person does who has looked at it."""
+    node.run("sh", "-c", f"rm -f {ASTDB}.damaged-*")
+
+
 @contextmanager
 def astdb_locked(node: Node) -> Iterator[None]:
     """Another program has a transaction on AstDB's file and does not end it."""

@@ -1,4 +1,4 @@
-"""A full disk, a lock and neither: AMI words them alike."""
+"""Where AstDB is; a full disk, a lock and neither: AMI words them alike."""
 
 from __future__ import annotations
 
@@ -60,3 +60,48 @@ def test_a_full_disk(me: Process, file: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_file(me: Process) -> None:
     assert astdb.why(Proc(), me, Deadline(5)) == "Asterisk has not its file open"
+
+
+# Where it is.
+
+DIRECTORIES = "[directories]\nastdbdir => {}\n"
+
+
+@pytest.mark.parametrize(("text", "wanted"), [
+    (None, astdb.FOLDER),
+    ("[options]\nverbose = 3\n", astdb.FOLDER),
+    (DIRECTORIES.format("/srv/db/"), "/srv/db"),
+    # Debian's own is a template, which counts for nothing.
+    ("[directories](!)\nastdbdir => /srv/db\n", astdb.FOLDER),
+    (";astdbdir => /srv/db\n", astdb.FOLDER),
+    (DIRECTORIES.format(astdb.FOLDER), astdb.FOLDER),
+    (DIRECTORIES.format("not a path"), astdb.FOLDER),
+    (DIRECTORIES.format("/a") + "astdbdir = /b\n", "/b"),
+    (DIRECTORIES.format("/a") + DIRECTORIES.format("/b"), "/a"),
+    ("#include more.conf\n", "/more"),
+    ("x" * (astdb.CONF_MOST + 1), astdb.FOLDER),
+    ("\0\xff[[[[", astdb.FOLDER),
+])
+def test_where_asterisk_conf_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, wanted: str
+) -> None:
+    monkeypatch.setattr(astdb, "ETC", str(tmp_path))
+    if text is not None:
+        (tmp_path / "asterisk.conf").write_text(text)
+    (tmp_path / "more.conf").write_text(DIRECTORIES.format("/more"))
+    assert astdb.folder(Deadline(20)) == wanted
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "link", "directory"])
+def test_what_is_no_asterisk_conf_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(astdb, "ETC", str(tmp_path))
+    path = tmp_path / "asterisk.conf"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to("/etc/shadow")
+    else:
+        path.mkdir()
+    assert astdb.folder(Deadline(20)) == astdb.FOLDER

@@ -276,7 +276,7 @@ def test_all_of_one_place_and_no_other(folder: Path) -> None:
     corrupt, unknown = sqlite.check_all([str(folder), str(folder.parent)], Deadline(20))
     assert unknown == []
     assert [reason.split(" ")[0] for reason in corrupt] == [
-        str(folder / name) for name in ("astdb.sqlite3", "sark.db", "sark.last.db")
+        str(folder / name) for name in ("sark.db", "sark.last.db")
     ]
     assert sqlite.check_all([str(folder.parent)], Deadline(20)) == ([], [])
 

@@ -115,6 +115,8 @@ class Pbx:
             "probe_timeout": "500ms",
             "stop_grace": "2s",
             "evidence_keep": "0",
+            # Or a start would look at this machine's own.
+            "when_damaged": "leave",
             "evidence_directory": str(self.state) + "-evidence",
         }
         parameters.update(given or {})

@@ -1,0 +1,1 @@
+"""A damaged AstDB: what of it can be read, and a new one made of that."""
