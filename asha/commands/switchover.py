@@ -31,9 +31,9 @@ Refuses, with the reason, if the other node cannot take over now: it is not
 online, is in standby, or its disk is not UpToDate. Calls in progress are cut;
 the telephones are silent for some seconds.
 
-With --drain no call is cut: the move waits until none is up. New calls are taken
-meanwhile; only for the seconds of the move itself they are refused. If calls go
-on for longer than SECONDS, or after Ctrl-C, nothing was moved.
+With --drain no call is cut: the move waits until none is up. New calls are
+taken meanwhile; only for the seconds of the move itself they are refused. If
+calls go on for longer than SECONDS, or after Ctrl-C, nothing was moved.
 
 No constraint stays behind: the old node can take over again, and nothing moves
 back by itself. If the command is killed, Pacemaker finishes the move or rolls

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,31 @@ RECURRING = {"interval": "10000"}
 GB = 10**9
 
 
+def own_pids(me: int = os.getpid()) -> Iterator[int]:
+    """This process, and all that it has started."""
+    parents = {}
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8") as file:
+            parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+    for pid in parents:
+        ancestor = pid
+        while ancestor not in (me, 0):
+            ancestor = parents.get(ancestor, 0)
+        if ancestor:
+            yield pid
+
+
 @pytest.fixture(autouse=True)
 def nobody_elses_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mounts are made up, but the processes are this machine's: only who is seen to hold
+    """The mounts are made up, but the processes are this machine's: only those that a test has
+    started are looked at, as a lab beside it has hundreds, and only who is seen to hold
     something of a test's may be ended. The rest is tried in test_sark_data_mounts.py, in a
     PID namespace."""
 
     def never(*_: object) -> None:
         raise AssertionError("all of a user's processes of this machine")
 
+    monkeypatch.setattr(holders, "pids", own_pids)
     monkeypatch.setattr("asha.data.release.holders.signal_all", never)
     monkeypatch.setattr("asha.data.release.turns.restless", lambda limit: set())
     monkeypatch.setattr("asha.data.release.turns._still", lambda *_: True)
