@@ -418,8 +418,11 @@ class AsteriskHealth(AsteriskAgent):
         loop by them."""
         from asha.asterisk.process import deaths
 
+        end = launcher.last_end()
+        if end.get("MONITOR_EXIT_CODE") == "exited" and end["MONITOR_EXIT_STATUS"] == "0":
+            return  # somebody has stopped it, or restarts it
         try:
-            found = deaths.count(self.state_path("deaths"), launcher.last_end())
+            found = deaths.count(self.state_path("deaths"), end)
         except OSError as problem:
             self.warn(f"cannot write the death down: {problem.strerror}")
             return

@@ -207,6 +207,21 @@ def test_early_death_without_a_word(scene: Scene) -> None:
     assert scene.unit.verdict_on_death() == "asterisk.service: result core-dump"
 
 
+@pytest.mark.parametrize(("code", "status", "how"), [
+    ("2", "9", ("killed", "KILL")), ("3", "11", ("dumped", "SEGV")), ("1", "1", ("exited", "1")),
+    ("0", "0", None), ("2", "999", None), ("", "", None),
+])
+def test_how_it_ended_is_told_as_systemd_tells_the_notice(
+    scene: Scene, code: str, status: str, how: tuple[str, str] | None
+) -> None:
+    scene.show("ExecMainCode,ExecMainStatus", ExecMainCode=code, ExecMainStatus=status)
+    said = scene.unit.last_end()
+    if how is None:
+        assert not said.get("MONITOR_EXIT_CODE")
+    else:
+        assert said == {"MONITOR_EXIT_CODE": how[0], "MONITOR_EXIT_STATUS": how[1]}
+
+
 def test_unit_at_rest_is_left_alone(scene: Scene) -> None:
     scene.show("ActiveState,Job", ActiveState="inactive", Job="")
     scene.unit.settle()
