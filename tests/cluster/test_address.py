@@ -125,13 +125,13 @@ def assert_speaks_from_the_address(cluster: Cluster) -> None:
             assert said["senders"] == [f"{VIRTUAL_ADDRESS}:{port}"]
             call = phone(cluster.lab, "call", VIRTUAL_ADDRESS, str(port))
             assert call["senders"] == [f"{VIRTUAL_ADDRESS}:{port}"]
-            assert f"@{VIRTUAL_ADDRESS}:{port}" in call["contact"]
+            assert f"{VIRTUAL_ADDRESS}:{port}" in call["contact"]
             assert (call["sdp"], call["origin"]) == (VIRTUAL_ADDRESS, VIRTUAL_ADDRESS)
             assert call["rtp"] == [VIRTUAL_ADDRESS]
         for waited in listening.values():
             for method, request in waited.result().items():
                 assert request["sender"] == VIRTUAL_ADDRESS, method
-                assert f"@{VIRTUAL_ADDRESS}:" in request["contact"], method
+                assert f"{VIRTUAL_ADDRESS}:" in request["contact"], method
                 assert f" {VIRTUAL_ADDRESS}:" in request["via"], method
     wait_for_audit(cluster)
     assert cluster.audit() == []

@@ -123,8 +123,8 @@ CASES = (
         {"ip": VIRTUAL_ADDRESS, "nic": "eth0"},
         bad=(("ip", ""), ("ip", "192.168.1"), ("ip", "fe80::1"), ("nic", "")),
         harmless=("ip", "192.168.1"),
-        # What is not there yet is degraded, and tried again.
-        lacking=(({"ip": VIRTUAL_ADDRESS, "nic": "nowhere"}, 0),),
+        # A NIC or an address that is not there yet is degraded, and tried again.
+        lacking=(),
         data=(),
         prepare=virtual_address,
     ),
