@@ -227,6 +227,7 @@ class AsteriskHealth(AsteriskAgent):
                 self.forget(SERVING)
             raise
         if self.is_probe:
+            self._refresh_attributes()
             return Exit.SUCCESS
         try:
             found = [(0, reason) for reason in odd] + Diagnosis(self, process).watch()
@@ -245,6 +246,19 @@ class AsteriskHealth(AsteriskAgent):
         if found:
             raise Degraded("; ".join(reason for _, reason in found))
         return Exit.SUCCESS
+
+    def _refresh_attributes(self) -> None:
+        """Have the node's attributes written again: Pacemaker did not know that Asterisk runs.
+
+        When a node's pacemaker-controld dies (with pacemaker-execd too), the other one's
+        erases this node's attributes from the CIB, but pacemaker-attrd has them still and
+        writes only what changes (seen with 3.0). Without DRBD's promotion score the
+        telephones would move. It changes nothing here, so a probe may.
+        """
+        try:
+            self.run("attrd_updater", "--refresh", cap=ATTRIBUTE_SECONDS)
+        except AgentError as problem:
+            self.warn(problem.reason)
 
     def _tell(self, found: list[Remark], looked: int) -> None:
         """Set the node's attribute; ``looked``: the depth of the deepest monitor."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from tests.lab import injectors
 from tests.lab.cluster import Cluster
 from tests.lab.daemon import Daemon, daemon
-from tests.lab.host import wait_for
+from tests.lab.host import LabError, wait_for
 from tests.lab.lab import CARD_NODE, VIRTUAL_ADDRESS
 from tests.lab.node import Node
 
@@ -121,17 +121,31 @@ def asterisk_killed(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def crash_loop(cluster: Cluster) -> Iterator[None]:
-    """Six deaths, each as soon as it serves, wherever that is: both nodes' three tries. It
-    serves when its start has ended, which Pacemaker tells."""
+    """Six deaths, each as soon as it serves, wherever that is: both nodes' three tries."""
     for _ in range(CRASHES):
-        wait_for(lambda: bool(cluster.state().active), "Asterisk to serve", timeout=90)
-        end(daemon(cluster.active()))
+        dying = serving(cluster)
+        dying.kill()
+        await_end(dying)
     yield
 
 
-def end(one: Daemon) -> None:
-    one.kill()
-    wait_for(lambda: not one.lives, "its end")
+def await_end(dying: Daemon) -> None:
+    wait_for(lambda: not dying.lives, "its end")
+
+
+def serving(cluster: Cluster) -> Daemon:
+    """The Asterisk whose start has ended, as Pacemaker tells, and that lives."""
+    found: list[Daemon] = []
+
+    def serves() -> bool:
+        try:
+            found[:] = [daemon(cluster.active())]
+        except (LabError, OSError):
+            return False  # it has just died, and Pacemaker does not know
+        return True
+
+    wait_for(serves, "Asterisk to serve", timeout=90)
+    return found[0]
 
 
 def halted(program: str, seconds: float = HALTED_SECONDS) -> Injector:
