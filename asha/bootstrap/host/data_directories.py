@@ -132,7 +132,7 @@ def trusted(machine: Machine, path: str) -> Directory:
 
 
 def parent(machine: Machine, place: str) -> Directory:
-    """The directory above it, in which only root renames and creates. Raises OSError."""
+    """Open the directory above it, in which only root renames and creates. Raises OSError."""
     above = trusted(machine, os.path.dirname(place))
     if not is_roots_alone(above.about()):
         above.close()

@@ -97,7 +97,7 @@ def _spelt(number: tuple[int, ...]) -> str:
 
 
 def accounts(look: CheckContext) -> Iterator[Finding]:
-    """Asterisk and MariaDB run as users of their own: their files are bound for these."""
+    """The users and groups of the installed programs exist: the data belongs to them."""
     versions = look.facts.versions
     for program, user, hint in (
         ("asterisk", "asterisk", "adduser --system --group asterisk, and have Asterisk run as it"),
