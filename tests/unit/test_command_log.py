@@ -557,7 +557,7 @@ def test_purge_and_the_listener() -> None:
 
 def test_nothing_else_runs_programs() -> None:
     """What is run beside Machine would be in no log. The agents log for themselves; the
-    relay and the notice of a death are units that are no asha commands."""
+    relay, the notice of a death and the LAN's watcher are units that are no asha commands."""
     found = {
         str(place.relative_to(REPOSITORY))
         for place in (REPOSITORY / "asha").rglob("*.py")
@@ -566,6 +566,6 @@ def test_nothing_else_runs_programs() -> None:
     }
     assert found == {
         "asha/machine.py", "asha/run/runner.py", "asha/ocf/agent.py", "asha/relay/__main__.py",
-        "asha/asterisk/process/death_notice.py",
+        "asha/asterisk/process/death_notice.py", "asha/lan/report.py",
     }
 
