@@ -80,7 +80,6 @@ def test_killed_on_the_passive_node(scene: Scene) -> None:
         node = scene.cluster.passive()
         for name in DAEMONS:
             kill(node, name)
-            let_pass(WATCH_SECONDS)
             scene.cluster.wait_ready(timeout=READY_SECONDS)
 
 
