@@ -22,6 +22,19 @@ import struct
 from _socket import AF_INET, SOCK_CLOEXEC, SOCK_RAW, if_nametoindex, inet_ntop, inet_pton
 from _socket import socket as Socket
 
+from asha.lan.netlink import (
+    ACK,
+    CREATE,
+    DONE,
+    DUMP,
+    ERROR,
+    INTERRUPTED,
+    attribute,
+    attributes,
+    messages,
+    request,
+)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,9 +56,6 @@ FAR = (bytes([1, 1, 1, 1]), bytes([192, 0, 2, 1]))
 
 AF_NETLINK, NETLINK_ROUTE = 16, 0
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE, RTM_NEWADDR, RTM_GETADDR = 24, 25, 26, 20, 22
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR = 1, 4, 16
-NLM_F_DUMP, NLM_F_CREATE = 0x300, 0x400
 RT_TABLE_MAIN, RTN_UNICAST, RTM_F_CLONED, RTNH_F_ONLINK = 254, 1, 0x200, 4
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
 RTA_METRICS, RTA_FLOW, RTA_TABLE, RTA_VIA = 8, 11, 15, 18
@@ -53,13 +63,11 @@ IFA_LOCAL = 2
 # What makes a route what it is; the rest is statistics, or follows from these.
 KEPT = (RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_FLOW, RTA_VIA)
 
-# nlmsghdr, rtmsg, ifaddrmsg, rtattr.
-HEADER = struct.Struct("=IHHII")
+# rtmsg and ifaddrmsg.
 ROUTE = struct.Struct("=BBBBBBBBI")
 ADDRESS = struct.Struct("=BBBBI")
-ATTRIBUTE = struct.Struct("=HH")
 NUMBER = struct.Struct("=I")
-ERROR = struct.Struct("=i")
+CODE = struct.Struct("=i")
 
 # The kernel answers within the call.
 ANSWER_MS = 1000
@@ -133,7 +141,7 @@ class Route:
         """The rtmsg with its attributes."""
         head = ROUTE.pack(AF_INET, self.length, 0, self.tos, RT_TABLE_MAIN, self.protocol,
                           self.scope, RTN_UNICAST, self.flags)
-        return head + b"".join(_attribute(kind, self.attributes[kind])
+        return head + b"".join(attribute(kind, self.attributes[kind])
                                for kind in sorted(self.attributes))
 
     def reaches(self, address: bytes) -> bool:
@@ -207,7 +215,7 @@ class Kernel:
     def has_address(self, nic: int, address: bytes) -> bool:
         for kind, body in self._dump(RTM_GETADDR, ADDRESS.pack(AF_INET, 0, 0, 0, 0)):
             here = kind == RTM_NEWADDR and ADDRESS.unpack_from(body)[4] == nic
-            if here and dict(_attributes(body, ADDRESS.size)).get(IFA_LOCAL) == address:
+            if here and attributes(body[ADDRESS.size:]).get(IFA_LOCAL) == address:
                 return True
         return False
 
@@ -219,16 +227,16 @@ class Kernel:
             if kind != RTM_NEWROUTE or len(body) < ROUTE.size:
                 continue
             _, length, _, tos, table, protocol, scope, type_, flags = ROUTE.unpack_from(body)
-            attributes = dict(_attributes(body, ROUTE.size))
-            table = _number(attributes.get(RTA_TABLE)) or table
-            if table == RT_TABLE_MAIN and type_ == RTN_UNICAST and RTA_OIF in attributes \
+            about = attributes(body[ROUTE.size:])
+            table = _number(about.get(RTA_TABLE)) or table
+            if table == RT_TABLE_MAIN and type_ == RTN_UNICAST and RTA_OIF in about \
                     and not flags & RTM_F_CLONED:
-                found.append(Route(length, tos, protocol, scope, flags, attributes))
+                found.append(Route(length, tos, protocol, scope, flags, about))
         return found
 
     def put_first(self, route: Route) -> None:
         """Add it before others of the same place. One that is there is no error."""
-        self._do(RTM_NEWROUTE, NLM_F_CREATE, route, errno.EEXIST)
+        self._do(RTM_NEWROUTE, CREATE, route, errno.EEXIST)
 
     def remove(self, route: Route) -> None:
         """One that is not there is no error."""
@@ -236,17 +244,17 @@ class Kernel:
 
     def way_to(self, address: bytes) -> tuple[int, bytes]:
         """By which NIC, and from which address; (0, b"") for no way."""
-        ask = ROUTE.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, 0) + _attribute(RTA_DST, address)
+        ask = ROUTE.pack(AF_INET, 32, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address)
         for kind, body in self._ask(RTM_GETROUTE, 0, ask):
             if kind == RTM_NEWROUTE:
-                attributes = dict(_attributes(body, ROUTE.size))
-                return _number(attributes.get(RTA_OIF)), attributes.get(RTA_PREFSRC, b"")
+                way = attributes(body[ROUTE.size:])
+                return _number(way.get(RTA_OIF)), way.get(RTA_PREFSRC, b"")
             break
         return 0, b""
 
     def _do(self, kind: int, flags: int, route: Route, excused: int) -> None:
-        for answer, body in self._ask(kind, flags | NLM_F_ACK, route.message):
-            code = -ERROR.unpack_from(body)[0] if answer == NLMSG_ERROR else errno.EPROTO
+        for answer, body in self._ask(kind, flags | ACK, route.message):
+            code = -CODE.unpack_from(body)[0] if answer == ERROR else errno.EPROTO
             if code not in (0, excused):
                 raise OSError(code, os.strerror(code), str(route))
             return
@@ -254,40 +262,32 @@ class Kernel:
     def _dump(self, kind: int, body: bytes) -> list[tuple[int, bytes]]:
         for _ in range(TRIES):
             try:
-                return list(self._ask(kind, NLM_F_DUMP, body))
+                return list(self._ask(kind, DUMP, body))
             except InterruptedError:
                 continue
         raise OSError(errno.EBUSY, "the kernel's list changes all the time")
 
     def _ask(self, kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
-        """The messages of the answer: one, or with NLM_F_DUMP all to its end."""
+        """The messages of the answer: one, or with DUMP all to its end."""
         self._count += 1
-        head = HEADER.pack(HEADER.size + len(body), kind, flags | NLM_F_REQUEST, self._count, 0)
-        self._line.send(head + body)
+        self._line.send(request(kind, flags, self._count, body))
         interrupted = False
         while True:
             if not self._poll.poll(ANSWER_MS):
                 raise OSError(errno.ETIMEDOUT, "the kernel does not answer (rtnetlink)")
-            said = self._line.recv(BUFFER)
-            place = 0
-            while place + HEADER.size <= len(said):
-                size, answer, how, number, _ = HEADER.unpack_from(said, place)
-                if size < HEADER.size:
-                    break
-                inner = said[place + HEADER.size : place + size]
-                place += (size + 3) & ~3
+            for answer, how, number, inner in messages(self._line.recv(BUFFER)):
                 if number != self._count:
                     continue  # the rest of an earlier answer
-                interrupted = interrupted or bool(how & NLM_F_DUMP_INTR)
-                if answer == NLMSG_ERROR and flags & NLM_F_DUMP == NLM_F_DUMP:
-                    code = -ERROR.unpack_from(inner)[0]
+                interrupted = interrupted or bool(how & INTERRUPTED)
+                if answer == ERROR and flags & DUMP == DUMP:
+                    code = -CODE.unpack_from(inner)[0]
                     raise OSError(code, os.strerror(code))
-                if answer == NLMSG_DONE:
+                if answer == DONE:
                     if interrupted:
                         raise InterruptedError
                     return
                 yield answer, inner
-                if flags & NLM_F_DUMP != NLM_F_DUMP:
+                if flags & DUMP != DUMP:
                     return
 
 
@@ -315,17 +315,3 @@ def _whole(address: bytes) -> int:
 
 def _number(value: bytes | None) -> int:
     return int(NUMBER.unpack(value)[0]) if value is not None and len(value) == NUMBER.size else 0
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    size = ATTRIBUTE.size + len(value)
-    return ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
-
-
-def _attributes(body: bytes, place: int) -> Iterator[tuple[int, bytes]]:
-    while place + ATTRIBUTE.size <= len(body):
-        size, kind = ATTRIBUTE.unpack_from(body, place)
-        if size < ATTRIBUTE.size:
-            return
-        yield kind & 0x3FFF, body[place + ATTRIBUTE.size : place + size]
-        place += (size + 3) & ~3

@@ -10,15 +10,11 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from asha.lan.netlink import DONE, DUMP, ERROR, INTERRUPTED, attributes, messages, request
 from asha.run.deadline import Deadline
 
-# Of a netlink message.
-HEADER = struct.Struct("=IHHII")
-DONE, ERROR = 3, 2
-REQUEST, DUMP, INTERRUPTED = 0x1, 0x300, 0x10
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
@@ -28,9 +24,6 @@ GROUPS = 0x1 | 0x10 | 0x40
 LINK = struct.Struct("=BxHiII")
 ADDRESS = struct.Struct("=BBBBI")
 ROUTE = struct.Struct("=8BI")
-ATTRIBUTE = struct.Struct("=HH")
-# NLA_F_NESTED and NLA_F_NET_BYTEORDER are no part of an attribute's type.
-TYPE_MASK = 0x3FFF
 
 IFLA_ADDRESS, IFLA_IFNAME = 1, 3
 IFA_ADDRESS, IFA_LOCAL = 1, 2
@@ -84,34 +77,6 @@ class Route:
     index: int
     gateway: str
     metric: int
-
-
-def messages(data: bytes) -> Iterator[Message]:
-    """Those of one datagram, up to the first that is not whole."""
-    place = 0
-    while place + HEADER.size <= len(data):
-        length, kind, flags, sequence, _ = HEADER.unpack_from(data, place)
-        if length < HEADER.size or place + length > len(data):
-            return
-        yield Message(kind, flags, sequence, data[place + HEADER.size:place + length])
-        place += _aligned(length)
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    """By type; the first of each counts."""
-    found: dict[int, bytes] = {}
-    place = 0
-    while place + ATTRIBUTE.size <= len(data):
-        length, kind = ATTRIBUTE.unpack_from(data, place)
-        if length < ATTRIBUTE.size or place + length > len(data):
-            break
-        found.setdefault(kind & TYPE_MASK, data[place + ATTRIBUTE.size:place + length])
-        place += _aligned(length)
-    return found
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3
 
 
 def link(body: bytes) -> Link | None:
@@ -177,7 +142,7 @@ class Kernel:
                 if problem.errno == errno.ENOBUFS:
                     raise Overrun from None
                 raise
-            found += messages(data)
+            found += [Message(*one) for one in messages(data)]
 
     def links(self) -> list[Link]:
         """All there are, as the three that follow. Raises OSError, also in want of time."""
@@ -219,8 +184,7 @@ def _dump(question: int, answer: int) -> list[bytes]:
     for sequence in range(1, DUMPS_MOST + 1):
         with _netlink() as asking:
             body = struct.pack("=B15x", socket.AF_INET if question != GETLINK else 0)
-            asking.send(HEADER.pack(HEADER.size + len(body), question, REQUEST | DUMP,
-                                    sequence, 0) + body)
+            asking.send(request(question, DUMP, sequence, body))
             found, whole = _answers(asking, answer, sequence, deadline)
         if whole:
             return found
@@ -241,7 +205,7 @@ def _answers(
             data = from_kernel(asking)
         except Overrun:
             return [], False
-        for one in messages(data):
+        for one in (Message(*each) for each in messages(data)):
             if one.sequence != sequence:
                 continue
             whole = whole and not one.flags & INTERRUPTED

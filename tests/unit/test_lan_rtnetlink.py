@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from asha.lan import rtnetlink
-from asha.lan.rtnetlink import Address, Kernel, Link, Overrun, Route
+from asha.lan import netlink, rtnetlink
+from asha.lan.rtnetlink import Address, Kernel, Link, Message, Overrun, Route
 
 RUNNING = 0x1 | 0x40 | 0x10000
 MAC = bytes.fromhex("525400000001")
@@ -47,7 +47,7 @@ def message(kind: int, body: bytes, sequence: int = 0) -> bytes:
 
 def test_several_messages_of_one_datagram() -> None:
     data = message(16, link("eth0")) + message(21, address("192.168.1.90"))
-    found = list(rtnetlink.messages(data))
+    found = [Message(*one) for one in netlink.messages(data)]
     assert [one.kind for one in found] == [rtnetlink.NEWLINK, rtnetlink.DELADDR]
     assert rtnetlink.link(found[0].body) == Link(2, "eth0", 1, True, MAC)
     assert rtnetlink.address(found[1].body) == Address(2, "192.168.1.90")
@@ -94,13 +94,13 @@ def test_what_is_no_default_route(body: bytes) -> None:
 def test_a_message_that_lies_about_its_length_ends_the_datagram(length: int) -> None:
     whole = message(16, link("eth0"))
     lie = struct.pack("=IHHII", length, 16, 0, 0, 0) + bytes(64)
-    assert len(list(rtnetlink.messages(whole + lie))) == 1
+    assert len(list(netlink.messages(whole + lie))) == 1
 
 
 @pytest.mark.parametrize("length", [0, 3, 5000, 0xFFFF])
 def test_an_attribute_that_lies_about_its_length_is_the_last(length: int) -> None:
     data = attribute(3, b"eth0\0") + struct.pack("=HH", length, 1) + bytes(16)
-    assert rtnetlink.attributes(data) == {3: b"eth0\0"}
+    assert netlink.attributes(data) == {3: b"eth0\0"}
 
 
 def test_nothing_of_any_length_or_content_raises() -> None:
@@ -116,7 +116,7 @@ def test_nothing_of_any_length_or_content_raises() -> None:
             hurt[chance.randrange(len(hurt))] = chance.randrange(256)
         samples.append(bytes(hurt))
     for data in samples:
-        for one in rtnetlink.messages(data):
+        for one in (Message(*each) for each in netlink.messages(data)):
             rtnetlink.link(one.body)
             rtnetlink.address(one.body)
             rtnetlink.default_route(one.body)
