@@ -21,7 +21,8 @@ from tests.lab.node import Node
 CIB = REPOSITORY / "cib/asha.crm"
 SINGLES = ("p_fs", "p_data", "p_ip", "p_asterisk", "p_mysql", "p_apache")
 CLONES = ("p_drbd", "p_line")
-READY_SECONDS = 120.0
+# More than the two minutes after which Pacemaker forgets that a disk was not promoted.
+READY_SECONDS = 150.0
 
 
 @dataclass
