@@ -16,7 +16,7 @@ from asha import lan
 from asha.asterisk import ATTRIBUTE as ASTERISK_ATTRIBUTE
 from asha.asterisk.process import deaths
 from asha.bootstrap.join import rotation
-from asha.cluster import generation, pacemaker
+from asha.cluster import cib, generation, pacemaker
 from asha.cluster import site as conf
 from asha.cluster.cib import MARKER
 from asha.cluster.pacemaker import State
@@ -77,7 +77,8 @@ def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Statu
         node=name,
         site_id=site.site_id if site else "",
         configured=site is not None,
-        installed=machine.exists(MARKER) or (state is not None and bool(state.of("p_asterisk"))),
+        installed=machine.exists(MARKER) or (
+            bool(state.of("p_asterisk")) if state is not None else _is_saved(machine)),
         pacemaker=state is not None,
         address=Address(site.virtual_address, "") if site else None,
     )
@@ -100,6 +101,14 @@ def collect(machine: Machine, name: str = "", seconds: float = SECONDS) -> Statu
         trouble=tuple(trouble),
     )
     return dataclasses.replace(status, findings=advice.findings(status, about))
+
+
+def _is_saved(machine: Machine) -> bool:
+    """Whether Pacemaker would start the telephones if it ran."""
+    try:
+        return cib.is_saved(machine)
+    except (UserError, OSError):
+        return False
 
 
 def _site(machine: Machine) -> tuple[Site | None, list[str]]:

@@ -181,6 +181,15 @@ def test_a_hanging_pacemaker_does_not_hang_the_status(cluster: Cluster) -> None:
     assert found["disks"]["in_sync"]
 
 
+def test_the_telephones_are_heard_where_pacemaker_hangs(cluster: Cluster) -> None:
+    node = cluster.active()
+    with sigstop(*node.pids("pacemaker-based")):
+        found = status(node)
+        assert found["exit_code"] == 1
+        assert (found["active"], found["address_answers"]) == (node.name, True)
+        assert "This node has the telephones" in asha(node, "status").out
+
+
 def test_pacemaker_is_stopped(cluster: Cluster) -> None:
     node = cluster.passive()
     node.run("systemctl", "stop", "pacemaker", timeout=90)

@@ -25,7 +25,8 @@ CIB = REPOSITORY / "cib/asha.crm"
 SOURCE = "p_source"
 SINGLES = ("p_fs", "p_data", "p_ip", SOURCE, "p_asterisk", "p_mysql", "p_apache")
 CLONES = ("p_drbd", "p_line")
-READY_SECONDS = 120.0
+# More than the two minutes after which Pacemaker forgets that a disk was not promoted.
+READY_SECONDS = 150.0
 # As attrd_updater prints it.
 ATTRIBUTE = re.compile(r'host="([^"]+)" value="([^"]*)"')
 

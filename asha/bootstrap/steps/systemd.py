@@ -34,8 +34,9 @@ GOES_ELSEWHERE = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 
-# By unit. Not Restart= for Corosync: systemd restarts with it what requires it
-# (pacemaker.service), in the orderly way, which stops the telephones. A start does not.
+# By unit. Not Restart= for Corosync: systemd restarts with it what requires it (src/core/
+# service.c, service_enter_restart): pacemaker.service, in the orderly way, which stops the
+# telephones. A start does not.
 # The limit is that unit's: of Corosync's own, its OnFailure= would make a loop.
 COME_BACK = {
     "corosync.service": """\
