@@ -60,11 +60,12 @@ class Network:
         self._switch("link", "set", self._wire(node, nic), "up")
 
     def detach(self, node: str, nic: str) -> None:
-        """Nobody is reached any more through the cable, whose carrier stays."""
-        self._switch("link", "set", self._wire(node, nic), "nomaster")
+        """Nobody is reached any more through the cable, whose carrier stays. Not the
+        switchboard either, which would answer ARP for its addresses on any wire."""
+        self._switch("link", "set", self._wire(node, nic), "nomaster", "arp", "off")
 
     def attach(self, node: str, nic: str) -> None:
-        self._switch("link", "set", self._wire(node, nic), "master", BRIDGES[nic])
+        self._switch("link", "set", self._wire(node, nic), "master", BRIDGES[nic], "arp", "on")
 
     def give(self, address: str) -> None:
         """Another address on the LAN for the switchboard: that of a router, say."""
