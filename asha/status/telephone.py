@@ -28,10 +28,15 @@ SOCKETS = ("/proc/net/udp", "/proc/net/udp6", "/proc/net/tcp", "/proc/net/tcp6")
 
 
 def answers(address: str, deadline: Deadline, port: int = PORT) -> bool:
-    """Whether SIP at ``address`` answers, by UDP or by TCP."""
+    """Whether SIP at ``address`` answers, by UDP or by TCP.
+
+    Where this machine has it, it is asked from there: the kernel would take the NIC's first
+    address, and an Asterisk that is bound to all would answer that one from itself.
+    """
+    source = address if is_local(address) else ""
     return any(side_by_side([
-        _ask(Endpoint("udp", address, port, 0, ""), deadline),
-        _ask(Endpoint("tcp", address, port, 0, ""), deadline.within(TCP_SECONDS)),
+        _ask(Endpoint("udp", address, port, 0, ""), deadline, source),
+        _ask(Endpoint("tcp", address, port, 0, ""), deadline.within(TCP_SECONDS), source),
     ]))
 
 
@@ -63,9 +68,9 @@ def is_local(address: str) -> bool:
     return True
 
 
-def _ask(endpoint: Endpoint, deadline: Deadline) -> Conversation[bool]:
+def _ask(endpoint: Endpoint, deadline: Deadline, source: str) -> Conversation[bool]:
     try:
-        yield from options(endpoint, deadline)
+        yield from options(endpoint, deadline, source)
     except (Silent, OSError):
         return False
     return True
