@@ -22,14 +22,11 @@ if TYPE_CHECKING:
 T1 = 0.5
 
 
-def options(endpoint: Endpoint, deadline: Deadline, source: str = "") -> Conversation[str]:
-    """Ask at ``endpoint``; return the status line of the response. ``source``: from this
-    address of ours, by default from the one that the kernel chooses."""
+def options(endpoint: Endpoint, deadline: Deadline) -> Conversation[str]:
+    """Ask at ``endpoint``; return the status line of the response."""
     udp = endpoint.protocol == "udp"
     family = AF_INET6 if ":" in endpoint.address else AF_INET
     with Line(family, SOCK_DGRAM if udp else SOCK_STREAM, deadline) as line:
-        if source:
-            line.socket.bind((source, 0))
         yield from line.connect((endpoint.address, endpoint.port))
         own = line.socket.getsockname()
         branch = "z9hG4bK" + os.urandom(8).hex()
