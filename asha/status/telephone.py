@@ -46,6 +46,8 @@ def answers(address: str, deadline: Deadline, port: int = PORT) -> bool:
             talks.begin(one)
         # The first that answers is enough.
         while len(talks.results) < len(asked) and not any(talks.results.values()):
+            if deadline.expired:
+                return False
             talks.go_on(deadline.within(LOOK_EVERY))
         return any(talks.results.values())
 
