@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asha.asterisk.process.proc import Endpoint
-from asha.asterisk.talk.connections import Silent, side_by_side
+from asha.asterisk.talk.connections import Multiplexer, Silent
 from asha.asterisk.talk.sip import options
 from asha.run.deadline import Deadline
 
@@ -23,16 +23,33 @@ PORT = 5060
 # For a request that is repeated twice, after 0.5 and 1.5 s; by TCP the kernel repeats it.
 SECONDS = 2.0
 TCP_SECONDS = 1.0
+LOOK_EVERY = 0.05
 # The kernel's lists of sockets, in which a port is hexadecimal: proc(5).
 SOCKETS = ("/proc/net/udp", "/proc/net/udp6", "/proc/net/tcp", "/proc/net/tcp6")
 
 
 def answers(address: str, deadline: Deadline, port: int = PORT) -> bool:
-    """Whether SIP at ``address`` answers, by UDP or by TCP."""
-    return any(side_by_side([
-        _ask(Endpoint("udp", address, port, 0, ""), deadline),
-        _ask(Endpoint("tcp", address, port, 0, ""), deadline.within(TCP_SECONDS)),
-    ]))
+    """Whether SIP at ``address`` answers, by UDP or by TCP.
+
+    Where this machine has it, the loopback's may answer in its place: an Asterisk that is
+    bound to all addresses takes both, and what it sends to a machine's own second address
+    the kernel gives the first one as its source (fib_add_ifaddr, net/ipv4), which the
+    telephones never see.
+    """
+    places = [address]
+    if is_local(address):
+        places.append("::1" if ":" in address else "127.0.0.1")
+    asked = [_ask(Endpoint(protocol, place, port, 0, ""), deadline.within(seconds))
+             for place in places for protocol, seconds in (("udp", SECONDS), ("tcp", TCP_SECONDS))]
+    with Multiplexer() as talks:
+        for one in asked:
+            talks.begin(one)
+        # The first that answers is enough.
+        while len(talks.results) < len(asked) and not any(talks.results.values()):
+            if deadline.expired:
+                return False
+            talks.go_on(deadline.within(LOOK_EVERY))
+        return any(talks.results.values())
 
 
 def is_taken(port: int = PORT, sockets: Sequence[str] = SOCKETS) -> bool:

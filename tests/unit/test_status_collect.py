@@ -301,6 +301,14 @@ def test_a_telephone_asks(protocol: socket.SocketKind) -> None:
     assert not telephone.is_taken(port)
 
 
+def test_who_is_silent_is_not_waited_for() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        begun = time.monotonic()
+        assert not telephone.answers("127.0.0.1", Deadline(0.3), server.getsockname()[1])
+        assert time.monotonic() - begun < 10
+
+
 def answer_once(server: socket.socket, protocol: socket.SocketKind) -> None:
     if protocol == socket.SOCK_DGRAM:
         asked, caller = server.recvfrom(4096)
