@@ -514,6 +514,37 @@ def test_a_name_of_roots_file_gives_nobody_anything(place: Path) -> None:
 
 
 @as_root
+@pytest.mark.parametrize("owner", [0, OWNER + 1])
+def test_nobody_works_for_who_can_put_another_directory_there(place: Path, owner: int) -> None:
+    """Else he would swap the link, and the other would work with his rights in here."""
+    theirs = place.parent / "backup"
+    theirs.mkdir()
+    fill(theirs / recovery.FILE)
+    first_page(theirs / recovery.FILE)
+    for path in (theirs, theirs / recovery.FILE):
+        os.chown(path, owner, owner)
+    os.chown(place, OWNER, OWNER)
+    (place / "link").symlink_to(theirs)
+    path = place / "link" / recovery.FILE
+    for act in (check, recover):
+        with pytest.raises(Failed, match="could be replaced by others than root"):
+            act(path)
+    assert [one.name for one in theirs.iterdir()] == [recovery.FILE]
+
+
+@as_root
+def test_a_link_of_roots_leads_there(base: Path) -> None:
+    for path in (base.parent, base):
+        os.chown(path, OWNER, OWNER)
+    first_page(base)
+    link = base.parent.parent / "link"
+    link.symlink_to(base.parent)
+    done = recover(link / recovery.FILE)
+    assert done.kept.startswith(f"{base}{recovery.KEPT}")
+    assert rows(base) == EVERY
+
+
+@as_root
 def test_links_in_the_names_that_are_written_lead_nowhere(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 All of it is done as whom the directory belongs to (``asha.data.sqlite.become_owner``), in a
 child with a deadline: he may put there what he likes, and swap it at any moment, and it then
-leads where he may go and no further.
+leads where he may go and no further. Who may write asterisk.conf chooses the directory
+(astdbdir): only root may be able to put another in its place, or he would have another user,
+or root, work in his own.
 
 Damaged is what SQLite itself calls so when it reads (SQLITE_CORRUPT, SQLITE_NOTADB), and a
 file without a byte. What is locked, cannot be opened or read, or takes too long is not known
@@ -91,10 +93,10 @@ def check(path: str, deadline: Deadline) -> tuple[str, str]:
 
     def work() -> str:
         try:
-            become_owner(path)
+            here = _enter(path)
         except FileNotFoundError:
             return "\n"
-        return f"{_damage(path, deadline)}\n{next(iter(_kept(path)), '')}"
+        return f"{_damage(here, deadline)}\n{next(iter(_kept(here)), '')}"
 
     why, _, newest = in_child(work, deadline, f"checking {path}").partition("\n")
     return why, newest
@@ -118,18 +120,18 @@ def recover(path: str, deadline: Deadline, *, anew: bool = False) -> Recovered |
     """
 
     def work() -> str:
-        become_owner(path)
-        why = _damage(path, deadline.within(deadline.remaining() / 4))
+        here = _enter(path)
+        why = _damage(here, deadline.within(deadline.remaining() / 4))
         if not why:
             return ""
         _limit_memory()
         found = pages.Found()
         try:
             if not anew:
-                _read(path, found, deadline.within(deadline.remaining() * READING_SHARE))
-            kept = _replace(path, why, found)
+                _read(here, found, deadline.within(deadline.remaining() * READING_SHARE))
+            kept = _replace(here, why, found)
         except OSError as problem:
-            raise Failed(f"{problem.filename or path}: {problem.strerror}") from None
+            raise Failed(f"{problem.filename or here}: {problem.strerror}") from None
         return f"{len(found.rows)}\n{len(found.names)}\n{why}\n{kept}"
 
     said = in_child(work, deadline, f"recovering {path}")
@@ -140,6 +142,25 @@ def recover(path: str, deadline: Deadline, *, anew: bool = False) -> Recovered |
 
 
 # In a child, as the owner.
+
+def _enter(path: str) -> str:
+    """Become the owner; returns the path without links, at which all is done.
+
+    Raises FileNotFoundError, Failed.
+    """
+    folder, name = os.path.split(path)
+    if os.geteuid() == 0:
+        from asha.rootwork import Directory, Untrusted
+
+        try:
+            with Directory.trusted(folder) as place:
+                folder = place.path
+        except Untrusted as problem:
+            raise Failed(str(problem)) from None
+    here = os.path.join(folder, name)
+    become_owner(here)
+    return here
+
 
 def _damage(path: str, deadline: Deadline) -> str:
     """What is wrong in SQLite's words, one line. Raises Failed where it cannot tell."""
