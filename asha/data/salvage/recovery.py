@@ -51,7 +51,8 @@ NOTED_MOST = 10_000
 
 # Seconds to wait for who has it locked: Asterisk itself does not wait.
 LOCK_SECONDS = 0.3
-# Bytes of memory for the child that reads what others have made.
+# Bytes of memory for the child that reads what others have made: SQLite computes what a table
+# has in its rules (CHECK).
 MEMORY_MOST = 1 << 30
 # The shares of its time that reading may take; the rest is for writing.
 READING_SHARE = 0.6
@@ -96,6 +97,7 @@ def check(path: str, deadline: Deadline) -> tuple[str, str]:
             here = _enter(path)
         except FileNotFoundError:
             return "\n"
+        _limit_memory()
         return f"{_damage(here, deadline)}\n{next(iter(_kept(here)), '')}"
 
     why, _, newest = in_child(work, deadline, f"checking {path}").partition("\n")
@@ -121,10 +123,10 @@ def recover(path: str, deadline: Deadline, *, anew: bool = False) -> Recovered |
 
     def work() -> str:
         here = _enter(path)
+        _limit_memory()
         why = _damage(here, deadline.within(deadline.remaining() / 4))
         if not why:
             return ""
-        _limit_memory()
         found = pages.Found()
         try:
             if not anew:
@@ -177,6 +179,8 @@ def _damage(path: str, deadline: Deadline) -> str:
         if _is_damage(problem):
             return _line(str(problem))
         raise Failed(_line(str(problem))) from None
+    except MemoryError:
+        raise Failed(f"SQLite wants more than {MEMORY_MOST >> 20} MB for it") from None
     text = said.decode("utf-8", "replace")
     # A rule of a table (CHECK, NOT NULL) that a row breaks keeps nobody from reading it.
     return _line(text.partition("\n")[2] or text) if text.startswith(OF_THE_TREES) else ""
@@ -261,11 +265,13 @@ def _read_by_sqlite(path: str, found: pages.Found, deadline: Deadline) -> None:
     for order in ("ASC", "DESC"):
         try:
             with _open(path, deadline) as link:
+                link.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, pages.VALUE_MOST)
                 for number, key, value in link.execute(
                     "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM astdb NOT INDEXED"
                     f" ORDER BY rowid {order}"
                 ):
-                    if isinstance(key, bytes):
+                    # Who made the table chooses also what it calls rowid.
+                    if isinstance(key, bytes) and isinstance(number, int):
                         found.take(number, key, value or b"")
             return
         except sqlite3.DatabaseError:
