@@ -43,8 +43,9 @@ HELD_SECONDS = 180
 STEPS = (CallSetup.NO_RECORD, "Answer()", f"Wait({HELD_SECONDS})")
 REFUSED = "cannot be run during shutdown"
 
-# Channels of ours, the monitor's and the one above, are no calls.
-OURS = ("Local/s@asha-", f"Local/s@{CONTEXT}")
+# Channels of ours, the monitor's and the one above, are no calls. "-" ends the context's name:
+# somebody's own may begin like ours.
+OURS = (f"Local/s@{CallSetup.CONTEXT}-", f"Local/s@{CONTEXT}-")
 
 
 class Asterisk:
@@ -148,7 +149,7 @@ class Asterisk:
     def _held(self) -> list[str]:
         said = self.ask("core show channels concise")
         names = [line.partition("!")[0] for line in said.splitlines()]
-        return [one for one in names if one.startswith(f"Local/s@{CONTEXT}")]
+        return [one for one in names if one.startswith(f"Local/s@{CONTEXT}-")]
 
     def _media(self) -> set[str]:
         """The UDP sockets that it has open: a call's RTP comes before its channel."""

@@ -130,6 +130,12 @@ def test_a_call_that_comes_at_the_last_moment_is_not_cut(tmp_path: Path, when: s
     assert any("1 call to end" in line for line in told.lines)
 
 
+@pytest.mark.parametrize("context", ["asha-callers", f"{drain.CONTEXT}er", "asha-heartbeats"])
+def test_a_context_that_begins_like_ours_has_calls(context: str) -> None:
+    call = f"Local/s@{context}-00000001;1"
+    assert Asterisk(HEARTBEAT, call, NAME).channels() == [call]
+
+
 def test_calls_that_go_on_are_left_alone(tmp_path: Path) -> None:
     asterisk, told = Asterisk("SIP/a-1"), Told()
     with pytest.raises(UserError, match=r"1 call is still up: nothing was moved") as trouble:
