@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
 import stat
 import subprocess
@@ -613,6 +614,23 @@ def test_a_name_of_roots_file_gives_nobody_anything(place: Path) -> None:
         assert theirs.stat().st_uid == 0
         assert [one.name for one in place.iterdir()] == [recovery.FILE]
         path.unlink()
+
+
+@as_root
+def test_a_memory_limit_that_is_there_already(base: Path) -> None:
+    for path in (base.parent, base):
+        os.chown(path, OWNER, OWNER)
+    first_page(base)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (recovery.MEMORY_MOST // 2,) * 2)
+            recover(base)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert rows(base) == EVERY
 
 
 @as_root

@@ -240,7 +240,10 @@ def _is_stamp(text: str) -> bool:
 def _limit_memory() -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MOST, MEMORY_MOST))
+    before = resource.getrlimit(resource.RLIMIT_AS)[1]
+    # Who has given up root may not raise it.
+    most = MEMORY_MOST if before == resource.RLIM_INFINITY else min(MEMORY_MOST, before)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _read(path: str, found: pages.Found, deadline: Deadline) -> None:
