@@ -617,6 +617,34 @@ def test_a_name_of_roots_file_gives_nobody_anything(place: Path) -> None:
 
 
 @as_root
+def test_the_new_ones_mode_is_given_to_no_other_file(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group may write in the directory, and swap the name once the file is made."""
+    theirs = base.parent / "theirs"
+    theirs.write_text("the owner's alone")
+    theirs.chmod(0o600)
+    for path in (base.parent, base, theirs):
+        os.chown(path, OWNER, OWNER)
+    first_page(base)
+    base.chmod(0o666)
+    create = os.open
+
+    def swapped(name: str, flags: int, *rest: int, **more: int) -> int:
+        made = create(name, flags, *rest, **more)
+        if name.endswith(recovery.DRAFT):
+            os.unlink(name)
+            os.symlink(theirs, name)
+        return made
+
+    monkeypatch.setattr(os, "open", swapped)
+    with pytest.raises(Failed, match="cannot write"):
+        recover(base)
+    assert theirs.stat().st_mode & 0o777 == 0o600
+    assert theirs.read_text() == "the owner's alone"
+
+
+@as_root
 def test_a_memory_limit_that_is_there_already(base: Path) -> None:
     for path in (base.parent, base):
         os.chown(path, OWNER, OWNER)

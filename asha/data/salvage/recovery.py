@@ -355,9 +355,12 @@ def _write_new(draft: str, mode: int, found: pages.Found) -> None:
 
     try:
         # by name: as whom the directory belongs to
-        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        # by name: as whom the directory belongs to
-        os.chmod(draft, mode)
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # Not by name: a group may write in the directory, and put another's file there.
+            os.fchmod(file, mode)
+        finally:
+            os.close(file)
         with Closing(sqlite3.connect(draft, isolation_level=None)) as link:
             link.execute("BEGIN")
             link.execute(TABLE)
