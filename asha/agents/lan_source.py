@@ -173,15 +173,17 @@ class LanSource(Agent):
     def _put(self, kernel: Kernel, nic: int, source: bytes) -> None:
         routes = kernel.routes()
         copies = wanted(routes, nic, source)
-        ours = [route for route in routes if route.is_ours]
-        for route in late(routes, copies):
+        moved = set(late(routes, copies))
+        for route in moved:
             kernel.remove(route)
-            ours.remove(route)
-        missing = [route for route in copies if route not in ours]
+        ours = [route for route in routes if route.is_ours and route not in moved]
+        # Sets: a router's protocol may bring thousands.
+        there, needed = set(ours), set(copies)
+        missing = [route for route in copies if route not in there]
         # The new one first: there is no moment without.
         for route in missing:
             kernel.put_first(route)
-        surplus = [route for route in ours if route not in copies]
+        surplus = [route for route in ours if route not in needed]
         for route in surplus:
             kernel.remove(route)
         if self.action_name == "monitor":

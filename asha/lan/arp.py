@@ -22,11 +22,10 @@ READ_MOST = 2048
 ANSWERS_MOST = 1024
 OUTGOING = 4  # packet(7), PACKET_OUTGOING
 
-# linux/filter.h: load the operation's 16 bits; is it an answer? then all of it, else nothing.
-# So that the questions of a whole LAN do not wake us.
+# linux/filter.h: load 32 or 16 bits; skip so many where they are (not) this; take so much.
 SO_ATTACH_FILTER = 26
-FILTER = struct.pack("=" + "HBBI" * 4, 0x28, 0, 0, 20, 0x15, 0, 1, REPLY, 0x06, 0, 0, 0xFFFF,
-                     0x06, 0, 0, 0)
+INSTRUCTION = struct.Struct("=HBBI")
+LOAD_32, LOAD_16, IS, TAKE = 0x20, 0x28, 0x15, 0x06
 
 
 def question(mac: bytes, own: str, target: str) -> bytes:
@@ -46,18 +45,34 @@ def answerer(frame: bytes, mac: bytes) -> str:
     return socket.inet_ntoa(sender)
 
 
+def only(mac: bytes, targets: Iterable[str]) -> bytes:
+    """The filter that lets pass the answers of ``targets`` to us, and nothing else.
+
+    Who floods the LAN with others would fill the socket's queue, and the node would seem deaf.
+    """
+    senders = sorted({socket.inet_aton(one) for one in targets})
+    program = []
+    for load, at, value in ((LOAD_16, 20, REPLY.to_bytes(2, "big")), (LOAD_32, 32, mac[:4]),
+                            (LOAD_16, 36, mac[4:6])):
+        program += [(load, 0, 0, at), (IS, 1, 0, int.from_bytes(value, "big")), (TAKE, 0, 0, 0)]
+    program.append((LOAD_32, 0, 0, 28))
+    for one in senders:
+        program += [(IS, 0, 1, int.from_bytes(one, "big")), (TAKE, 0, 0, 0xFFFF)]
+    program.append((TAKE, 0, 0, 0))
+    return b"".join(INSTRUCTION.pack(*one) for one in program)
+
+
 class Ears:
     """A NIC's ARP. OSError where that may not be, or where there is no such NIC."""
 
     def __init__(self, nic: str, mac: bytes) -> None:
         self.mac = mac
+        self._targets: list[str] = []
         # Of no protocol until the filter is there, so that nothing comes before it.
         self._socket = socket.socket(
             socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
         try:
-            program = array("B", FILTER)
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER,
-                                    struct.pack("@HP", len(FILTER) // 8, program.buffer_info()[0]))
+            self._let_pass([])
             self._socket.bind((nic, ARP))
         except BaseException:
             self._socket.close()
@@ -68,11 +83,21 @@ class Ears:
 
     def ask(self, own: str, targets: Iterable[str]) -> None:
         """One that cannot be sent is not answered: no error."""
+        targets = list(targets)
+        if targets != self._targets:
+            self._let_pass(targets)
         for target in targets:
             try:
                 self._socket.send(question(self.mac, own, target))
             except OSError:
                 pass
+
+    def _let_pass(self, targets: list[str]) -> None:
+        program = array("B", only(self.mac, targets))
+        count = len(program) // INSTRUCTION.size
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER,
+                                struct.pack("@HP", count, program.buffer_info()[0]))
+        self._targets = targets
 
     def answered(self) -> set[str]:
         """Who has answered since."""

@@ -190,7 +190,8 @@ def late(routes: Sequence[Route], copies: Sequence[Route]) -> list[Route]:
     first: dict[tuple[bytes, int, int, int], Route] = {}
     for route in routes:
         first.setdefault(route.place, route)
-    return [one for one in copies if one in routes and first[one.place] != one]
+    there = set(routes)
+    return [one for one in copies if one in there and first[one.place] != one]
 
 
 class Kernel:

@@ -6,8 +6,8 @@ channel of our own until Pacemaker stops it. A call that came in between is noti
 RTP sockets, as Asterisk's console counts nothing from then on: then all is taken back and
 the waiting goes on.
 
-Should this be killed meanwhile, the channel ends by itself, Asterisk then stops, and
-Pacemaker starts it again.
+Should this be killed meanwhile, a child of ours takes all back. Should that be killed too,
+the channel ends by itself, Asterisk then stops, and Pacemaker starts it again.
 
 Source: Asterisk main/asterisk.c (handle_stop_gracefully, handle_abort_shutdown),
 main/cli.c ("cannot be run during shutdown"), main/channel.c (a new channel is refused while
@@ -17,7 +17,7 @@ ast_shutting_down()).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from asha.asterisk.probes import CallSetup
 from asha.asterisk.process.proc import Process
@@ -25,7 +25,9 @@ from asha.asterisk.talk.connections import Silent, hold
 from asha.asterisk.talk.control import Console
 from asha.errors import UserError
 from asha.machine import Machine
+from asha.run.child import IfKilled
 from asha.run.deadline import Deadline
+from asha.run.results import AgentError
 from asha.run.text import number
 
 # Seconds that one question may take, and that the order to stop is watched.
@@ -41,8 +43,9 @@ HELD_SECONDS = 180
 STEPS = (CallSetup.NO_RECORD, "Answer()", f"Wait({HELD_SECONDS})")
 REFUSED = "cannot be run during shutdown"
 
-# Channels of ours, the monitor's and the one above, are no calls.
-OURS = ("Local/s@asha-", f"Local/s@{CONTEXT}")
+# Channels of ours, the monitor's and the one above, are no calls. "-" ends the context's name:
+# somebody's own may begin like ours.
+OURS = (f"Local/s@{CallSetup.CONTEXT}-", f"Local/s@{CONTEXT}-")
 
 
 class Asterisk:
@@ -51,6 +54,7 @@ class Asterisk:
     def __init__(self, process: Process, run_directory: str) -> None:
         self.process = process
         self.console = Console(run_directory, process)
+        self._has_begun = False
 
     def ask(self, *commands: str) -> str:
         """Raises UserError where the console does not answer."""
@@ -69,9 +73,18 @@ class Asterisk:
         return [one for one in names if not one.startswith(OURS)]
 
     def calls(self) -> int:
-        """How many calls are up; 0 only where there is not one channel."""
+        """How many calls are up; 0 only where there is not one channel.
+
+        Raises UserError where somebody else has told Asterisk to stop.
+        """
         channels = self.channels()
-        first = self.ask("core show calls").split(None, 1)[:1]
+        said = self.ask("core show calls")
+        if REFUSED in said:
+            raise UserError("Asterisk is about to stop, as somebody has told it to (core stop "
+                            "gracefully): nothing was moved",
+                            "wait until Pacemaker has started it again; to take the order back: "
+                            "asterisk -rx 'core abort shutdown'")
+        first = said.split(None, 1)[:1]
         return max(number(first[0] if first else "") or 0, 1) if channels else 0
 
     def refuse_calls(self) -> bool:
@@ -79,17 +92,22 @@ class Asterisk:
 
         Raises UserError where Asterisk does not do it.
         """
+        self._has_begun = True
         before = self._media()
         self.ask(*(f"dialplan add extension s,{priority},{step} into {CONTEXT} replace"
                    for priority, step in enumerate(STEPS, 1)))
         self.ask(f"channel originate Local/s@{CONTEXT}/n extension s@{CONTEXT}")
         held = self.ask("core show channels concise")
         if f"Local/s@{CONTEXT}" not in held:
+            stops = self.refuses()
             self.take_calls()
+            if stops:
+                return False
             raise UserError("Asterisk makes no channel for us: nothing was moved",
                             "does it have pbx_config.so and res_clioriginate.so? "
                             "Without --drain calls are cut")
-        if self.channels():
+        # Asterisk that another has told to stop just now shows none, also where there are some.
+        if self.channels() or self.refuses():
             self.take_calls()
             return False
         self._order()
@@ -112,7 +130,14 @@ class Asterisk:
         return REFUSED in self.ask("core show calls")
 
     def take_calls(self) -> None:
-        """Again, if it runs still. Never raises."""
+        """Again, if it runs still and we have begun to refuse them: what another has ordered is
+        not ours to take back. Never raises."""
+        if self._has_begun:
+            self._has_begun = False
+            self.take_back()
+
+    def take_back(self) -> None:
+        """Whatever has been ordered. Never raises."""
         if self.process.gone:
             return
         with suppress(UserError):
@@ -124,7 +149,7 @@ class Asterisk:
     def _held(self) -> list[str]:
         said = self.ask("core show channels concise")
         names = [line.partition("!")[0] for line in said.splitlines()]
-        return [one for one in names if one.startswith(f"Local/s@{CONTEXT}")]
+        return [one for one in names if one.startswith(f"Local/s@{CONTEXT}-")]
 
     def _media(self) -> set[str]:
         """The UDP sockets that it has open: a call's RTP comes before its channel."""
@@ -142,13 +167,19 @@ def drained(
     calls go on for longer; then, and after a Ctrl-C, Asterisk takes calls as before.
     """
     begun = machine.now()
+    child = ExitStack()
 
     def busy() -> int:
         calls = asterisk.calls()
         if calls:
             return calls
         check()
-        return 0 if asterisk.refuse_calls() else 1
+        with suppress(AgentError):  # no process is free: our channel has an end all the same
+            child.enter_context(IfKilled(asterisk.take_back, Deadline(ANSWER_SECONDS), "the drain"))
+        if asterisk.refuse_calls():
+            return 0
+        child.close()
+        return 1
 
     def tell(calls: int, passed: float) -> None:
         say(f"waiting for {calls} {'call' if calls == 1 else 'calls'} to end"
@@ -164,3 +195,4 @@ def drained(
         yield
     finally:
         asterisk.take_calls()
+        child.close()

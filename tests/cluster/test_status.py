@@ -359,6 +359,47 @@ def test_a_drain_that_does_not_end_moves_nothing(cluster: Cluster) -> None:
     assert cluster.active() is source
 
 
+HELD = """
+import os, signal
+from asha.asterisk.process.proc import Proc
+from asha.machine import Machine
+from asha.status import calls, drain
+asterisk = drain.Asterisk(calls.running_asterisk(Proc()), calls.RUN_DIRECTORY)
+with drain.drained(Machine(), asterisk, 60, lambda: None, print):
+    print(os.getpid(), flush=True)
+    signal.pause()
+"""
+
+
+def test_a_drain_that_is_killed_leaves_an_asterisk_that_takes_calls(cluster: Cluster) -> None:
+    source = cluster.active()
+    started = source.run("pgrep", "--exact", "asterisk").out
+    process = source.start("python3", "-c", HELD)
+    try:
+        assert process.stdout is not None
+        number = process.stdout.readline().strip()
+        assert number, process.communicate(timeout=60)
+        assert "cannot be run" in pbx(source, "core show calls")
+        source.run("kill", "-KILL", number)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    wait_for(lambda: "active call" in pbx(source, "core show calls"), "calls to be taken again")
+    wait_for(lambda: "asha-drain" not in pbx(source, "core show channels concise"),
+             "no channel of ours")
+    # Somebody's own order is not ours to take back.
+    call = cluster.place_call()
+    source.run("timeout", "1", "asterisk", "-rx", "core stop gracefully", check=False)
+    said = asha(source, "switchover", "--yes", "--drain=10")
+    assert said.code == 1
+    assert "somebody has told it to" in said.err
+    assert "cannot be run" in pbx(source, "core show calls")
+    pbx(source, "core abort shutdown")
+    assert cluster.call_is_up(call)
+    assert source.run("pgrep", "--exact", "asterisk").out == started
+    pbx(source, "channel request hangup all")
+
+
 def test_standby_and_online(cluster: Cluster) -> None:
     source, target = cluster.active(), cluster.passive()
     said = asha(source, "standby", "--yes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
 import stat
 import subprocess
@@ -413,6 +414,108 @@ def test_a_chain_of_pages_that_bites_its_tail(base: Path) -> None:
     assert done.known == COUNT
 
 
+# What its owner can make of it on purpose.
+
+def varint(value: int) -> bytes:
+    found = bytes([value & 0x7F])
+    while value := value >> 7:
+        found = bytes([value & 0x7F | 0x80]) + found
+    return found
+
+
+def header_of(size: int, trunk: int = 0) -> bytes:
+    whole = bytearray(size)
+    whole[:18] = pages.MAGIC + size.to_bytes(2, "big")
+    whole[32:36] = trunk.to_bytes(4, "big")
+    return bytes(whole)
+
+
+def page_of_cells(size: int) -> bytes:
+    """All of whose cells are one, which goes on for 1 MB in a chain of pages from page 3 on."""
+    least = (size - 12) * 32 // 255 - 23
+    cell = varint(least + (size - 4) * (pages.VALUE_MOST // size)) + b"\1" + bytes(least)
+    cell += (3).to_bytes(4, "big")
+    at = size - len(cell)
+    count = (at - 8) // 2
+    return (bytes([pages.TABLE_LEAF, 0, 0]) + count.to_bytes(2, "big") + bytes(3)
+            + at.to_bytes(2, "big") * count).ljust(at, b"\0") + cell
+
+
+@pytest.mark.parametrize("kind", ["chain", "freelist"])
+def test_the_time_is_looked_at_whatever_leads_from_page_to_page(
+    base: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    size, count = 512, 3000
+    following = [(number + 1 if number < count else 0).to_bytes(4, "big")
+                 for number in range(2, count + 1)]
+    if kind == "chain":
+        others = [page_of_cells(size), *(one.ljust(size, b"x") for one in following[1:])]
+        base.write_bytes(header_of(size) + b"".join(others))
+    else:
+        base.write_bytes(header_of(size, 2) + b"".join(one.ljust(size, b"\0") for one in following))
+    looks = iter(range(10_000_000))
+    reads: list[int] = []
+    read = os.pread
+
+    def counted(file: int, most: int, at: int) -> bytes:
+        reads.append(at)
+        return read(file, most, at)
+
+    monkeypatch.setattr(os, "pread", counted)
+    found = pages.Found()
+    with base.open("rb") as file:
+        pages.read(file.fileno(), found, Deadline(1000, clock=lambda: float(next(looks))))
+    assert not found.complete
+    assert 500 < len(reads) <= 1001
+
+
+def test_names_are_kept_while_there_is_room(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index can have keys of a megabyte, and all of them the same chain of pages."""
+    monkeypatch.setattr(pages, "KEPT_MOST", 100 * pages.COST)
+    found = pages.Found()
+    for number in range(1000):
+        found.name(key(number).encode())
+        found.name(key(0).encode())
+    assert 50 < len(found.names) < 100
+    assert not found.complete
+
+
+def test_one_value_that_is_too_large_costs_no_other(base: Path) -> None:
+    link = sqlite3.connect(base)
+    link.execute("UPDATE astdb SET value = ? WHERE key = ?", ("x" * 3_000_000, key(300)))
+    link.commit()
+    link.close()
+    index_page(base)
+    recover(base)
+    assert rows(base) == {name: text for name, text in EVERY.items() if name != key(300)}
+
+
+def test_a_row_number_that_is_none(place: Path) -> None:
+    path = place / recovery.FILE
+    link = sqlite3.connect(path)
+    link.execute("CREATE TABLE astdb(key, value, rowid, PRIMARY KEY(key))")
+    link.executemany("INSERT INTO astdb VALUES (?, ?, ?)",
+                     [(key(number), value(number), None if number % 2 else "no number")
+                      for number in range(COUNT)])
+    link.commit()
+    link.close()
+    index_page(path)
+    recover(path)
+
+
+def test_a_rule_that_wants_all_memory(place: Path) -> None:
+    path = place / recovery.FILE
+    link = sqlite3.connect(path)
+    link.execute("CREATE TABLE astdb(key, value, CHECK (value IS NOT hex(zeroblob(450000000))))")
+    link.execute("PRAGMA ignore_check_constraints=on")
+    link.execute("INSERT INTO astdb VALUES ('/a/b', 'c')")
+    link.commit()
+    link.close()
+    for act in (check, recover):
+        with pytest.raises(Failed, match="SQLite wants more than 1024 MB"):
+            act(path)
+
+
 # Its place.
 
 def test_so_many_are_kept_and_no_more(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -511,6 +614,82 @@ def test_a_name_of_roots_file_gives_nobody_anything(place: Path) -> None:
         assert theirs.stat().st_uid == 0
         assert [one.name for one in place.iterdir()] == [recovery.FILE]
         path.unlink()
+
+
+@as_root
+def test_the_new_ones_mode_is_given_to_no_other_file(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group may write in the directory, and swap the name once the file is made."""
+    theirs = base.parent / "theirs"
+    theirs.write_text("the owner's alone")
+    theirs.chmod(0o600)
+    for path in (base.parent, base, theirs):
+        os.chown(path, OWNER, OWNER)
+    first_page(base)
+    base.chmod(0o666)
+    create = os.open
+
+    def swapped(name: str, flags: int, *rest: int, **more: int) -> int:
+        made = create(name, flags, *rest, **more)
+        if name.endswith(recovery.DRAFT):
+            os.unlink(name)
+            os.symlink(theirs, name)
+        return made
+
+    monkeypatch.setattr(os, "open", swapped)
+    with pytest.raises(Failed, match="cannot write"):
+        recover(base)
+    assert theirs.stat().st_mode & 0o777 == 0o600
+    assert theirs.read_text() == "the owner's alone"
+
+
+@as_root
+def test_a_memory_limit_that_is_there_already(base: Path) -> None:
+    for path in (base.parent, base):
+        os.chown(path, OWNER, OWNER)
+    first_page(base)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (recovery.MEMORY_MOST // 2,) * 2)
+            recover(base)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert rows(base) == EVERY
+
+
+@as_root
+@pytest.mark.parametrize("owner", [0, OWNER + 1])
+def test_nobody_works_for_who_can_put_another_directory_there(place: Path, owner: int) -> None:
+    """Else he would swap the link, and the other would work with his rights in here."""
+    theirs = place.parent / "backup"
+    theirs.mkdir()
+    fill(theirs / recovery.FILE)
+    first_page(theirs / recovery.FILE)
+    for path in (theirs, theirs / recovery.FILE):
+        os.chown(path, owner, owner)
+    os.chown(place, OWNER, OWNER)
+    (place / "link").symlink_to(theirs)
+    path = place / "link" / recovery.FILE
+    for act in (check, recover):
+        with pytest.raises(Failed, match="could be replaced by others than root"):
+            act(path)
+    assert [one.name for one in theirs.iterdir()] == [recovery.FILE]
+
+
+@as_root
+def test_a_link_of_roots_leads_there(base: Path) -> None:
+    for path in (base.parent, base):
+        os.chown(path, OWNER, OWNER)
+    first_page(base)
+    link = base.parent.parent / "link"
+    link.symlink_to(base.parent)
+    done = recover(link / recovery.FILE)
+    assert done.kept.startswith(f"{base}{recovery.KEPT}")
+    assert rows(base) == EVERY
 
 
 @as_root

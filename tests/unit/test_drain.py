@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from asha.asterisk.process.proc import Proc, Process
 from asha.errors import UserError
+from asha.run.deadline import Deadline
 from asha.status import drain
 from tests.fakes.machine import FakeMachine
 
@@ -128,6 +130,12 @@ def test_a_call_that_comes_at_the_last_moment_is_not_cut(tmp_path: Path, when: s
     assert any("1 call to end" in line for line in told.lines)
 
 
+@pytest.mark.parametrize("context", ["asha-callers", f"{drain.CONTEXT}er", "asha-heartbeats"])
+def test_a_context_that_begins_like_ours_has_calls(context: str) -> None:
+    call = f"Local/s@{context}-00000001;1"
+    assert Asterisk(HEARTBEAT, call, NAME).channels() == [call]
+
+
 def test_calls_that_go_on_are_left_alone(tmp_path: Path) -> None:
     asterisk, told = Asterisk("SIP/a-1"), Told()
     with pytest.raises(UserError, match=r"1 call is still up: nothing was moved") as trouble:
@@ -152,6 +160,64 @@ def test_without_a_channel_of_ours_nothing_is_stopped(tmp_path: Path) -> None:
         move(asterisk, told, tmp_path)
     assert "pbx_config.so" in trouble.value.hint
     assert "core stop gracefully" not in asterisk.said
+
+
+@pytest.mark.parametrize("calls", [(), ("SIP/a-1",)])
+def test_what_another_has_ordered_is_not_taken_back(tmp_path: Path, calls: tuple[str, ...]) -> None:
+    """Its console shows no channel then, also where there are some."""
+    asterisk, told = Asterisk(*calls), Told()
+    asterisk.is_stopping = True
+    with pytest.raises(UserError, match="somebody has told it to") as trouble:
+        move(asterisk, told, tmp_path)
+    assert "core abort shutdown" in trouble.value.hint
+    assert asterisk.is_stopping
+    assert asterisk.up == list(calls)
+
+
+@pytest.mark.parametrize("when", ["core show calls", "dialplan add", "channel originate"])
+def test_another_orders_it_meanwhile(tmp_path: Path, when: str) -> None:
+    asterisk, told = Asterisk(), Told()
+
+    def order() -> None:
+        asterisk.is_stopping = True
+        asterisk.up += ["PJSIP/late-1"]
+
+    asterisk.happens[when] = order
+    with pytest.raises(UserError):
+        move(asterisk, told, tmp_path, 10)
+    assert asterisk.up == ["PJSIP/late-1"], "not cut, and nothing of ours left"
+    assert "core stop gracefully" not in asterisk.said
+
+
+def test_a_wait_that_ends_takes_nothing_back(tmp_path: Path) -> None:
+    asterisk, told = Asterisk("SIP/a-1"), Told()
+    with pytest.raises(UserError, match="still up"):
+        move(asterisk, told, tmp_path, 10)
+    assert "core abort shutdown" not in asterisk.said
+
+
+def test_killed_it_takes_calls_again(tmp_path: Path) -> None:
+    asterisk = Asterisk()
+    done = tmp_path / "taken back"
+    asterisk.take_back = done.touch  # type: ignore[method-assign]
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with drain.drained(FakeMachine(tmp_path), asterisk, 60, Told().check, Told().say):
+                os.write(writer, b"moves")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writer)
+    try:
+        assert os.read(reader, 5) == b"moves"
+        assert not done.exists()
+    finally:
+        os.close(reader)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert Deadline(60).poll(done.exists)
 
 
 def test_interrupted_it_takes_calls_again(tmp_path: Path) -> None:

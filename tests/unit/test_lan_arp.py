@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import socket
+import struct
+from array import array
 
 import pytest
 
@@ -60,3 +63,49 @@ def test_nothing_of_any_length_or_content_raises() -> None:
 def test_a_nic_that_is_not_there() -> None:
     with pytest.raises(OSError, match=r"No such device|not permitted"):
         arp.Ears("no-such-nic", OURS)
+
+
+def passed(frames: list[bytes], targets: list[str]) -> list[bytes]:
+    """Of these frames; the kernel filters a Unix socket's datagrams alike."""
+    program = array("B", arp.only(OURS, targets))
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ends[0] as sender, ends[1] as receiver:
+        receiver.setsockopt(socket.SOL_SOCKET, arp.SO_ATTACH_FILTER, struct.pack(
+            "@HP", len(program) // arp.INSTRUCTION.size, program.buffer_info()[0]))
+        for frame in [*frames, END]:
+            sender.send(frame)
+        found = []
+        while (frame := receiver.recv(2048)) != END:
+            found.append(frame)
+        return found
+
+
+# Passes, and ends the reading.
+END = reply("192.168.1.1", padding=b"the end")
+
+
+def test_only_answers_of_the_asked_take_room_in_the_queue() -> None:
+    gateway, peer = reply("192.168.1.1"), reply("192.168.1.12")
+    flood = [reply(sender) for sender in ("192.168.1.2", "1.1.168.192", "0.0.0.0")]
+    flood += [reply("192.168.1.1", to=THEIRS), reply("192.168.1.1", to=OURS[:4] + THEIRS[4:][::-1]),
+              reply(head=bytes.fromhex("0001080006040001")), b"", gateway[:31]]
+    frames = [gateway, *flood, peer, *flood]
+    assert passed(frames, ["192.168.1.1", "192.168.1.12"]) == [gateway, peer]
+    assert passed(frames, ["192.168.1.1"]) == [gateway]
+
+
+def test_ears_hear_whom_they_ask_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway may become another one."""
+    asked: list[list[str]] = []
+
+    def only(mac: bytes, targets: list[str]) -> bytes:
+        asked.append(list(targets))
+        return arp.INSTRUCTION.pack(arp.TAKE, 0, 0, 0)
+
+    ears = arp.Ears.__new__(arp.Ears)
+    ears.mac, ears._targets = OURS, []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ears._socket:
+        monkeypatch.setattr(arp, "only", only)
+        for targets in (["192.168.1.1"], ["192.168.1.1"], ["192.168.1.2", "192.168.1.12"]):
+            ears.ask("192.168.1.11", targets)
+    assert asked == [["192.168.1.1"], ["192.168.1.2", "192.168.1.12"]]

@@ -260,6 +260,26 @@ def test_without_the_address_a_start_is_degraded_and_no_failure(node: Node) -> N
 
 
 @on_a_kernel
+def test_many_routes_take_no_longer_each(active: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router's protocol may bring thousands, and a monitor has 20 s."""
+    count = 300
+    for number in range(count):
+        active.ip("route", "add", f"10.1.{number // 250}.{number % 250}", "dev", "eth0")
+    compared: list[Route] = []
+    equal = Route.__eq__
+
+    def counted(self: Route, other: object) -> bool:
+        compared.append(self)
+        return equal(self, other)
+
+    monkeypatch.setattr(Route, "__eq__", counted)
+    for action in ("start", "monitor", "stop"):
+        assert active.act(action).code == Exit.SUCCESS
+    assert len(compared) < 20 * count
+    assert "proto 165" not in active.ip("route", "show")
+
+
+@on_a_kernel
 def test_what_is_degraded_is_told_once_and_taken_back(active: Node) -> None:
     runner = CallQueue()
     active.act("start", runner=runner)

@@ -35,16 +35,21 @@ INDEX_INTERIOR, INDEX_LEAF, TABLE_LEAF = 2, 10, 13
 
 # Bytes of one value, and of all that is kept: who may write the file chooses what it says.
 VALUE_MOST = 1 << 20
-KEPT_MOST = 256 << 20
+KEPT_MOST = 512 << 20
+# Bytes of memory for a row or a name, beside its own.
+COST = 300
+# Pages of the freelist that are remembered, a hundred bytes each.
+UNUSED_MOST = 1 << 20
 # Bytes by which the size of pages is found out.
 SAMPLE = 1 << 20
-# Pages between two looks at the clock.
-LOOK_EVERY = 256
+
+class Over(Exception):
+    """The time for reading is."""
 
 
 class Found:
     """``rows``: of each key the newest row's number and value. ``names``: every key that was
-    seen, also those whose value is lost. ``complete``: the time was enough for all pages."""
+    seen, also those whose value is lost. ``complete``: time and memory were enough for all."""
 
     def __init__(self) -> None:
         self.rows: dict[bytes, tuple[int, bytes]] = {}
@@ -58,12 +63,21 @@ class Found:
         before = self.rows.get(key)
         if before is not None and before[0] >= number:
             return
-        self._room -= len(key) + len(value)
-        if self._room < 0:
+        if self._has_room(len(key) + len(value)):
+            self.rows[key] = (number, value)
+            self.names.add(key)
+
+    def name(self, key: bytes) -> None:
+        """One whose value may be lost."""
+        if key not in self.names and self._has_room(len(key)):
+            self.names.add(key)
+
+    def _has_room(self, size: int) -> bool:
+        if self._room < size + COST:
             self.complete = False
-            return
-        self.rows[key] = (number, value)
-        self.names.add(key)
+            return False
+        self._room -= size + COST
+        return True
 
     @property
     def lost(self) -> list[bytes]:
@@ -76,7 +90,7 @@ def read(file: int, found: Found, deadline: Deadline) -> None:
     size, reserved, is_known = _page_size(os.pread(file, HEADER, 0))
     if not is_known:
         size = _likely_size(file, deadline)
-    _Pages(file, size, reserved).read(found, deadline)
+    _Pages(file, size, reserved, deadline).read(found)
 
 
 def _likely_size(file: int, deadline: Deadline) -> int:
@@ -85,7 +99,7 @@ def _likely_size(file: int, deadline: Deadline) -> int:
     best = (-1, 0)
     for size in USUAL_SIZES:
         sample = Found()
-        _Pages(file, size, 0).read(sample, deadline, SAMPLE // size)
+        _Pages(file, size, 0, deadline).read(sample, SAMPLE // size)
         if len(sample.rows) > best[0]:
             best = (len(sample.rows), size)
     return best[1]
@@ -103,25 +117,26 @@ def _page_size(header: bytes) -> tuple[int, int, bool]:
 
 
 class _Pages:
-    """A file as pages of one size."""
+    """A file as pages of one size, read until the deadline."""
 
-    def __init__(self, file: int, size: int, reserved: int) -> None:
+    def __init__(self, file: int, size: int, reserved: int, deadline: Deadline) -> None:
         self.file = file
         self.size = size
         self.usable = size - reserved
         self.count = -(-os.fstat(file).st_size // size)
+        self._deadline = deadline
 
-    def read(self, found: Found, deadline: Deadline, most: int = 0) -> None:
+    def read(self, found: Found, most: int = 0) -> None:
         """``most``: so many pages and no more."""
-        unused = self._unused()
-        for looked, number in enumerate(self._numbers()):
-            if most and looked >= most:
-                return
-            if looked % LOOK_EVERY == 0 and deadline.expired:
-                found.complete = False
-                return
-            if number not in unused:
-                self._read_page(number, found)
+        try:
+            unused = self._unused()
+            for looked, number in enumerate(self._numbers()):
+                if most and looked >= most:
+                    return
+                if number not in unused:
+                    self._read_page(number, found)
+        except Over:
+            found.complete = False
 
     def _numbers(self) -> Iterator[int]:
         """Of all pages, without those that a hole in the file is all of."""
@@ -140,7 +155,10 @@ class _Pages:
             here = last * self.size
 
     def page(self, number: int) -> bytes:
-        """b"" where the disk does not give it."""
+        """b"" where the disk does not give it. Raises Over: whatever leads from page to
+        page, in circles too, has an end."""
+        if self._deadline.expired:
+            raise Over
         try:
             return os.pread(self.file, self.size, (number - 1) * self.size)
         except OSError:
@@ -154,7 +172,7 @@ class _Pages:
         if not header.startswith(MAGIC) or len(header) < HEADER:
             return found
         trunk = int.from_bytes(header[32:36], "big")
-        while 0 < trunk <= self.count and trunk not in found:
+        while 0 < trunk <= self.count and trunk not in found and len(found) < UNUSED_MOST:
             page = self.page(trunk)
             following, leaves = (int.from_bytes(page[at:at + 4], "big") for at in (0, 4))
             if following > self.count or leaves > self.usable // 4 - 2:
@@ -197,7 +215,7 @@ class _Pages:
         if kind == TABLE_LEAF:
             found.take(number, key, fields[1])
         else:
-            found.names.add(key)
+            found.name(key)
 
     def _payload(self, page: bytes, at: int, length: int, *, is_table: bool) -> bytes:
         """Of a cell: what is in its page, and the rest in a chain of others. ValueError."""
@@ -250,8 +268,8 @@ def _texts(record: bytes) -> tuple[bytes, bytes]:
     that garbage is taken for a row as good as never.
     """
     head, at = _varint(record, 0)
-    kinds = []
-    while at < head:
+    kinds: list[int] = []
+    while at < head and len(kinds) <= 2:
         kind, at = _varint(record, at)
         kinds.append(kind)
     if at != head or len(kinds) != 2:

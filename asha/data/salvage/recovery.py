@@ -2,7 +2,9 @@
 
 All of it is done as whom the directory belongs to (``asha.data.sqlite.become_owner``), in a
 child with a deadline: he may put there what he likes, and swap it at any moment, and it then
-leads where he may go and no further.
+leads where he may go and no further. Who may write asterisk.conf chooses the directory
+(astdbdir): only root may be able to put another in its place, or he would have another user,
+or root, work in his own.
 
 Damaged is what SQLite itself calls so when it reads (SQLITE_CORRUPT, SQLITE_NOTADB), and a
 file without a byte. What is locked, cannot be opened or read, or takes too long is not known
@@ -49,7 +51,8 @@ NOTED_MOST = 10_000
 
 # Seconds to wait for who has it locked: Asterisk itself does not wait.
 LOCK_SECONDS = 0.3
-# Bytes of memory for the child that reads what others have made.
+# Bytes of memory for the child that reads what others have made: SQLite computes what a table
+# has in its rules (CHECK).
 MEMORY_MOST = 1 << 30
 # The shares of its time that reading may take; the rest is for writing.
 READING_SHARE = 0.6
@@ -91,10 +94,11 @@ def check(path: str, deadline: Deadline) -> tuple[str, str]:
 
     def work() -> str:
         try:
-            become_owner(path)
+            here = _enter(path)
         except FileNotFoundError:
             return "\n"
-        return f"{_damage(path, deadline)}\n{next(iter(_kept(path)), '')}"
+        _limit_memory()
+        return f"{_damage(here, deadline)}\n{next(iter(_kept(here)), '')}"
 
     why, _, newest = in_child(work, deadline, f"checking {path}").partition("\n")
     return why, newest
@@ -118,18 +122,18 @@ def recover(path: str, deadline: Deadline, *, anew: bool = False) -> Recovered |
     """
 
     def work() -> str:
-        become_owner(path)
-        why = _damage(path, deadline.within(deadline.remaining() / 4))
+        here = _enter(path)
+        _limit_memory()
+        why = _damage(here, deadline.within(deadline.remaining() / 4))
         if not why:
             return ""
-        _limit_memory()
         found = pages.Found()
         try:
             if not anew:
-                _read(path, found, deadline.within(deadline.remaining() * READING_SHARE))
-            kept = _replace(path, why, found)
+                _read(here, found, deadline.within(deadline.remaining() * READING_SHARE))
+            kept = _replace(here, why, found)
         except OSError as problem:
-            raise Failed(f"{problem.filename or path}: {problem.strerror}") from None
+            raise Failed(f"{problem.filename or here}: {problem.strerror}") from None
         return f"{len(found.rows)}\n{len(found.names)}\n{why}\n{kept}"
 
     said = in_child(work, deadline, f"recovering {path}")
@@ -140,6 +144,25 @@ def recover(path: str, deadline: Deadline, *, anew: bool = False) -> Recovered |
 
 
 # In a child, as the owner.
+
+def _enter(path: str) -> str:
+    """Become the owner; returns the path without links, at which all is done.
+
+    Raises FileNotFoundError, Failed.
+    """
+    folder, name = os.path.split(path)
+    if os.geteuid() == 0:
+        from asha.rootwork import Directory, Untrusted
+
+        try:
+            with Directory.trusted(folder) as place:
+                folder = place.path
+        except Untrusted as problem:
+            raise Failed(str(problem)) from None
+    here = os.path.join(folder, name)
+    become_owner(here)
+    return here
+
 
 def _damage(path: str, deadline: Deadline) -> str:
     """What is wrong in SQLite's words, one line. Raises Failed where it cannot tell."""
@@ -156,6 +179,8 @@ def _damage(path: str, deadline: Deadline) -> str:
         if _is_damage(problem):
             return _line(str(problem))
         raise Failed(_line(str(problem))) from None
+    except MemoryError:
+        raise Failed(f"SQLite wants more than {MEMORY_MOST >> 20} MB for it") from None
     text = said.decode("utf-8", "replace")
     # A rule of a table (CHECK, NOT NULL) that a row breaks keeps nobody from reading it.
     return _line(text.partition("\n")[2] or text) if text.startswith(OF_THE_TREES) else ""
@@ -215,7 +240,10 @@ def _is_stamp(text: str) -> bool:
 def _limit_memory() -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MOST, MEMORY_MOST))
+    before = resource.getrlimit(resource.RLIMIT_AS)[1]
+    # Who has given up root may not raise it.
+    most = MEMORY_MOST if before == resource.RLIM_INFINITY else min(MEMORY_MOST, before)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _read(path: str, found: pages.Found, deadline: Deadline) -> None:
@@ -240,11 +268,13 @@ def _read_by_sqlite(path: str, found: pages.Found, deadline: Deadline) -> None:
     for order in ("ASC", "DESC"):
         try:
             with _open(path, deadline) as link:
+                link.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, pages.VALUE_MOST)
                 for number, key, value in link.execute(
                     "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM astdb NOT INDEXED"
                     f" ORDER BY rowid {order}"
                 ):
-                    if isinstance(key, bytes):
+                    # Who made the table chooses also what it calls rowid.
+                    if isinstance(key, bytes) and isinstance(number, int):
                         found.take(number, key, value or b"")
             return
         except sqlite3.DatabaseError:
@@ -325,9 +355,12 @@ def _write_new(draft: str, mode: int, found: pages.Found) -> None:
 
     try:
         # by name: as whom the directory belongs to
-        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        # by name: as whom the directory belongs to
-        os.chmod(draft, mode)
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # Not by name: a group may write in the directory, and put another's file there.
+            os.fchmod(file, mode)
+        finally:
+            os.close(file)
         with Closing(sqlite3.connect(draft, isolation_level=None)) as link:
             link.execute("BEGIN")
             link.execute(TABLE)
