@@ -153,6 +153,8 @@ def test_an_address_that_pacemaker_does_not_manage_is_left_alone(cluster: Cluste
         active.run("ip", "address", "add", *address)
     finally:
         active.run(*meta, "--delete-parameter", "is-managed")
+    # Its source comes back with the next monitor of lan-source.
+    wait_for_audit(cluster)
     assert cluster.audit() == []
 
 
