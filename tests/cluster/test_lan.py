@@ -15,6 +15,7 @@ from tests.lab.faults import lans_are_good
 from tests.lab.host import wait_for, wait_steady
 from tests.lab.lab import VIRTUAL_ADDRESS
 from tests.lab.node import Node
+from tests.lab.play import wait_for_audit
 
 GATEWAY = "192.168.1.254"
 # Longer than a move takes to begin, after all that is waited for in the watcher.
