@@ -156,6 +156,8 @@ def halted(program: str, seconds: float = HALTED_SECONDS) -> Injector:
         with stand_still(cluster.active(), program):
             let_pass(seconds)
         yield
+        # The peer may have failed to promote its disk, and be without it for minutes.
+        cluster.heal()
 
     return inject
 
