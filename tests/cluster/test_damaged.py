@@ -193,7 +193,6 @@ def test_status_says_so_on_either_node() -> None:
         cluster.load()
         node = cluster.active()
         asterisk(node, "database put lab 00001 one")
-        node.run("sync")
         damage_astdb(node)
         for told in ("keys are back", ".txt says what was lost"):
             source, target = cluster.active(), cluster.passive()

@@ -34,6 +34,21 @@ print("locked", flush=True)
 time.sleep(3600)
 """
 
+# Under SQLite's own lock: what Asterisk has in its cache, and has not committed yet, would be
+# written over the damage a moment later, and mend it.
+DAMAGE_ASTDB = f"""\
+import os, sqlite3, sys
+database = sqlite3.connect({ASTDB!r}, timeout=30, isolation_level=None)
+try:
+    database.execute("BEGIN EXCLUSIVE")
+except sqlite3.DatabaseError as problem:
+    if problem.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+        raise
+file = os.open({ASTDB!r}, os.O_WRONLY)
+os.pwrite(file, os.urandom(int(sys.argv[1])), 0)
+os._exit(0)
+"""
+
 BLOCK_AMI = """\
 table inet lab_hang {
     chain input {
@@ -225,8 +240,7 @@ def store_frozen(node: Node) -> Iterator[None]:
 
 def damage_astdb(node: Node, pages: int = 1) -> None:
     """Overwrite its first pages, of 4 KiB."""
-    node.run("dd", "if=/dev/urandom", f"of={ASTDB}", "bs=4096", f"count={pages}", "conv=notrunc",
-             "status=none")
+    node.run("python3", "-c", DAMAGE_ASTDB, str(pages * 4096))
 
 
 def forget_damaged_astdb(node: Node) -> None:
