@@ -23,7 +23,7 @@ from tests.lab.image import RELEASES
 from tests.lab.lab import VIRTUAL_ADDRESS
 from tests.lab.network import SWITCHBOARD_ADDRESS
 from tests.lab.phone import on as phone
-from tests.lab.play import play, wait_for_audit
+from tests.lab.play import play
 from tests.lab.prober import Prober
 
 # Where the telephone waits for what Asterisk sends by itself.
@@ -133,7 +133,6 @@ def assert_speaks_from_the_address(cluster: Cluster) -> None:
                 assert request["sender"] == VIRTUAL_ADDRESS, method
                 assert f"{VIRTUAL_ADDRESS}:" in request["contact"], method
                 assert f" {VIRTUAL_ADDRESS}:" in request["via"], method
-    wait_for_audit(cluster)
     assert cluster.audit() == []
 
 
@@ -247,7 +246,6 @@ def test_an_address_that_is_lost_takes_no_route_with_it(cluster: Cluster) -> Non
     wait_for(lambda: sends_from(node, SWITCHBOARD_ADDRESS) == VIRTUAL_ADDRESS,
              "address and source", timeout=90)
     cluster.heal()
-    wait_for_audit(cluster)
     assert cluster.audit() == []
 
 
@@ -278,7 +276,6 @@ def test_one_that_fails_costs_no_telephone_a_call(cluster: Cluster, action: str)
         cluster.online(before)
     # Its failures are forgotten after a minute.
     cluster.wait_ready(timeout=180)
-    wait_for_audit(cluster)
     assert cluster.audit() == []
 
 
@@ -299,7 +296,6 @@ def test_no_node_gets_the_address_before_the_disk(cluster: Cluster) -> None:
         finally:
             active.kill("corosync", signal.SIGCONT)
     cluster.heal()
-    wait_for_audit(cluster)
     assert cluster.audit() == []
 
 

@@ -14,7 +14,6 @@ from tests.cluster.single import call, mount_store, reason
 from tests.conftest import lab_or_skip
 from tests.lab import Node
 from tests.lab.cluster import Cluster
-from tests.lab.play import wait_for_audit
 
 AGENT = "asterisk-health"
 PBX = ("setpriv", "--reuid=asterisk", "--regid=asterisk", "--clear-groups")
@@ -164,6 +163,5 @@ def test_the_other_node_comes_up() -> None:
             cluster.wait_ready(target.name)
             cluster.online(source)
             cluster.wait_settled()
-        wait_for_audit(cluster)
         assert cluster.audit() == []
         assert [one for one in cluster.state().failures if DEGRADED not in str(one)] == []

@@ -20,7 +20,6 @@ from tests.cluster import single
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster
-from tests.lab.play import wait_for_audit
 
 ITEM = "/opt/sark/www/origrecs"
 ABOVE = "/opt/sark/www"
@@ -175,7 +174,6 @@ class Scene:
 
     def require_well(self) -> None:
         """Every invariant, and no action that failed."""
-        wait_for_audit(self.cluster)
         assert self.cluster.audit() == []
         assert self.cluster.state().failures == []
 

@@ -30,7 +30,7 @@ from tests.lab.faults import (
 )
 from tests.lab.fence import FenceDevice, fencing
 from tests.lab.injectors import CONTROL_SOCKET
-from tests.lab.play import WATCH_SECONDS, has_moved, wait_for_audit
+from tests.lab.play import WATCH_SECONDS, has_moved
 from tests.lab.prober import Prober
 
 # What is seen at depth 20 only is seen at its second look, a minute after the first.
@@ -101,7 +101,6 @@ def test_hang(scene: Scene, fault: Fault) -> None:
     elif before.lives:  # not where undoing the fault takes a restart
         assert cluster.call_is_up(call)
     wait_for(lambda: called_well(cluster), "Asterisk to be called well again")
-    wait_for_audit(cluster)
     assert cluster.audit() == []
     assert cluster.lost_data(scene.data) == []
 

@@ -15,7 +15,6 @@ from tests.lab.faults import lans_are_good
 from tests.lab.host import wait_for, wait_steady
 from tests.lab.lab import VIRTUAL_ADDRESS
 from tests.lab.node import Node
-from tests.lab.play import wait_for_audit
 
 GATEWAY = "192.168.1.254"
 # Longer than a move takes to begin, after all that is waited for in the watcher.
@@ -155,7 +154,6 @@ def test_an_address_that_pacemaker_does_not_manage_is_left_alone(cluster: Cluste
     finally:
         active.run(*meta, "--delete-parameter", "is-managed")
     # Its source comes back with the next monitor of lan-source.
-    wait_for_audit(cluster)
     assert cluster.audit() == []
 
 

@@ -25,7 +25,6 @@ from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import Cluster
 from tests.lab.cluster import asterisk as pbx
 from tests.lab.injectors import sigstop, stopped
-from tests.lab.play import wait_for_audit
 
 # SEARCH of asha.machine has it before the true one.
 DRBDSETUP = "/usr/local/sbin/drbdsetup"
@@ -279,7 +278,6 @@ def test_switchover_killed_half_way(cluster: Cluster, signal_number: int) -> Non
         process.kill()
         process.communicate()
     cluster.wait_settled()
-    wait_for_audit(cluster)
     assert cluster.audit() == []
     assert cluster.state().standby == []
     left = switchover.read_preferences(

@@ -17,7 +17,6 @@ from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster
 from tests.lab.daemon import daemon
 from tests.lab.faults import GENEROUS, HALTED_SECONDS, let_pass, stand_still
-from tests.lab.play import wait_for_audit
 from tests.lab.prober import Prober
 
 # The kernel cuts a process's name after 15 characters.
@@ -64,7 +63,6 @@ def watched(scene: Scene) -> Iterator[None]:
     # would have that forgotten, as docs/design.md says (Known limits).
     cluster.heal()
     outage = scene.prober.outage(begun)
-    wait_for_audit(cluster)
     assert cluster.audit() == []
     assert was.lives
     assert outage <= LIMIT * GENEROUS

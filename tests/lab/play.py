@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tests.lab.cluster import Cluster
 from tests.lab.faults import DEGRADED, MOVES, RESTARTS, RETURNS, STAYS, Fault, by_name
-from tests.lab.host import LabError, wait_for
+from tests.lab.host import wait_for
 from tests.lab.prober import Prober
 
 # How long a fault that must change nothing is watched.
@@ -98,13 +98,11 @@ def play_now(cluster: Cluster, prober: Prober, fault: Fault) -> Report:
         outage = prober.outage(begun)
         line_during = cluster.lab.line_switch.line_goes_to()
         if fault.expected == MOVES:
-            wait_for_audit(cluster)
             violations = cluster.audit()
     after = cluster.wait_ready()
     same = is_same(cluster, before, pids)
     # Pacemaker is content: now look behind it. The line follows the calls within
     # moments, so it is given those.
-    wait_for_audit(cluster)
     return Report(
         fault=fault,
         before=before,
@@ -117,15 +115,6 @@ def play_now(cluster: Cluster, prober: Prober, fault: Fault) -> Report:
         violations=violations + cluster.audit(),
         lost=cluster.lost_data(data),
     )
-
-
-def wait_for_audit(cluster: Cluster) -> None:
-    """Until every invariant holds; after the time, whoever asks next sees which not."""
-    try:
-        # The slowest that puts something right is lan-source's monitor, every 20 s.
-        wait_for(lambda: not cluster.audit(), "the invariants", timeout=40)
-    except LabError:
-        pass
 
 
 def is_noticed(cluster: Cluster, fault: Fault) -> bool:
