@@ -77,7 +77,7 @@ def test_nothing_outlives_a_lab() -> None:
         assert traces(lab.name)
         assert node.run("uname", "-n").out.strip() == "crm1"
         second = lab.node("crm2")
-        assert answers(second, "10.0.3.251")
+        wait_for(lambda: answers(second, "10.0.3.251"), "the cable to carry packets")
         node.cut("eth1")
         assert not answers(second, "10.0.3.251")
         assert answers(second, "192.168.1.11")
