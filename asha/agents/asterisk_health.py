@@ -16,10 +16,13 @@ from asha.agents.asterisk_base import (
     KNOWN,
     LOOK_EVERY,
     SERVING,
+    TOLD,
+    TOLD_SECONDS,
     AsteriskAgent,
 )
 from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_sip import NotBound
+from asha.agents.watch import beat
 from asha.asterisk.probes import (
     PROBES,
     QUESTIONS,
@@ -89,6 +92,9 @@ RESTART_LOOK = 0.1
 # that is just about to end would not see this failure.
 RETRY_UNIT = "asha-retry@{}.service"
 RETRY_SECONDS = 2.0
+
+# The state files of the watcher, which ends without "serving".
+WATCHERS = ("given", "unwatched", "beat", "silent")
 
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
@@ -178,7 +184,7 @@ class AsteriskHealth(AsteriskAgent):
     # Watching
 
     @action(timeout=20, interval=10, depth=0)
-    @action(timeout=30, interval=3, depth=10)
+    @action(timeout=30, interval=15, depth=10)
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
         before = self.known()
@@ -186,10 +192,24 @@ class AsteriskHealth(AsteriskAgent):
             return self._watch()
         except Degraded:
             raise
-        except AgentError:
-            if self.is_probe or self.action_name != "monitor" or not self._was_restarted(before):
+        except AgentError as problem:
+            if self.is_probe or self.action_name != "monitor":
+                raise
+            if not self._was_restarted(before):
+                self._claim(problem, before)
                 raise
         return self._watch()
+
+    def _claim(self, problem: AgentError, process: Process | None) -> None:
+        """Raises Degraded where Pacemaker knows it already: one failure counts once.
+
+        A monitor and the watcher's judge may look at the same hang.
+        """
+        if not self.is_pacemakers or not isinstance(problem, Failed) or self.claim():
+            return
+        told = self.state_file(TOLD)
+        if process is not None and told.read() == process.identity and told.age() < TOLD_SECONDS:
+            raise Degraded(f"{problem.reason}; Pacemaker was told of it")
 
     def _was_restarted(self, before: Process | None) -> bool:
         """Whether it failed because somebody else restarts Asterisk, and it is up again."""
@@ -220,7 +240,7 @@ class AsteriskHealth(AsteriskAgent):
         try:
             process, odd = self.find()
         except AgentError:
-            if not self.is_probe:
+            if not self.is_probe and self.is_pacemakers:
                 # This is how Pacemaker learns of it: one death is one failure.
                 if self.read_state(SERVING):
                     self._count_death(self.launcher())
@@ -242,10 +262,24 @@ class AsteriskHealth(AsteriskAgent):
             found += asterisk_astdb.remarks(self)
         if self.check_level >= 10 and self.read_state("records") == process.identity:
             self._connect_records(process)
+        if self.check_level >= 10 and self.is_pacemakers:
+            found += self._see_that_it_is_watched(process)
         self._tell(found, self.check_level)
         if found:
             raise Degraded("; ".join(reason for _, reason in found))
         return Exit.SUCCESS
+
+    def _see_that_it_is_watched(self, process: Process) -> list[Remark]:
+        """Start the watcher if it is gone; a remark if that did not help."""
+        if not self.read_state(SERVING) and self.read_state(TOLD) != process.identity:
+            # Nobody has started it here, or a failure was told and Pacemaker left it running.
+            self._announce_deaths_of(process)
+            return []
+        if beat.is_fresh(self.state_path(beat.KIND), self.context.clock()):
+            return []
+        from asha.agents.watch import begin
+
+        return begin.again(self)
 
     def _refresh_attributes(self) -> None:
         """Have the node's attributes written again: Pacemaker did not know that Asterisk runs.
@@ -358,10 +392,15 @@ class AsteriskHealth(AsteriskAgent):
         return True
 
     def _announce_deaths_of(self, process: Process) -> None:
-        """Have systemd tell Pacemaker when it dies (asha/asterisk/process/death_notice.py)."""
+        """Have systemd tell Pacemaker when it dies (asha/asterisk/process/death_notice.py), and
+        the watcher when it hangs (asha/agents/watch)."""
+        from asha.agents.watch import begin
+
+        self.forget(TOLD)
         self.write_state(
             SERVING, f"{process.identity} {self.node} {self.unit} {self.user} {self.binary}"
         )
+        begin.begin(self)
 
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
         """Wait until all modules are loaded. Raises Failed with the reason of an early death."""
@@ -465,7 +504,7 @@ class AsteriskHealth(AsteriskAgent):
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
-        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip"):
+        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", TOLD, *WATCHERS):
             self.forget(kind)
         if self.read_state(DEGRADED):
             self._attribute().tell_all_is_well()

@@ -25,7 +25,7 @@ from asha.asterisk.talk.control import Console
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from typing import ClassVar
 
     from asha.asterisk.process.proc import Endpoint, Process
@@ -111,6 +111,11 @@ class Probe:
     def where(self) -> str:
         """The address that is asked, for the reason."""
         raise NotImplementedError
+
+    @property
+    def key(self) -> str:
+        """The same for each process that asks the same."""
+        return f"{self.word} {self.where()}"
 
     def converse(self, deadline: Deadline) -> Conversation[Verdict]:
         """Ask, within the deadline. attempt() handles OSError and Silent."""
@@ -605,11 +610,17 @@ PROBES = tuple(
 )
 
 
-def ask(probes: Sequence[Probe], deadline: Deadline, patience: float) -> list[Verdict]:
+def ask(
+    probes: Sequence[Probe],
+    deadline: Deadline,
+    patience: float,
+    asked_before: Collection[str] = (),
+) -> list[Verdict]:
     """Ask all in parallel, ``patience`` seconds each; results in the order of the probes.
 
     One lost answer is not a hang: a probe that is silent or refused is asked once more, and
-    counts as hung only if neither question is answered.
+    counts as hung only if neither question is answered. ``asked_before``: the keys of those
+    that have owed somebody else an answer for long enough; they are asked once.
     """
     with Multiplexer() as talks:
         for probe in probes:
@@ -618,13 +629,15 @@ def ask(probes: Sequence[Probe], deadline: Deadline, patience: float) -> list[Ve
         again = {
             number: talks.begin(probe.attempt(deadline.within(patience)))
             for number, probe in enumerate(probes)
-            if number not in talks.results or talks.results[number].finding == HUNG
+            if probe.key not in asked_before
+            and (number not in talks.results or talks.results[number].finding == HUNG)
         }
         talks.go_on()
         verdicts: list[Verdict] = [talks.results[number] for number in range(len(probes))]
         for number, second in again.items():
             if verdicts[number].finding == HUNG:
-                verdicts[number] = _second_of_two(talks.results[second])
+                verdicts[number] = talks.results[second]
+    verdicts = [_second_of_two(one) for one in verdicts]
     refused = [number for number, one in enumerate(verdicts) if one.finding == REFUSED]
     if refused:
         deadline.pause(SECOND_TRY_AFTER)
