@@ -32,7 +32,7 @@ from asha.asterisk.probes import (
     ManagerInterface,
     SipOptions,
 )
-from asha.asterisk.process.proc import STOPPED, TRACED
+from asha.asterisk.process.proc import BLOCKED, STOPPED, TRACED
 from asha.asterisk.talk.ami import Credentials
 from asha.asterisk.talk.connections import Silent, hold, is_address
 from asha.asterisk.talk.control import Console
@@ -76,6 +76,8 @@ REASON_SECONDS = 0.5
 # to end on its own, and every second is one without telephones.
 GREETING_SECONDS = 1.0
 HUNG_GRACE = 0.5
+# Seconds in which a thread that waits for a disk has moved, if the disk is only slow.
+STANDSTILL_LOOK = 0.1
 
 # Seconds that Pacemaker's attribute manager may take to be told.
 ATTRIBUTE_SECONDS = 1.5
@@ -115,6 +117,12 @@ class AsteriskHealth(AsteriskAgent):
     of its own; one that is silent is asked again while the first still waits, and what
     answers neither has failed. A dead Asterisk, a zombie, one that is stopped by a
     signal or frozen by its cgroup, or that has no SIP socket, has failed too.
+
+    Where systemd runs, the start starts a watcher (asha-asterisk-watch@RESOURCE), which asks
+    the same as depth 10 twice a second until Asterisk is to stop. Where a part is silent it
+    has a monitor of depth 10 run at once (asha-asterisk-silent@RESOURCE), and only if that
+    fails Pacemaker is told (crm_resource --fail). So depth 10 may be rare; it starts a watcher
+    that is gone, and reports one that does not start as degraded.
 
     Reported as degraded and left running: a debugger or core dumper at work, a
     thread that never rests or that waits for a disk (but see disk_patience), a control
@@ -562,6 +570,14 @@ class AsteriskHealth(AsteriskAgent):
         on = done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
         return on and self.peer_available()
 
+    def _stands_still(self, process: Process) -> bool:
+        """Whether one of its threads waits for a disk that stalls: it could save nothing."""
+        before = {task.tid: task.switches for task in process.tasks_in(BLOCKED)}
+        if not before:
+            return False
+        self.deadline.pause(STANDSTILL_LOOK)
+        return any(before.get(task.tid) == task.switches for task in process.tasks_in(BLOCKED))
+
     def _grace(self) -> float:
         """The seconds in which Asterisk may end by itself."""
         process = self.present()
@@ -570,7 +586,7 @@ class AsteriskHealth(AsteriskAgent):
         if process.tasks_in(STOPPED, TRACED) or process.frozen_by():
             return 0.0  # it will not even see the signal
         if self.read_state("hung") == process.identity:
-            return HUNG_GRACE
+            return 0.0 if self._stands_still(process) else HUNG_GRACE
         console = Console(self.run_directory, process)
         try:
             hold(console.greet(self.deadline.within(GREETING_SECONDS)))

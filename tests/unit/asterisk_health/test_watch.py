@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import pytest
 
@@ -18,6 +18,7 @@ from asha.agents.watch.questions import HeldQuestion
 from asha.agents.watch.watcher import PAUSE, Watcher
 from asha.asterisk import HANG_ATTRIBUTE
 from asha.asterisk.probes import SECOND_ASKING
+from asha.asterisk.process.unit import Direct
 from asha.ocf import Context, Exit
 from asha.run.results import NotInstalled
 from tests.fakes.asterisk import AMI, ASTDB_LOCKED, CONTROL, LOCKS, SIP
@@ -413,13 +414,7 @@ def test_a_death_that_no_unit_tells_of(pbx: Pbx, queue: CallQueue) -> None:
 
 @pytest.fixture
 def with_systemd(pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> Pbx:
-    made = pbx.launcher.__init__
-
-    def init(self: Any, *given: Any) -> None:
-        made(self, *given)
-        self.control_group = "asterisk.service"
-
-    monkeypatch.setattr(pbx.launcher, "__init__", init)
+    monkeypatch.setattr(Direct, "control_group", "asterisk.service")
     monkeypatch.setattr(pbx.agent, "_account", lambda self: os.geteuid())
     return pbx
 
