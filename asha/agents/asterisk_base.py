@@ -13,7 +13,7 @@ from asha.ocf import Agent, AgentError, Failed, NotRunning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from asha.asterisk.process.ours import Ours
     from asha.asterisk.process.proc import Process
@@ -57,8 +57,6 @@ class AsteriskAgent(AsteriskParameters, Agent, is_base=True):
     # Whether a failure is Pacemaker's to see in the exit code; the watcher and its judge tell
     # of it otherwise.
     is_pacemakers = True
-    # The keys of the probes that have been silent for a while when this action began.
-    asked_before: Collection[str] = ()
 
     # The process
 
@@ -173,6 +171,10 @@ class AsteriskAgent(AsteriskParameters, Agent, is_base=True):
             self.state_file(kind).remove()
         except OSError:
             pass
+
+    def owes_another(self, key: str) -> bool:
+        """Whether the probe of this key owes the watcher an answer (asha.asterisk.probes.ask)."""
+        return False
 
     def claim(self) -> bool:
         """Take the right to tell Pacemaker of a failure: one failure is told once.

@@ -154,7 +154,7 @@ class Diagnosis:
         Raises Failed if a part hangs; returns what deserves only a remark.
         """
         agent = self.agent
-        verdicts = ask(probes, self.deadline, agent.probe_timeout, agent.asked_before)
+        verdicts = ask(probes, self.deadline, agent.probe_timeout, agent.owes_another)
         if all(one.healthy for one in verdicts):
             return []
         self.reconsider()

@@ -15,10 +15,10 @@ KIND = "beat"
 ALIVE_SECONDS = 10.0
 
 
-def is_fresh(path: str, now: float) -> bool:
-    """Whether it has given a sign of life; ``now`` by the monotonic clock."""
+def is_fresh(path: str, now: float, seconds: float = ALIVE_SECONDS) -> bool:
+    """Whether it has given a sign of life within ``seconds``; ``now`` by the monotonic clock."""
     try:
-        return 0 <= now - os.stat(path).st_mtime < ALIVE_SECONDS
+        return 0 <= now - os.stat(path).st_mtime < seconds
     except OSError:
         return False
 

@@ -4,9 +4,9 @@
 
 FILES is how the state files of the resource begin. Run by asha-asterisk-silent@.service, which
 the watcher starts. It examines Asterisk as Pacemaker's monitor at depth 10 does, with the same
-parameters, and asks what the watcher has found silent once instead of twice: the watcher's
-question was the first. Only if that is a failure Pacemaker is told. Where this goes wrong, the
-monitor finds the same a little later.
+parameters. What owes the watcher an answer all the while is asked once instead of twice: the
+watcher's question was the first. Only if that is a failure Pacemaker is told. Where this goes
+wrong, the monitor finds the same a little later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ gate.enter()  # before the rest is imported: an upgrade may just be replacing it
 
 from asha.agents.asterisk_base import SERVING, TOLD  # noqa: E402
 from asha.agents.asterisk_health import AsteriskHealth  # noqa: E402
-from asha.agents.watch import silence  # noqa: E402
+from asha.agents.watch import beat, silence  # noqa: E402
 from asha.agents.watch.begin import GIVEN, given  # noqa: E402
 from asha.asterisk import HANG_ATTRIBUTE  # noqa: E402
 from asha.asterisk.process import death_notice  # noqa: E402
@@ -37,12 +37,22 @@ if TYPE_CHECKING:
 SECONDS = 30.0
 ATTRIBUTE_SECONDS = 5.0
 
+# Seconds after which what the watcher has said is old: it says it anew twice a second.
+NEWS_SECONDS = 2.0
+
 
 class Judge(AsteriskHealth):
     """The agent's monitor, whose exit code nobody reads."""
 
     name = AsteriskHealth.name
     is_pacemakers = False
+
+    def owes_another(self, key: str) -> bool:
+        """As the watcher says now: what it says must be news."""
+        now = self.context.clock()
+        return beat.is_fresh(self.state_path(beat.KIND), now, NEWS_SECONDS) and (
+            key in silence.due(self.read_state(silence.KIND), now, self.probe_timeout)
+        )
 
     def judge(self) -> int:
         """0 unless there is a failure that Pacemaker should know of, and does not."""
@@ -110,12 +120,7 @@ def main(arguments: Sequence[str]) -> int:
         **os.environ, **environ, "OCF_CHECK_LEVEL": "10", "OCF_RESKEY_CRM_meta_interval": "1",
         "OCF_RESKEY_CRM_meta_timeout": str(int(SECONDS * 1000)),
     })
-    judge = Judge("monitor", context)
-    heard = StateFile(f"{files}.{silence.KIND}")
-    judge.asked_before = silence.asked_before(
-        heard.read(), context.clock(), judge.probe_timeout)
-    heard.remove()
-    return judge.judge()
+    return Judge("monitor", context).judge()
 
 
 if __name__ == "__main__":

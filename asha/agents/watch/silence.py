@@ -1,4 +1,4 @@
-"""What the watcher hands to the judge: which parts are silent, and since when.
+"""What the watcher tells the judge all the while: which parts are silent, and since when.
 
 A line each in a state file: seconds of the monotonic clock, a blank, the probe's key.
 """
@@ -20,7 +20,7 @@ def written(since: Mapping[str, float]) -> str:
     return "".join(f"{moment} {printable(key)}\n" for key, moment in since.items())
 
 
-def asked_before(text: str, now: float, patience: float) -> set[str]:
+def due(text: str, now: float, patience: float) -> set[str]:
     """The keys of those for which a second question is due: they have owed an answer for a share
     of their patience (asha.asterisk.probes.ask). What is no such line is left out."""
     found = set()

@@ -277,9 +277,10 @@ class Watcher:
 
     def _have_it_judged(self) -> None:
         now = self._clock()
-        if self._judge.is_at_work(now):
-            return
         found = self.silent(now)
+        if self._judge.is_at_work(now):
+            self._say(found)
+            return
         if self._has_judged:
             # It has just ended, and Pacemaker need not know: not at once again.
             self._has_judged = False
@@ -296,14 +297,18 @@ class Watcher:
             return
         else:
             self._judged = set(found)
+        self._say(found)
+        print(printable(f"the monitor is to look at: {', '.join(found)}"), flush=True)
+        self._judge.begin(now)
+        self._has_judged = True
+
+    def _say(self, found: Mapping[str, float]) -> None:
+        """Let the judge know."""
         try:
             self._file(silence.KIND).write(silence.written(found))
         except OSError as problem:
             print(f"the judge does not know since when: {problem.strerror}", file=sys.stderr,
                   flush=True)
-        print(printable(f"the monitor is to look at: {', '.join(found)}"), flush=True)
-        self._judge.begin(now)
-        self._has_judged = True
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import pytest
 
@@ -17,13 +17,16 @@ from asha.agents.watch.judge import Judge
 from asha.agents.watch.questions import HeldQuestion
 from asha.agents.watch.watcher import PAUSE, Watcher
 from asha.asterisk import HANG_ATTRIBUTE
-from asha.asterisk.probes import SECOND_ASKING
+from asha.asterisk.probes import SECOND_ASKING, Database, Verdict
 from asha.asterisk.process.unit import Direct
-from asha.ocf import Context, Exit
+from asha.ocf import Context, Deadline, Exit
 from asha.run.results import NotInstalled
 from tests.fakes.asterisk import AMI, ASTDB_LOCKED, CONTROL, LOCKS, SIP
 from tests.fakes.ocf import CallQueue
 from tests.unit.asterisk_health.pbx import DEEP, Pbx, keep_secret
+
+if TYPE_CHECKING:
+    from asha.asterisk.talk.connections import Conversation
 
 UNITS = Path(watcher.__file__).parents[1]
 RESOURCE = "p_test"
@@ -153,9 +156,12 @@ def test_a_silence_that_was_judged_is_not_judged_at_once_again(watch: Watch) -> 
     watch.look()
     watch.pbx.silence("dialplan")
     watch.look_until(lambda: bool(watch.runs))
+    said = Path(f"{files(watch.pbx)}.{silence.KIND}")
+    said.unlink()
     watch.ahead += PAUSE / 2
     watch.look()
-    assert len(watch.runs) == 1  # it is at work
+    assert len(watch.runs) == 1  # it is at work, and told what is so now
+    assert said.read_text(encoding="utf-8").split()[1] == "dialplan"
     watch.runs[0].code = 0
     watch.look()
     assert len(watch.runs) == 1
@@ -269,10 +275,10 @@ def test_its_sign_of_life(watch: Watch) -> None:
 def test_who_owes_an_answer_for_long_enough_has_been_asked() -> None:
     text = silence.written({"sip UDP 127.0.0.1 port 5060": 100.0, "astdb /a b": 100.9})
     late = 100.0 + 2 * SECOND_ASKING
-    assert silence.asked_before(text, late, 2.0) == {"sip UDP 127.0.0.1 port 5060"}
-    assert silence.asked_before(text, late + 1, 2.0) == {"sip UDP 127.0.0.1 port 5060",
+    assert silence.due(text, late, 2.0) == {"sip UDP 127.0.0.1 port 5060"}
+    assert silence.due(text, late + 1, 2.0) == {"sip UDP 127.0.0.1 port 5060",
                                                          "astdb /a b"}
-    assert silence.asked_before("nonsense\n\nx y\n1", 1000.0, 2.0) == {""}
+    assert silence.due("nonsense\n\nx y\n1", 1000.0, 2.0) == {""}
 
 
 def test_what_the_agent_was_given() -> None:
@@ -284,17 +290,21 @@ def test_what_the_agent_was_given() -> None:
 # The judge.
 
 
-def judged(pbx: Pbx, queue: CallQueue, before: Sequence[str] = ()) -> tuple[int, str]:
+def judged(
+    pbx: Pbx, queue: CallQueue, owes: Callable[[str], bool] = lambda key: False
+) -> tuple[int, str]:
     class Judging(Judge):
         launcher = pbx.agent.launcher
         launcher_class: ClassVar = pbx.agent.launcher_class
+
+        def owes_another(self, key: str) -> bool:
+            return owes(key)
 
     said = io.StringIO()
     meta = {"OCF_CHECK_LEVEL": "10", "OCF_RESKEY_CRM_meta_interval": "1",
             "OCF_RESKEY_CRM_meta_timeout": "20000"}
     judge = Judging("monitor", Context({**os.environ, **environ(pbx), **meta}, runner=queue,
                                        err=said))
-    judge.asked_before = set(before)
     return judge.judge(), said.getvalue()
 
 
@@ -353,18 +363,50 @@ def test_what_the_monitor_has_failed_is_not_told(pbx: Pbx, queue: CallQueue) -> 
     assert not has(pbx, "told")
 
 
-def test_what_was_asked_before_is_asked_once(pbx: Pbx) -> None:
+@pytest.mark.parametrize(("answers", "questions"), [
+    ([True, True], 1), ([False], 2), ([True, False], 2),
+])
+def test_what_owes_the_watcher_an_answer_is_asked_once(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch, answers: list[bool], questions: int
+) -> None:
+    """And twice if it has answered the watcher meanwhile."""
+    asked: list[Database] = []
+    real = Database.attempt
+
+    def attempt(probe: Database, deadline: Deadline) -> Conversation[Verdict]:
+        asked.append(probe)
+        return real(probe, deadline)
+
+    monkeypatch.setattr(Database, "attempt", attempt)
     queue = Told()
     pbx.start()
+    asked.clear()
     pbx.silence("astdb")
     expect_telling(queue)
     queue.expect("attrd_updater", "--name", HANG_ATTRIBUTE)
-    begun = time.monotonic()
-    code, said = judged(pbx, queue, [f"astdb {pbx.run}/asterisk.ctl"])
+    left = iter(answers)
+    code, said = judged(pbx, queue, lambda key: key.startswith("astdb ") and next(left))
     assert code == 0
     assert "asked twice" in said
-    assert time.monotonic() - begun >= PATIENCE
+    assert len(asked) == questions
+    assert list(left) == []
     queue.done()
+
+
+def test_only_news_of_the_watcher_count(pbx: Pbx) -> None:
+    pbx.state.mkdir()
+    judge = Judge("monitor", Context(environ(pbx)))
+    now = time.monotonic()
+    Path(f"{files(pbx)}.{silence.KIND}").write_text(silence.written({"astdb x": now - PATIENCE}))
+    assert not judge.owes_another("astdb x")
+    beat.give(f"{files(pbx)}.{beat.KIND}", now + 600)
+    assert not judge.owes_another("astdb x")
+    judge.context.clock = lambda: now
+    beat.give(f"{files(pbx)}.{beat.KIND}", now)
+    assert judge.owes_another("astdb x")
+    assert not judge.owes_another("sip UDP 127.0.0.1 port 5060")
+    judge.context.clock = lambda: now + 3
+    assert not judge.owes_another("astdb x")
 
 
 def test_one_that_answers_is_not_told(pbx: Pbx, queue: CallQueue) -> None:
