@@ -215,9 +215,13 @@ class AsteriskHealth(AsteriskAgent):
         """
         if not self.is_pacemakers or not isinstance(problem, Failed) or self.claim():
             return
-        told = self.state_file(TOLD)
-        if process is not None and told.read() == process.identity and told.age() < TOLD_SECONDS:
+        if process is not None and self._was_told_of(process):
             raise Degraded(f"{problem.reason}; Pacemaker was told of it")
+
+    def _was_told_of(self, process: Process) -> bool:
+        """Whether Pacemaker is about to act on a failure that the judge has told."""
+        told = self.state_file(TOLD)
+        return told.read() == process.identity and told.age() < TOLD_SECONDS
 
     def _was_restarted(self, before: Process | None) -> bool:
         """Whether it failed because somebody else restarts Asterisk, and it is up again."""
@@ -279,8 +283,9 @@ class AsteriskHealth(AsteriskAgent):
 
     def _see_that_it_is_watched(self, process: Process) -> list[Remark]:
         """Start the watcher if it is gone; a remark if that did not help."""
-        if not self.read_state(SERVING) and self.read_state(TOLD) != process.identity:
-            # Nobody has started it here, or a failure was told and Pacemaker left it running.
+        is_announced = self.read_state(SERVING).startswith(f"{process.identity} ")
+        if not is_announced and not self._was_told_of(process):
+            # Somebody else has started it, or a failure was told and Pacemaker left it running.
             self._announce_deaths_of(process)
             return []
         if beat.is_fresh(self.state_path(beat.KIND), self.context.clock()):
