@@ -31,6 +31,11 @@ KNOWN = "known"
 # people are told.
 ASTDB = "astdb"
 
+# The state file of a failure that the judge (asha/agents/watch/judge.py) has told Pacemaker:
+# which Asterisk; and the seconds in which Pacemaker acts on it.
+TOLD = "told"
+TOLD_SECONDS = 30.0
+
 # Seconds between two looks at an Asterisk that starts or ends: short beside the
 # 0.25 s that it takes to end and the 0.7 s to start.
 LOOK_EVERY = 0.02
@@ -48,6 +53,10 @@ class AsteriskAgent(AsteriskParameters, Agent, is_base=True):
     """An agent of the one Asterisk that may run on a node."""
 
     proc = Proc()
+
+    # Whether a failure is Pacemaker's to see in the exit code; the watcher and its judge tell
+    # of it otherwise.
+    is_pacemakers = True
 
     # The process
 
@@ -162,6 +171,24 @@ class AsteriskAgent(AsteriskParameters, Agent, is_base=True):
             self.state_file(kind).remove()
         except OSError:
             pass
+
+    def owes_another(self, key: str) -> bool:
+        """Whether the probe of this key owes the watcher an answer (asha.asterisk.probes.ask)."""
+        return False
+
+    def claim(self) -> bool:
+        """Take the right to tell Pacemaker of a failure: one failure is told once.
+
+        True for the first; then nobody tells of a death either (death_notice.py).
+        """
+        path = self.state_path(SERVING)
+        mine = f"{path}.{os.getpid()}"
+        try:
+            os.rename(path, mine)
+            os.unlink(mine)
+        except OSError:
+            return False
+        return True
 
     # The peer
 

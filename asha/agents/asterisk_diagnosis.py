@@ -153,7 +153,8 @@ class Diagnosis:
 
         Raises Failed if a part hangs; returns what deserves only a remark.
         """
-        verdicts = ask(probes, self.deadline, self.agent.probe_timeout)
+        agent = self.agent
+        verdicts = ask(probes, self.deadline, agent.probe_timeout, agent.owes_another)
         if all(one.healthy for one in verdicts):
             return []
         self.reconsider()

@@ -153,7 +153,8 @@ def explained_by(
 class Death(Explanation):
     def explain(self, silent: Sequence[Probe], case: Case) -> None:
         if case.process.gone:
-            case.agent.forget(SERVING)
+            if case.agent.is_pacemakers:
+                case.agent.forget(SERVING)
             raise Failed(f"{case.process} has died while it was looked at")
 
 

@@ -16,10 +16,13 @@ from asha.agents.asterisk_base import (
     KNOWN,
     LOOK_EVERY,
     SERVING,
+    TOLD,
+    TOLD_SECONDS,
     AsteriskAgent,
 )
 from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_sip import NotBound
+from asha.agents.watch import beat
 from asha.asterisk.probes import (
     PROBES,
     QUESTIONS,
@@ -29,7 +32,7 @@ from asha.asterisk.probes import (
     ManagerInterface,
     SipOptions,
 )
-from asha.asterisk.process.proc import STOPPED, TRACED
+from asha.asterisk.process.proc import BLOCKED, STOPPED, TRACED
 from asha.asterisk.talk.ami import Credentials
 from asha.asterisk.talk.connections import Silent, hold, is_address
 from asha.asterisk.talk.control import Console
@@ -73,6 +76,8 @@ REASON_SECONDS = 0.5
 # to end on its own, and every second is one without telephones.
 GREETING_SECONDS = 1.0
 HUNG_GRACE = 0.5
+# Seconds in which a thread that waits for a disk has moved, if the disk is only slow.
+STANDSTILL_LOOK = 0.1
 
 # Seconds that Pacemaker's attribute manager may take to be told.
 ATTRIBUTE_SECONDS = 1.5
@@ -89,6 +94,9 @@ RESTART_LOOK = 0.1
 # that is just about to end would not see this failure.
 RETRY_UNIT = "asha-retry@{}.service"
 RETRY_SECONDS = 2.0
+
+# The state files of the watcher, which ends without "serving".
+WATCHERS = ("given", "unwatched", "beat", "silent")
 
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
@@ -109,6 +117,12 @@ class AsteriskHealth(AsteriskAgent):
     of its own; one that is silent is asked again while the first still waits, and what
     answers neither has failed. A dead Asterisk, a zombie, one that is stopped by a
     signal or frozen by its cgroup, or that has no SIP socket, has failed too.
+
+    Where systemd runs, the start starts a watcher (asha-asterisk-watch@RESOURCE), which asks
+    the same as depth 10 twice a second until Asterisk is to stop. Where a part is silent it
+    has a monitor of depth 10 run at once (asha-asterisk-silent@RESOURCE), and only if that
+    fails Pacemaker is told (crm_resource --fail). So depth 10 may be rare; it starts a watcher
+    that is gone, and reports one that does not start as degraded.
 
     Reported as degraded and left running: a debugger or core dumper at work, a
     thread that never rests or that waits for a disk (but see disk_patience), a control
@@ -178,7 +192,7 @@ class AsteriskHealth(AsteriskAgent):
     # Watching
 
     @action(timeout=20, interval=10, depth=0)
-    @action(timeout=30, interval=3, depth=10)
+    @action(timeout=30, interval=15, depth=10)
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
         before = self.known()
@@ -186,10 +200,28 @@ class AsteriskHealth(AsteriskAgent):
             return self._watch()
         except Degraded:
             raise
-        except AgentError:
-            if self.is_probe or self.action_name != "monitor" or not self._was_restarted(before):
+        except AgentError as problem:
+            if self.is_probe or self.action_name != "monitor":
+                raise
+            if not self._was_restarted(before):
+                self._claim(problem, before)
                 raise
         return self._watch()
+
+    def _claim(self, problem: AgentError, process: Process | None) -> None:
+        """Raises Degraded where Pacemaker knows it already: one failure counts once.
+
+        A monitor and the watcher's judge may look at the same hang.
+        """
+        if not self.is_pacemakers or not isinstance(problem, Failed) or self.claim():
+            return
+        if process is not None and self._was_told_of(process):
+            raise Degraded(f"{problem.reason}; Pacemaker was told of it")
+
+    def _was_told_of(self, process: Process) -> bool:
+        """Whether Pacemaker is about to act on a failure that the judge has told."""
+        told = self.state_file(TOLD)
+        return told.read() == process.identity and told.age() < TOLD_SECONDS
 
     def _was_restarted(self, before: Process | None) -> bool:
         """Whether it failed because somebody else restarts Asterisk, and it is up again."""
@@ -220,7 +252,7 @@ class AsteriskHealth(AsteriskAgent):
         try:
             process, odd = self.find()
         except AgentError:
-            if not self.is_probe:
+            if not self.is_probe and self.is_pacemakers:
                 # This is how Pacemaker learns of it: one death is one failure.
                 if self.read_state(SERVING):
                     self._count_death(self.launcher())
@@ -242,10 +274,25 @@ class AsteriskHealth(AsteriskAgent):
             found += asterisk_astdb.remarks(self)
         if self.check_level >= 10 and self.read_state("records") == process.identity:
             self._connect_records(process)
+        if self.check_level >= 10 and self.is_pacemakers:
+            found += self._see_that_it_is_watched(process)
         self._tell(found, self.check_level)
         if found:
             raise Degraded("; ".join(reason for _, reason in found))
         return Exit.SUCCESS
+
+    def _see_that_it_is_watched(self, process: Process) -> list[Remark]:
+        """Start the watcher if it is gone; a remark if that did not help."""
+        is_announced = self.read_state(SERVING).startswith(f"{process.identity} ")
+        if not is_announced and not self._was_told_of(process):
+            # Somebody else has started it, or a failure was told and Pacemaker left it running.
+            self._announce_deaths_of(process)
+            return []
+        if beat.is_fresh(self.state_path(beat.KIND), self.context.clock()):
+            return []
+        from asha.agents.watch import begin
+
+        return begin.again(self)
 
     def _refresh_attributes(self) -> None:
         """Have the node's attributes written again: Pacemaker did not know that Asterisk runs.
@@ -358,10 +405,15 @@ class AsteriskHealth(AsteriskAgent):
         return True
 
     def _announce_deaths_of(self, process: Process) -> None:
-        """Have systemd tell Pacemaker when it dies (asha/asterisk/process/death_notice.py)."""
+        """Have systemd tell Pacemaker when it dies (asha/asterisk/process/death_notice.py), and
+        the watcher when it hangs (asha/agents/watch)."""
+        from asha.agents.watch import begin
+
+        self.forget(TOLD)
         self.write_state(
             SERVING, f"{process.identity} {self.node} {self.unit} {self.user} {self.binary}"
         )
+        begin.begin(self)
 
     def _await_loaded(self, launcher: Launcher, deadline: Deadline) -> Process:
         """Wait until all modules are loaded. Raises Failed with the reason of an early death."""
@@ -465,7 +517,7 @@ class AsteriskHealth(AsteriskAgent):
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
-        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip"):
+        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", TOLD, *WATCHERS):
             self.forget(kind)
         if self.read_state(DEGRADED):
             self._attribute().tell_all_is_well()
@@ -523,6 +575,14 @@ class AsteriskHealth(AsteriskAgent):
         on = done.ok and done.out.strip().lower() in ("true", "yes", "on", "y", "1")
         return on and self.peer_available()
 
+    def _stands_still(self, process: Process) -> bool:
+        """Whether one of its threads waits for a disk that stalls: it could save nothing."""
+        before = {task.tid: task.switches for task in process.tasks_in(BLOCKED)}
+        if not before:
+            return False
+        self.deadline.pause(STANDSTILL_LOOK)
+        return any(before.get(task.tid) == task.switches for task in process.tasks_in(BLOCKED))
+
     def _grace(self) -> float:
         """The seconds in which Asterisk may end by itself."""
         process = self.present()
@@ -531,7 +591,7 @@ class AsteriskHealth(AsteriskAgent):
         if process.tasks_in(STOPPED, TRACED) or process.frozen_by():
             return 0.0  # it will not even see the signal
         if self.read_state("hung") == process.identity:
-            return HUNG_GRACE
+            return 0.0 if self._stands_still(process) else HUNG_GRACE
         console = Console(self.run_directory, process)
         try:
             hold(console.greet(self.deadline.within(GREETING_SECONDS)))

@@ -25,7 +25,7 @@ from asha.asterisk.talk.control import Console
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import ClassVar
 
     from asha.asterisk.process.proc import Endpoint, Process
@@ -111,6 +111,11 @@ class Probe:
     def where(self) -> str:
         """The address that is asked, for the reason."""
         raise NotImplementedError
+
+    @property
+    def key(self) -> str:
+        """The same for each process that asks the same."""
+        return f"{self.word} {self.where()}"
 
     def converse(self, deadline: Deadline) -> Conversation[Verdict]:
         """Ask, within the deadline. attempt() handles OSError and Silent."""
@@ -605,26 +610,45 @@ PROBES = tuple(
 )
 
 
-def ask(probes: Sequence[Probe], deadline: Deadline, patience: float) -> list[Verdict]:
+def ask(
+    probes: Sequence[Probe],
+    deadline: Deadline,
+    patience: float,
+    owes_another: Callable[[str], bool] = lambda key: False,
+) -> list[Verdict]:
     """Ask all in parallel, ``patience`` seconds each; results in the order of the probes.
 
     One lost answer is not a hang: a probe that is silent or refused is asked once more, and
-    counts as hung only if neither question is answered.
+    counts as hung only if neither question is answered. ``owes_another``: whether the probe of
+    this key owes somebody else an answer, for so long that a second question is due. Who does,
+    from the beginning to the end, is asked once.
     """
     with Multiplexer() as talks:
         for probe in probes:
             talks.begin(probe.attempt(deadline.within(patience)))
         talks.go_on(deadline.within(patience * SECOND_ASKING))
-        again = {
-            number: talks.begin(probe.attempt(deadline.within(patience)))
-            for number, probe in enumerate(probes)
+        silent = [
+            number for number in range(len(probes))
             if number not in talks.results or talks.results[number].finding == HUNG
+        ]
+        again = {
+            number: talks.begin(probes[number].attempt(deadline.within(patience)))
+            for number in silent if not owes_another(probes[number].key)
+        }
+        talks.go_on()
+        # Its other question was answered meanwhile.
+        again |= {
+            number: talks.begin(probes[number].attempt(deadline.within(patience)))
+            for number in silent
+            if number not in again and talks.results[number].finding == HUNG
+            and not owes_another(probes[number].key)
         }
         talks.go_on()
         verdicts: list[Verdict] = [talks.results[number] for number in range(len(probes))]
         for number, second in again.items():
             if verdicts[number].finding == HUNG:
-                verdicts[number] = _second_of_two(talks.results[second])
+                verdicts[number] = talks.results[second]
+    verdicts = [_second_of_two(one) for one in verdicts]
     refused = [number for number, one in enumerate(verdicts) if one.finding == REFUSED]
     if refused:
         deadline.pause(SECOND_TRY_AFTER)

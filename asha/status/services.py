@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from asha.asterisk import HANG_ATTRIBUTE
 from asha.cluster.pacemaker import Failure, Resource, State
 from asha.lan import ADDRESS
+from asha.run.text import number
 from asha.status.model import Service
 
 # In the order in which a person asks for them; others follow under their own names.
@@ -25,6 +27,8 @@ TITLES = {
 # words for it, "Simulated failure", would mislead. See asha/asterisk/process/death_notice.py
 # and asha/lan/report.py.
 TOLD = "asyncmon"
+# Seconds from that to the word of what it was (asha/agents/watch/judge.py).
+HANG_WITHIN = 15
 
 
 def services(state: State) -> tuple[Service, ...]:
@@ -53,7 +57,7 @@ def _service(state: State, identity: str) -> Service:
         title=TITLES.get(identity, identity),
         state=_state(instances, nodes, bool(real)),
         nodes=tuple(sorted(nodes)),
-        why=_why(failure) if failure else "",
+        why=_why(state, failure) if failure else "",
         action=failure.action if failure else "",
         degraded=failure is not None and failure.is_degraded,
         failed_on=failure.node if failure else "",
@@ -78,12 +82,24 @@ def _state(instances: list[Resource], nodes: list[str], has_failed: bool) -> str
     return "failed" if has_failed else "stopped"
 
 
-def _why(failure: Failure) -> str:
+def _why(state: State, failure: Failure) -> str:
     when = f" at {failure.when:%H:%M:%S}" if failure.when else ""
     if (failure.resource, failure.action) == ("p_asterisk", TOLD):
+        hang = _hang(state, failure)
+        if hang:
+            return f"Asterisk hung on {failure.node}{when}: {hang} (asha evidence list)"
         return f"Asterisk died on {failure.node}{when}, which systemd saw: journalctl -u asterisk"
     if (failure.resource, failure.action) == (ADDRESS, TOLD):
         return f"it was deleted on {failure.node}{when}, and put back: journalctl -u asha-lan"
     how = "was degraded" if failure.is_degraded else f"{failure.action} failed"
     return (f"{how} on {failure.node}{when}: "
             f"{failure.reason or failure.status or 'no reason given'}")
+
+
+def _hang(state: State, failure: Failure) -> str:
+    """Why this failure was told, "" if it was not for a hang."""
+    moment, _, reason = state.attribute(failure.node, HANG_ATTRIBUTE).partition(" ")
+    seconds = number(moment)
+    if seconds is None or failure.when is None:
+        return ""
+    return reason if abs(failure.when.timestamp() - seconds) <= HANG_WITHIN else ""

@@ -1,20 +1,25 @@
-"""What the watching costs: CPU of one monitor, and of all of them on an idle node."""
+"""What the watching costs: CPU of one monitor, and of all, and the watchers, on an idle node."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.record import Idle
 from tests.bench.stacks import Stack, StackCluster, environment, primitive, stock_text
 from tests.lab import Node
+from tests.lab.faults import OURS
 
 SCRIPT = Path(__file__).parent / "inside.py"
 PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 STOCK_SHALLOW = "stock ocf:heartbeat:asterisk, depth 0"
 OURS_DEEP = "asterisk-health, depth 10"
 MONITOR_ROUNDS = 40
+# What watches besides the monitors, on the active node.
+WATCHERS = ("asha-asterisk-watch@p_asterisk.service", "asha-lan.service")
 # Every regular monitor falls into it as often as into any other minute.
 WITH_SECONDS = 60.0
 WITHOUT_SECONDS = 40.0
@@ -63,15 +68,31 @@ def commands(ours: Stack) -> dict[str, dict[str, object]]:
 
 
 def idle(cluster: StackCluster) -> Idle:
-    """The whole active node's CPU with all monitors, and with Pacemaker's maintenance mode."""
+    """The whole active node's CPU with all monitors and watchers, and with Pacemaker's
+    maintenance mode and without them."""
     node = cluster.active()
     rest(cluster, True)
     try:
-        without, without_seconds = usage(node, WITHOUT_SECONDS)
+        with stopped(node, WATCHERS if cluster.stack.name == OURS else ()):
+            without, without_seconds = usage(node, WITHOUT_SECONDS)
     finally:
         rest(cluster, False)
     with_monitors, with_seconds = usage(node, WITH_SECONDS)
     return Idle(cluster.stack.name, with_monitors, with_seconds, without, without_seconds)
+
+
+@contextmanager
+def stopped(node: Node, units: tuple[str, ...]) -> Iterator[None]:
+    """Without these units, which run before and after."""
+    for unit in units:
+        node.run("systemctl", "is-active", unit)
+    if units:
+        node.run("systemctl", "stop", *units)
+    try:
+        yield
+    finally:
+        if units:
+            node.run("systemctl", "start", *units)
 
 
 def rest(cluster: StackCluster, on: bool) -> None:

@@ -7,11 +7,19 @@ from collections.abc import Mapping
 from tests.lab import Node, Result
 
 AGENTS = "/usr/lib/ocf/resource.d/asha"
+JUDGE = "asha-asterisk-silent@.service"
 
 
 def mount_store(node: Node) -> None:
     """What DRBD and the Filesystem agent do before sark-data starts."""
     node.run("mount", "-o", "loop,noatime", "/srv/lab-shared/store.img", "/drbd")
+
+
+def without_judge(node: Node) -> None:
+    """What hangs is found by the agent that the test calls, and by nobody before it."""
+    node.write(f"/run/systemd/system/{JUDGE}.d/lab.conf",
+               "[Service]\nExecStart=\nExecStart=/bin/true\n")
+    node.run("systemctl", "daemon-reload")
 
 
 def environment(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.single import call, mount_store, reason
+from tests.cluster.single import call, mount_store, reason, without_judge
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import asterisk
@@ -34,6 +34,7 @@ def idle() -> Iterator[Node]:
     with lab_or_skip("crm1", cluster=False) as lab:
         node = lab.node("crm1")
         mount_store(node)
+        without_judge(node)
         assert call(node, "sark-data", "start").code == 0
         yield node
 
@@ -405,3 +406,64 @@ def hold_a_call_up(node: Node) -> None:
         # Both halves of one.
         assert len({line.partition(";")[0] for line in channels(node).splitlines()}) == 1
         assert monitor(node, 10).code == 0
+
+
+# The watcher between two monitors.
+
+WATCH = f"asha-asterisk-watch@p_{AGENT}.service"
+BEAT = f"/run/resource-agents/{AGENT}-p_{AGENT}.beat"
+
+
+def watcher(node: Node) -> int:
+    """Its process; 0 without one."""
+    return int(node.run("systemctl", "show", "--property=MainPID", "--value", WATCH).out)
+
+
+def is_watching(node: Node) -> bool:
+    """Whether it has given a sign of life since ``let_it_look_dead``."""
+    return node.path(BEAT).exists() and node.path(BEAT).stat().st_mtime > 1
+
+
+def let_it_look_dead(node: Node) -> None:
+    node.run("touch", "--date=@0", BEAT)
+
+
+def test_the_watcher_lives_as_long_as_asterisk_serves(node: Node) -> None:
+    wait_for(lambda: watcher(node) > 0, "the watcher")
+    let_it_look_dead(node)
+    wait_for(lambda: is_watching(node), "its sign of life")
+    node.run("kill", "-KILL", str(watcher(node)))
+    let_it_look_dead(node)
+    wait_for(lambda: is_watching(node), "systemd to start it again")
+    assert call(node, AGENT, "stop").code == 0
+    wait_for(lambda: watcher(node) == 0, "its end")
+    wait_for(
+        lambda: node.run("systemctl", "is-active", WATCH, check=False).out == "inactive\n",
+        "systemd to let it be",
+    )
+
+
+def test_a_monitor_starts_a_watcher_that_stands_still(node: Node) -> None:
+    wait_for(lambda: watcher(node) > 0, "the watcher")
+    halted = watcher(node)
+    node.run("kill", "-STOP", str(halted))
+    let_it_look_dead(node)
+    assert monitor(node, 10).code == 0
+    wait_for(lambda: watcher(node) not in (0, halted), "another watcher")
+    let_it_look_dead(node)
+    wait_for(lambda: is_watching(node), "its sign of life")
+
+
+def test_a_watcher_that_does_not_start_is_told(node: Node) -> None:
+    node.run("systemctl", "mask", "--runtime", "--now", WATCH)
+    try:
+        let_it_look_dead(node)
+        seen = monitor(node, 10)
+        assert seen.code == 190
+        assert "hangs are found later" in reason(seen)
+    finally:
+        node.run("systemctl", "unmask", "--runtime", WATCH)
+    let_it_look_dead(node)
+    monitor(node, 10)
+    wait_for(lambda: is_watching(node), "its sign of life")
+    wait_for(lambda: monitor(node, 10).code == 0, "all to be well")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from asha.asterisk.process.port_owner import AGAIN, RELOAD
-from tests.cluster.single import call, mount_store, reason
+from tests.cluster.single import call, mount_store, reason, without_judge
 from tests.conftest import lab_or_skip
 from tests.lab import Node, Result, wait_for
 from tests.lab.cluster import asterisk
@@ -105,6 +105,7 @@ def idle() -> Iterator[Node]:
     with lab_or_skip("crm1", cluster=False) as lab:
         node = lab.node("crm1")
         mount_store(node)
+        without_judge(node)
         assert call(node, "sark-data", "start").code == 0
         yield node
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.single import call, mount_store, reason
+from tests.cluster.single import call, mount_store, reason, without_judge
 from tests.conftest import lab_or_skip
 from tests.lab import Node
 from tests.lab.cluster import Cluster
@@ -86,6 +86,7 @@ def idle() -> Iterator[Node]:
     with lab_or_skip("crm1", cluster=False) as lab:
         node = lab.node("crm1")
         mount_store(node)
+        without_judge(node)
         assert call(node, "sark-data", "start").code == 0
         assert call(node, AGENT, "start").code == 0
         assert call(node, AGENT, "stop").code == 0

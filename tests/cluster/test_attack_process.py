@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.single import call, mount_store, reason
+from tests.cluster.single import call, mount_store, reason, without_judge
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster, asterisk
@@ -204,6 +204,7 @@ def node() -> Iterator[Node]:
     with lab_or_skip("crm1", cluster=False) as lab:
         alone = lab.node("crm1")
         mount_store(alone)
+        without_judge(alone)
         assert call(alone, "sark-data", "start").code == 0
         yield alone
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.single import call, mount_store
+from tests.cluster.single import call, mount_store, without_judge
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster, asterisk
@@ -56,6 +56,7 @@ def idle() -> Iterator[Node]:
     with lab_or_skip("crm1", cluster=False) as lab:
         node = lab.node("crm1")
         mount_store(node)
+        without_judge(node)
         assert call(node, "sark-data", "start").code == 0
         assert call(node, AGENT, "start").code == 0
         assert call(node, AGENT, "stop").code == 0

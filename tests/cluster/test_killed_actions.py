@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.single import AGENTS, call, environment, mount_store
+from tests.cluster.single import AGENTS, call, environment, mount_store, without_judge
 from tests.conftest import lab_or_skip
 from tests.lab import Node
 
@@ -22,6 +22,7 @@ def node() -> Iterator[Node]:
     with lab_or_skip("crm1", cluster=False) as lab:
         node = lab.node("crm1")
         mount_store(node)
+        without_judge(node)
         node.write("/root/kill_actions.py", SCRIPT.read_text())
         yield node
 

@@ -76,7 +76,9 @@ def listing(node: Node, *directories: str) -> str:
     """Everything there with size, mode, and times of change, and all that is mounted."""
     looks = r"%p %y %m %u %s %T@ %C@\n"
     found = [
-        node.run("find", directory, "-printf", looks, check=False).out for directory in directories
+        # Asterisk's watcher gives its sign of life there.
+        node.run("find", directory, "!", "-name", "*.beat", "-printf", looks, check=False).out
+        for directory in directories
     ]
     lines = sorted("".join(found).splitlines())
     return "\n".join(lines) + node.run("cat", "/proc/self/mountinfo").out

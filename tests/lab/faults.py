@@ -43,7 +43,7 @@ HALTED_SECONDS = 10.0
 
 # Limits, in seconds.
 UNNOTICED = 0.5  # a lost packet or two, not a fault of service
-HUNG = 15.0  # the watch (5 s), its confirmation, evidence and a start
+HUNG = 9.0  # the watcher's next question, its confirmation, evidence, a fence and a start
 FELT = math.inf  # the telephones feel the fault itself, whatever anybody does about it
 # What a test allows more: a loaded machine is slower, a hang is for ever.
 GENEROUS = 3.0

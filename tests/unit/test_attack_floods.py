@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asha.agents.watch.questions import HeldQuestion, Question
 from asha.asterisk import probes
 from asha.asterisk.probes import (
     HEALTHY,
@@ -34,7 +35,8 @@ from asha.asterisk.probes import (
     ask,
 )
 from asha.asterisk.process.proc import Endpoint, Proc, Process
-from asha.asterisk.talk.ami import FILE_MOST, Credentials
+from asha.asterisk.talk.ami import FILE_MOST, VISIT_MOST, Credentials
+from asha.asterisk.talk.connections import Multiplexer, hold
 from asha.ocf import BadHere, Deadline
 from tests.fakes.asterisk import SECRET, USER, FakeAsterisk
 
@@ -329,3 +331,52 @@ def test_a_secret_file_that_is_none(tmp_path: Path, kind: str) -> None:
     with pytest.raises(BadHere, match=r"ami\.secret"):
         Credentials.read(str(path))
     assert time.monotonic() - begun < SLACK
+
+
+def answers_then_floods(answers: int) -> Serve:
+    """Lets in who comes, answers so many actions, and then sends without end."""
+
+    def serve(caller: socket.socket) -> None:
+        caller.sendall(GREETING)
+        heard = b""
+        for _ in range(2 + answers):  # Challenge and Login are actions too
+            while b"\r\n\r\n" not in heard:
+                heard += caller.recv(65536)
+            block, _, heard = heard.partition(b"\r\n\r\n")
+            [identity] = [line for line in block.split(b"\r\n") if line.startswith(b"ActionID")]
+            caller.sendall(b"Response: Success\r\n" + identity + b"\r\nChallenge: 1\r\n\r\n")
+        while True:
+            caller.sendall(EVENT * 1000)
+
+    return serve
+
+
+def test_a_session_that_is_kept(me: Process, listen: Listen) -> None:
+    """The watcher's: closed when it floods, and made anew; never is much of it in memory."""
+    listener = tcp()
+    listen(listener, answers_then_floods(2))
+    one = HeldQuestion(DialplanLock(manager(me, listener)))
+    for _ in range(2):
+        assert hold(one.attempt(Deadline(10))).finding == HEALTHY
+        kept = one._ami
+        assert kept is not None
+        assert hold(one.attempt(Deadline(10))).finding == HEALTHY
+        assert one._ami is kept
+        found = hold(one.attempt(Deadline(10)))
+        assert found.finding == UNKNOWN
+        assert "sends without end" in found.reason
+        assert len(kept.received) < 4 * VISIT_MOST
+        assert one._ami is None
+
+
+def test_questions_again_and_again_leave_nothing(fake: FakeAsterisk, me: Process) -> None:
+    with Multiplexer() as talks:
+        for _ in range(50):
+            one = Question(ControlSocket(str(fake.folder), me))
+            one.put(talks, Deadline(10), 0.0)
+            talks.go_on()
+            one.take(talks, 0.0)
+            assert not one.is_pending
+        assert talks.results == {}
+        assert not talks._talks
+        assert not talks._waits

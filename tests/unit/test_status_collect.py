@@ -486,6 +486,17 @@ def test_a_death_that_systemd_told_of_is_not_called_simulated() -> None:
     assert "Asterisk died on crm1 at 14:03:15" in found.why
 
 
+@pytest.mark.parametrize(("late", "is_hang"), [(2, True), (300, False)])
+def test_a_hang_that_the_watcher_has_seen_is_called_one(late: int, is_hang: bool) -> None:
+    failure = Failure("p_asterisk", "asyncmon", "crm1", "error", "Simulated failure", STARTED)
+    moment = int(STARTED.timestamp()) + late
+    said = Attribute("crm1", "asha-asterisk-hang", f"{moment} dialplan lock is silent")
+    found = service(dataclasses.replace(change("p_asterisk", "crm1"), failures=(failure,),
+                                        attributes=(said,)), "p_asterisk")
+    assert ("Asterisk hung on crm1 at 14:03:15: dialplan lock is silent" in found.why) == is_hang
+    assert ("Asterisk died" in found.why) == (not is_hang)
+
+
 def test_each_nodes_lan(machine: FakeMachine, seen: Tell) -> None:
     seen(dataclasses.replace(STATE, attributes=(Attribute("crm2", "asha-lan", "no-carrier"),)))
     status = collect.collect(machine, "crm1")

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str], runner: Runner | None = None, proc: Proc | No
         if process is not None and process.started == started and not process.gone:
             print(f"{process} lives: Pacemaker is not told", file=sys.stderr)
             return 0
-        if _is_unmanaged(resource, runner):
+        if is_unmanaged(resource, runner):
             print(f"Asterisk, process {pid}, has died, and Pacemaker does not manage it now")
             return 0
         if what and _another_runs(proc, what[0]):
@@ -117,7 +117,7 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _is_unmanaged(resource: str, runner: Runner) -> bool:
+def is_unmanaged(resource: str, runner: Runner) -> bool:
     """Whether somebody has told Pacemaker not to manage it (maintenance, unmanage).
 
     Pacemaker would keep the failure and, once it manages again, restart the healthy Asterisk

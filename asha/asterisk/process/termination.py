@@ -34,9 +34,9 @@ KILL_SECONDS = 4.0
 # a large one takes some tenths to give its memory back.
 DEATH_SECONDS = 0.5
 
-# Seconds that all that is left of a killed Asterisk may stand still in the kernel,
-# before a fence is the sooner cure.
-STANDSTILL = 1.0
+# Seconds, after those, that all that is left of a killed Asterisk may stand still in the
+# kernel, before a fence is the sooner cure.
+STANDSTILL = 0.5
 
 
 class Terminator:

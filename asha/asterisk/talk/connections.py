@@ -110,6 +110,12 @@ class Line:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
+    def renew(self, deadline: Deadline) -> None:
+        """Another question on the same connection."""
+        self.deadline = deadline
+        self.taken = 0
+        self._late = 0
+
     def hang_up(self) -> None:
         """To connect elsewhere."""
         self.socket.close()
@@ -205,20 +211,23 @@ class Multiplexer:
     def __init__(self) -> None:
         # What each that has ended returned, by the number that begin() gave.
         self.results: dict[int, Any] = {}
-        self._talks: list[Conversation[Any]] = []
+        self._begun = 0
+        # Those that have not ended, and what they wait for.
+        self._talks: dict[int, Conversation[Any]] = {}
         self._waits: dict[int, Wait] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for talk in self._talks:
+        for talk in self._talks.values():
             talk.close()
 
     def begin(self, talk: Conversation[Any]) -> int:
         """Add a conversation; returns its number."""
-        self._talks.append(talk)
-        number = len(self._talks) - 1
+        number = self._begun
+        self._begun += 1
+        self._talks[number] = talk
         self._go_on(number, None)
         return number
 
@@ -245,6 +254,7 @@ class Multiplexer:
             self._waits[number] = self._talks[number].send(ready)  # type: ignore[arg-type]
         except StopIteration as end:
             self._waits.pop(number, None)
+            del self._talks[number]
             self.results[number] = end.value
 
 

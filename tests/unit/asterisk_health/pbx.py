@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -36,6 +36,11 @@ class FakeLauncher(Direct):
     clears: ClassVar[bool] = True
     reloading: ClassVar[bool] = False
     looks: ClassVar[list[Callable[[], object]]] = []
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        # systemd, where this machine has it, is no part of the scene.
+        vars(self).pop("control_group", None)
 
     def is_reloading(self) -> bool:
         return self.reloading
@@ -105,21 +110,7 @@ class Pbx:
         runner: CallQueue | None = None,
     ) -> Outcome:
         """Run an action with parameters of a fake, and those ``given``."""
-        parameters = {
-            "unit": "none",
-            "binary": str(self.binary),
-            "run_directory": str(self.run),
-            "sip_port": str(self.sip_port),
-            "ami_port": str(self.ami_port),
-            "ami_secret_file": str(self.secret),
-            "probe_timeout": "500ms",
-            "stop_grace": "2s",
-            "evidence_keep": "0",
-            # Or a start would look at this machine's own.
-            "when_damaged": "leave",
-            "evidence_directory": str(self.state) + "-evidence",
-        }
-        parameters.update(given or {})
+        parameters = self.parameters | dict(given or {})
         # A stop ends every process of the binary: never that of another program.
         assert parameters["binary"] in (str(self.binary), "/nonexistent/asterisk")
         run: Callable[..., Outcome] = perform
@@ -133,6 +124,24 @@ class Pbx:
             runner=runner,
             **parameters,
         )
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        return {
+            "unit": "none",
+            "binary": str(self.binary),
+            "run_directory": str(self.run),
+            "sip_port": str(self.sip_port),
+            "ami_port": str(self.ami_port),
+            "ami_secret_file": str(self.secret),
+            "probe_timeout": "500ms",
+            "stop_grace": "2s",
+            "evidence_keep": "0",
+            # Or a start would look at this machine's own.
+            "when_damaged": "leave",
+            "evidence_directory": str(self.state) + "-evidence",
+            "database_socket": str(self.run) + "-mysqld.sock",
+        }
 
     def probe(self, given: Mapping[str, str] | None = None) -> Outcome:
         parameters = {

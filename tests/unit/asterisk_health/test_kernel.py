@@ -204,3 +204,21 @@ def test_wrapper_is_killed_before_asterisk_is_asked(
     monkeypatch.setattr(termination, "_send", die)
     assert scene.act("stop", clock=scene.clock).code == Exit.SUCCESS
     assert signals[:2] == [(49, signal.SIGKILL), (50, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_who_waits_for_a_stalled_disk_gets_no_grace(scene: Scene, moves: bool) -> None:
+    """It could save nothing. A disk that is only slow does."""
+    def sleep(seconds: float) -> None:
+        scene.clock.sleep(seconds)
+        scene.proc.task(50, 51, "D", switches=2 if moves else 1)
+
+    scene.proc.task(50, 51, "D", switches=1)
+    environ = {"HA_RSCTMP": str(scene.state), "OCF_RESKEY_binary": str(scene.binary),
+               "OCF_RESKEY_run_directory": str(scene.run), "OCF_RESKEY_unit": "none"}
+    agent = scene.agent("stop", Context(environ, clock=scene.clock, sleep=sleep))
+    process = agent.proc.process(scene.PID)
+    assert process is not None
+    agent.write_state("known", process.identity)
+    agent.write_state("hung", process.identity)
+    assert (agent._grace() == 0) != moves
