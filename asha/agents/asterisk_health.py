@@ -96,7 +96,7 @@ RETRY_UNIT = "asha-retry@{}.service"
 RETRY_SECONDS = 2.0
 
 # The state files of the watcher, which ends without "serving".
-WATCHERS = ("given", "unwatched", "beat", "silent")
+WATCHERS = ("given", "unwatched", "beat", "silent", "judging")
 
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060

@@ -113,6 +113,14 @@ class Judge(AsteriskHealth):
 
 def main(arguments: Sequence[str]) -> int:
     (files,) = arguments
+    try:
+        return _judge(files)
+    finally:
+        # The watcher waits for our end.
+        StateFile(f"{files}.{silence.JUDGING}").remove()
+
+
+def _judge(files: str) -> int:
     environ = given(StateFile(f"{files}.{GIVEN}").read())
     if not environ:
         return 0  # it has been stopped

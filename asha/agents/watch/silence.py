@@ -12,8 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The state file of asterisk-health.
+# The state files of asterisk-health: this one, and that the judge is at work, since when.
 KIND = "silent"
+JUDGING = "judging"
 
 
 def written(since: Mapping[str, float]) -> str:

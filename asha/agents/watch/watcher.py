@@ -11,7 +11,6 @@ starts it again.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
     from asha.asterisk.process.proc import Process
 
-    Starter = Callable[[Sequence[str]], subprocess.Popen[bytes]]
-
 JUDGE_UNIT = "asha-asterisk-silent@{}.service"
 
 # Seconds between two looks at where Asterisk listens, and for each.
@@ -50,8 +47,10 @@ RECORDS = "call records"
 
 # Seconds before what the judge has not found hung is judged again: twice as long each time.
 PAUSE, PAUSE_MOST = 3.0, 30.0
-# More than a monitor may take.
+# More than the judge may take (TimeoutStartSec= of its unit); and for systemd, which is
+# only told.
 JUDGE_SECONDS = 60.0
+START_SECONDS = 2.0
 
 # Seconds that we may come late: beyond it somebody has halted us, or there is no processor,
 # and what is silent then may have answered.
@@ -66,35 +65,28 @@ class Watched(AsteriskHealth):
 
 
 class Judge:
-    """The run of asha-asterisk-silent@, which is the agent's monitor."""
+    """The run of asha-asterisk-silent@, which is the agent's monitor. It removes the ``file``
+    at its end."""
 
-    def __init__(self, unit: str, start: Starter) -> None:
-        self._argv = ("systemctl", "start", "--quiet", unit)
+    def __init__(self, unit: str, file: StateFile, start: Callable[[str], bool]) -> None:
+        self._unit = unit
+        self._file = file
         self._start = start
-        self._run: subprocess.Popen[bytes] | None = None
-        self._begun = 0.0
 
     def begin(self, now: float) -> None:
-        self._begun = now
         try:
-            self._run = self._start(self._argv)
+            self._file.write(f"{now}")
+            if not self._start(self._unit):
+                self._file.remove()
         except OSError as problem:
             print(f"cannot start the judge: {problem.strerror}", file=sys.stderr, flush=True)
 
     def is_at_work(self, now: float) -> bool:
-        if self._run is None:
+        begun = self._file.read()
+        try:
+            return bool(begun) and 0 <= now - float(begun) <= JUDGE_SECONDS
+        except ValueError:
             return False
-        if self._run.poll() is None:
-            if now - self._begun <= JUDGE_SECONDS:
-                return True
-            self._run.kill()
-            self._run.wait()
-        self._run = None
-        return False
-
-
-def _popen(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL)
 
 
 class Watcher:
@@ -108,7 +100,7 @@ class Watcher:
         agent: type[AsteriskHealth] = Watched,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        start: Starter = _popen,
+        start: Callable[[str], bool] | None = None,
     ) -> None:
         self._files = files
         self._environ = {**environ, "OCF_CHECK_LEVEL": "10", "OCF_RESKEY_CRM_meta_interval": "1",
@@ -116,7 +108,8 @@ class Watcher:
         self._class = agent
         self._clock, self._sleep = clock, sleep
         self._agent = self._new_agent()
-        self._judge = Judge(JUDGE_UNIT.format(self._agent.instance), start)
+        self._judge = Judge(JUDGE_UNIT.format(self._agent.instance),
+                            self._file(silence.JUDGING), start or self._start)
         self._process: Process | None = None
         self._is_dead = False
         self._talks = Multiplexer()
@@ -134,6 +127,18 @@ class Watcher:
     def _new_agent(self) -> AsteriskHealth:
         """One with time of its own."""
         return self._class("monitor", Context(self._environ, clock=self._clock, sleep=self._sleep))
+
+    def _start(self, unit: str) -> bool:
+        """Have systemd start it; False if it does not take that."""
+        argv = ("systemctl", "start", "--no-block", unit)
+        try:
+            done = self._agent.runner.run(argv, Deadline(START_SECONDS))
+        except AgentError as problem:
+            print(problem.reason, file=sys.stderr, flush=True)
+            return False
+        if not done.ok:
+            print(f"systemd does not start {unit}: {done.complaint}", file=sys.stderr, flush=True)
+        return done.ok
 
     def _file(self, kind: str) -> StateFile:
         return StateFile(f"{self._files}.{kind}")

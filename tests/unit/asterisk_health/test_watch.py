@@ -6,9 +6,9 @@ import io
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -36,31 +36,20 @@ MANAGED = f'<resource id="{RESOURCE}" active="true" managed="true" failed="false
 PATIENCE = 0.5
 
 
-class Run:
-    """A run of the judge's unit."""
-
-    def __init__(self) -> None:
-        self.code: int | None = None
-
-    def poll(self) -> int | None:
-        return self.code
-
-
 class Watch:
     """A watcher of that Asterisk, whose judge is only noted. Its clock can be set ahead."""
 
     def __init__(self, pbx: Pbx) -> None:
         self.pbx = pbx
         self.ahead = 0.0
-        self.runs: list[Run] = []
+        # One for each run of the judge: what it was told.
         self.heard: list[list[str]] = []
 
         class Watching(pbx.agent):  # type: ignore[name-defined, misc]
             is_pacemakers = False
 
         self.watcher = Watcher(files(pbx), environ(pbx), agent=Watching, clock=self.clock,
-                               sleep=self.sleep,
-                               start=cast("watcher.Starter", self.start))
+                               sleep=self.sleep, start=self.start)
 
     def clock(self) -> float:
         return time.monotonic() + self.ahead
@@ -68,12 +57,14 @@ class Watch:
     def sleep(self, seconds: float) -> None:
         self.ahead += seconds
 
-    def start(self, argv: Sequence[str]) -> Run:
-        assert argv[-1] == f"asha-asterisk-silent@{RESOURCE}.service"
+    def start(self, unit: str) -> bool:
+        assert unit == f"asha-asterisk-silent@{RESOURCE}.service"
         text = Path(f"{files(self.pbx)}.{silence.KIND}").read_text(encoding="utf-8")
         self.heard.append([line.partition(" ")[2] for line in text.splitlines()])
-        self.runs.append(Run())
-        return self.runs[-1]
+        return True
+
+    def end_judge(self) -> None:
+        Path(f"{files(self.pbx)}.{silence.JUDGING}").unlink()
 
     def look(self) -> None:
         """Long enough for all that answers."""
@@ -123,7 +114,7 @@ def test_one_that_answers_is_not_judged(watch: Watch) -> None:
     for _ in range(3):
         watch.ahead += 3
         watch.look()
-    assert watch.runs == []
+    assert watch.heard == []
     assert {one.key.split()[0] for one in asked} == {"sip", "channels", "dialplan", "astdb"}
     assert all(one.since is None and not one.is_pending for one in asked)
     # Asterisk would log each login.
@@ -134,7 +125,7 @@ def test_one_that_answers_is_not_judged(watch: Watch) -> None:
 def test_a_silent_part_is_judged(watch: Watch, part: str) -> None:
     watch.look()
     watch.pbx.silence(part)
-    watch.look_until(lambda: bool(watch.runs))
+    watch.look_until(lambda: bool(watch.heard))
     word = {CONTROL: "astdb"}.get(part, part)
     assert all(key.startswith(f"{word} ") for key in watch.heard[0])
     assert watch.heard[0]
@@ -142,54 +133,54 @@ def test_a_silent_part_is_judged(watch: Watch, part: str) -> None:
 
 def test_a_whole_ami_that_is_silent_is_judged(watch: Watch) -> None:
     watch.pbx.silence(AMI)
-    watch.look_until(lambda: bool(watch.runs))
+    watch.look_until(lambda: bool(watch.heard))
 
 
 def test_a_lost_sip_socket_is_judged(watch: Watch) -> None:
     watch.look()
     watch.pbx.close(SIP)
-    watch.look_until(lambda: bool(watch.runs))
+    watch.look_until(lambda: bool(watch.heard))
     assert watch.heard[0][0].startswith("sip ")
 
 
 def test_a_silence_that_was_judged_is_not_judged_at_once_again(watch: Watch) -> None:
     watch.look()
     watch.pbx.silence("dialplan")
-    watch.look_until(lambda: bool(watch.runs))
+    watch.look_until(lambda: bool(watch.heard))
     said = Path(f"{files(watch.pbx)}.{silence.KIND}")
     said.unlink()
     watch.ahead += PAUSE / 2
     watch.look()
-    assert len(watch.runs) == 1  # it is at work, and told what is so now
+    assert len(watch.heard) == 1  # it is at work, and told what is so now
     assert said.read_text(encoding="utf-8").split()[1] == "dialplan"
-    watch.runs[0].code = 0
+    watch.end_judge()
     watch.look()
-    assert len(watch.runs) == 1
+    assert len(watch.heard) == 1
     # Another part is news.
     watch.pbx.silence(SIP)
-    watch.look_until(lambda: len(watch.runs) == 2)
+    watch.look_until(lambda: len(watch.heard) == 2)
     assert {key.split()[0] for key in watch.heard[1]} == {"dialplan", "sip"}
-    watch.runs[1].code = 0
+    watch.end_judge()
     watch.look()
     watch.ahead += 2 * PAUSE
-    watch.look_until(lambda: len(watch.runs) == 3)
+    watch.look_until(lambda: len(watch.heard) == 3)
 
 
 def test_the_monitor_looks_again_when_all_is_well_again(watch: Watch) -> None:
     """The node attribute says what is so now."""
     watch.pbx.silence(ASTDB_LOCKED)
-    watch.look_until(lambda: bool(watch.runs))
+    watch.look_until(lambda: bool(watch.heard))
     assert watch.heard[0][0].startswith("astdb ")
-    watch.runs[0].code = 0
+    watch.end_judge()
     (watch.pbx.run / f"silent-{ASTDB_LOCKED}").unlink()
     watch.look()
     watch.ahead += PAUSE
-    watch.look_until(lambda: len(watch.runs) == 2)
-    watch.runs[1].code = 0
+    watch.look_until(lambda: len(watch.heard) == 2)
+    watch.end_judge()
     for _ in range(3):
         watch.ahead += 2 * PAUSE
         watch.look()
-    assert len(watch.runs) == 2
+    assert len(watch.heard) == 2
 
 
 def test_that_we_were_halted_is_no_silence_of_asterisks(watch: Watch) -> None:
@@ -231,13 +222,13 @@ def test_another_asterisk_is_asked_anew(watch: Watch) -> None:
     assert watch.watcher._questions == []
     # Nobody else sees the death of one that no unit has started.
     assert watch.heard == [["a dead Asterisk"]]
-    watch.runs[0].code = 0
+    watch.end_judge()
     assert watch.pbx.act("stop").code == Exit.SUCCESS
     watch.pbx.start()
     watch.look()
     assert watch.watcher._questions
     assert watch.watcher._questions is not first
-    assert len(watch.runs) == 1
+    assert len(watch.heard) == 1
 
 
 def test_call_records_do_not_wait_for_the_next_monitor(pbx: Pbx, tmp_path: Path) -> None:
@@ -245,18 +236,18 @@ def test_call_records_do_not_wait_for_the_next_monitor(pbx: Pbx, tmp_path: Path)
     pbx.start()
     watch = Watch(pbx)
     watch.look()
-    assert watch.runs == []
+    assert watch.heard == []
     path = pbx.parameters["database_socket"]
     with socket.socket(socket.AF_UNIX) as database:
         database.bind(path)
         database.listen()
-        watch.look_until(lambda: bool(watch.runs))
+        watch.look_until(lambda: bool(watch.heard))
         assert watch.heard == [["call records"]]
         Path(f"{files(pbx)}.records").unlink()  # the monitor has told Asterisk
-        watch.runs[0].code = 0
+        watch.end_judge()
         watch.ahead += 2 * PAUSE
         watch.look()
-        assert len(watch.runs) == 1
+        assert len(watch.heard) == 1
 
 
 def test_its_sign_of_life(watch: Watch) -> None:
@@ -267,6 +258,28 @@ def test_its_sign_of_life(watch: Watch) -> None:
     assert beat.is_fresh(path, watch.clock())
     assert not beat.is_fresh(path, watch.clock() + beat.ALIVE_SECONDS)
     assert not Path(f"{files(watch.pbx)}.{begin.GONE}").exists()
+
+
+def test_a_judge_that_was_killed_or_not_started_is_not_waited_for(watch: Watch) -> None:
+    watch.look()
+    watch.pbx.silence(SIP)
+    watch.look_until(lambda: bool(watch.heard))
+    watch.ahead += 2 * watcher.JUDGE_SECONDS
+    watch.look()
+    watch.ahead += PAUSE
+    watch.look_until(lambda: len(watch.heard) == 2)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_systemd_starts_the_judge(pbx: Pbx, queue: CallQueue, code: int) -> None:
+    pbx.start()
+    one = Watcher(files(pbx), environ(pbx))
+    one._agent.context.runner = queue
+    unit = f"asha-asterisk-silent@{RESOURCE}.service"
+    queue.expect("systemctl", "start", "--no-block", unit, code=code, err="Unit is masked.")
+    one._judge.begin(100.0)
+    assert one._judge.is_at_work(101.0) == (code == 0)
+    assert not one._judge.is_at_work(101.0 + watcher.JUDGE_SECONDS)
 
 
 # What the watcher hands over.
