@@ -20,6 +20,7 @@ from asha.agents.asterisk_base import (
 )
 from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_sip import NotBound
+from asha.asterisk.lastgood import KEPT, SERVED_SECONDS, UNKEPT, WAS
 from asha.asterisk.probes import (
     PROBES,
     QUESTIONS,
@@ -47,6 +48,7 @@ from asha.ocf import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asha.asterisk.lastgood.policy import Plan
     from asha.asterisk.process.proc import Process
     from asha.asterisk.process.unit import Launcher
     from asha.ocf import Deadline
@@ -92,6 +94,21 @@ RETRY_SECONDS = 2.0
 
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
+
+# What needs no quotes in a unit of systemd's.
+PLAIN_PATH = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-")
+
+# Signals that somebody else sends (the kernel, where memory is short): no configuration's fault.
+SENT = ("KILL", "TERM")
+
+
+class EarlyDeath(Failed):
+    """It ended while it started. ``is_unexplained``: nothing but its configuration is known
+    that it could have ended for."""
+
+    def __init__(self, reason: str, is_unexplained: bool) -> None:
+        super().__init__(reason)
+        self.is_unexplained = is_unexplained
 
 
 class AsteriskHealth(AsteriskAgent):
@@ -148,6 +165,9 @@ class AsteriskHealth(AsteriskAgent):
         for word in self.probes.split():
             if word not in PROBES:
                 raise BadConfig(f'parameter probes: "{word}" is none of {" ".join(PROBES)}')
+        if not PLAIN_PATH.issuperset(self.last_good_directory):
+            raise BadConfig(f'parameter last_good_directory="{self.last_good_directory}": must '
+                            "have letters, digits, / . _ - only")
         for module in self._cdr_modules():
             from asha.asterisk.cdr import is_module
 
@@ -240,6 +260,11 @@ class AsteriskHealth(AsteriskAgent):
             from asha.agents import asterisk_astdb
 
             found += asterisk_astdb.remarks(self)
+        if self.check_level >= 20:
+            told = self.read_state(KEPT).partition("\n")[2], self.read_state(UNKEPT)
+            found += [(20, text) for text in told if text]
+        if self.check_level >= 10 and self.read_state(WAS):
+            self._keep_files(process)
         if self.check_level >= 10 and self.read_state("records") == process.identity:
             self._connect_records(process)
         self._tell(found, self.check_level)
@@ -308,15 +333,41 @@ class AsteriskHealth(AsteriskAgent):
         if warning:
             self.warn(warning)
         remarks = self._make_astdb_usable()
-        launcher.launch()
-        launcher.while_it_loads()
-        if remarks:
-            self._tell(remarks, 20)
-        process = self._await_loaded(launcher, self.deadline)
+        plan = self._plan()
+        try:
+            launcher.use(plan.path if plan else "")
+            launcher.launch()
+            launcher.while_it_loads()
+            if plan:
+                plan.begins()
+            if remarks:
+                self._tell(remarks, 20)
+            process = self._await_loaded(launcher, self.deadline)
+            self._await_service(launcher, process)
+            if plan:
+                plan.refuse(self._takes_sip(process))
+        except Degraded:
+            # A debugger is at work. It serves, and its death is news.
+            if plan:
+                self._tell_files(plan, process, remarks)
+            self._announce_deaths_of(process)
+            raise
+        except AgentError as problem:
+            if plan:
+                by_files = isinstance(problem, NotBound) or (
+                    isinstance(problem, EarlyDeath) and problem.is_unexplained
+                )
+                raise plan.failed(problem, by_files) from None
+            raise
+        if plan:
+            self._tell_files(plan, process, remarks)
+        self._announce_deaths_of(process)
+
+    def _await_service(self, launcher: Launcher, process: Process) -> None:
+        """Raises Failed."""
         while True:
             try:
                 self._look_once(process)
-                self._announce_deaths_of(process)
                 return
             except NotBound as problem:
                 raise self._with_strangers(problem, process) from None
@@ -327,10 +378,41 @@ class AsteriskHealth(AsteriskAgent):
                 if self.deadline.expired:
                     raise
                 self.deadline.pause(ASK_AGAIN)
-            except Degraded:
-                # A debugger is at work. It serves, and its death is news.
-                self._announce_deaths_of(process)
-                raise
+
+    def _plan(self) -> Plan | None:
+        """With which files it is started."""
+        if self.when_misconfigured == "fail":
+            return None
+        from asha.asterisk.lastgood.policy import Plan
+
+        return Plan(self, self.last_good_directory, self.peer_available)
+
+    def _tell_files(self, plan: Plan, process: Process, remarks: list[Remark]) -> None:
+        told = [(20, text) for text in plan.served(process.identity)]
+        if told:
+            self._tell(remarks + told, 20)
+        shown = plan.evidence() if self.evidence_keep else None
+        if shown:
+            from asha.asterisk import evidence
+
+            place = evidence.note(self.evidence_directory, *shown, self.deadline)
+            if place:
+                self.info(f"how the files differ is kept in {place}")
+
+    def _keep_files(self, process: Process) -> None:
+        """As those of a start that served; some time after it."""
+        if self.when_misconfigured == "fail" or (
+            self.state_file(WAS).age() < SERVED_SECONDS
+        ):
+            return
+        from asha.asterisk.lastgood import policy
+
+        policy.keep(self, self.last_good_directory, process.identity, self._takes_sip(process))
+
+    def _takes_sip(self, process: Process) -> str:
+        """Where its stacks take SIP, as lines (SipSockets); "" where nobody has asked them."""
+        identity, _, lines = self.read_state("sip").partition("\n")
+        return lines if identity == process.identity else ""
 
     def _make_astdb_usable(self) -> list[Remark]:
         if self.when_damaged == "leave":
@@ -418,14 +500,16 @@ class AsteriskHealth(AsteriskAgent):
         found = strangers_at(self.proc, process, ports)
         return Failed("; ".join([problem.reason, *found])) if found else problem
 
-    def _early_death(self, launcher: Launcher) -> Failed | None:
+    def _early_death(self, launcher: Launcher) -> EarlyDeath | None:
         reason = launcher.verdict_on_death()
         if reason is None:
             return None
         self._count_death(launcher)
+        held = self._what_holds(None)
         # First, as the end of a long reason is cut off.
-        why = "; ".join(filter(None, (self._what_holds(None), reason)))
-        return Failed(f"Asterisk ended while it started: {why}")
+        why = "; ".join(filter(None, (held, reason)))
+        sent = launcher.last_end().get("MONITOR_EXIT_STATUS", "") in SENT
+        return EarlyDeath(f"Asterisk ended while it started: {why}", not (held or sent))
 
     def _count_death(self, launcher: Launcher) -> None:
         """One of which systemd has not told (death_notice.py): `asha status` names a crash
@@ -465,7 +549,7 @@ class AsteriskHealth(AsteriskAgent):
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
-        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip"):
+        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", KEPT, UNKEPT, WAS):
             self.forget(kind)
         if self.read_state(DEGRADED):
             self._attribute().tell_all_is_well()
