@@ -103,12 +103,19 @@ SENT = ("KILL", "TERM")
 
 
 class EarlyDeath(Failed):
-    """It ended while it started. ``is_unexplained``: nothing but its configuration is known
-    that it could have ended for."""
+    """It ended while it started. ``may_be_files``: and its configuration may be why."""
 
-    def __init__(self, reason: str, is_unexplained: bool) -> None:
+    def __init__(self, reason: str, may_be_files: bool) -> None:
         super().__init__(reason)
-        self.is_unexplained = is_unexplained
+        self.may_be_files = may_be_files
+
+
+class NotLoaded(Expired):
+    """It has not loaded its modules in time. ``may_be_files``: as above."""
+
+    def __init__(self, reason: str, may_be_files: bool) -> None:
+        super().__init__(reason)
+        self.may_be_files = may_be_files
 
 
 class AsteriskHealth(AsteriskAgent):
@@ -355,7 +362,7 @@ class AsteriskHealth(AsteriskAgent):
         except AgentError as problem:
             if plan:
                 by_files = isinstance(problem, NotBound) or (
-                    isinstance(problem, EarlyDeath) and problem.is_unexplained
+                    isinstance(problem, EarlyDeath | NotLoaded) and problem.may_be_files
                 )
                 raise plan.failed(problem, by_files) from None
             raise
@@ -466,8 +473,11 @@ class AsteriskHealth(AsteriskAgent):
                         if self._has_loaded(launcher, process, problem):
                             return process
             if deadline.expired:
-                why = self._what_holds(process) or "does one of them wait for DNS?"
-                raise Expired(f"ran out of time while Asterisk was loading its modules: {why}")
+                held, by_files = self._what_holds(process)
+                why = held or "does one of them wait for DNS?"
+                raise NotLoaded(
+                    f"ran out of time while Asterisk was loading its modules: {why}", by_files
+                )
             deadline.pause(LOOK_EVERY)
 
     def _has_loaded(self, launcher: Launcher, process: Process, problem: Exception) -> bool:
@@ -480,8 +490,9 @@ class AsteriskHealth(AsteriskAgent):
             process.listening(port, ("udp", "tcp")) for port in self.sip_port or [SIP_PORT]
         )
 
-    def _what_holds(self, process: Process | None) -> str:
-        """What may keep Asterisk from starting, in words, or ""."""
+    def _what_holds(self, process: Process | None) -> tuple[str, bool]:
+        """What may keep Asterisk from starting, in words, or ""; and whether that is something
+        in its configuration."""
         from asha.asterisk import hindrance
 
         limit = self.deadline.at_least(REASON_SECONDS).within(REASON_SECONDS)
@@ -489,7 +500,7 @@ class AsteriskHealth(AsteriskAgent):
         found = hindrance.odd_files(folders, self._account(), limit)
         if process is not None and not found:
             found = hindrance.waits_for(self.proc, process)
-        return "; ".join(found)
+        return "; ".join(found), hindrance.is_of_configuration(found)
 
     def _with_strangers(self, problem: Failed, process: Process) -> Failed:
         """A process that keeps Asterisk from its ports is not ours to kill, but to name."""
@@ -505,11 +516,12 @@ class AsteriskHealth(AsteriskAgent):
         if reason is None:
             return None
         self._count_death(launcher)
-        held = self._what_holds(None)
+        held, by_files = self._what_holds(None)
         # First, as the end of a long reason is cut off.
         why = "; ".join(filter(None, (held, reason)))
         sent = launcher.last_end().get("MONITOR_EXIT_STATUS", "") in SENT
-        return EarlyDeath(f"Asterisk ended while it started: {why}", not (held or sent))
+        return EarlyDeath(f"Asterisk ended while it started: {why}",
+                          by_files or not (held or sent))
 
     def _count_death(self, launcher: Launcher) -> None:
         """One of which systemd has not told (death_notice.py): `asha status` names a crash

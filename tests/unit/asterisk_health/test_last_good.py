@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import pytest
 
-from asha.asterisk import astdb
+from asha.asterisk import astdb, hindrance
 from asha.asterisk.lastgood import generations, policy
 from asha.ocf import Exit
+from tests.fakes.asterisk import LOADING
 from tests.fakes.ocf import Outcome
 from tests.unit.asterisk_health.pbx import AUTO, DEEP, DEEPEST, Pbx
 from tests.unit.asterisk_health.test_sip_sockets import NO_CHAN_SIP, chan_sip, pjsip, says
@@ -192,7 +193,8 @@ def lacks_memory(site: Site) -> None:
 
 def held_up(site: Site) -> None:
     site.write("")
-    site.pbx.agent._what_holds = lambda agent, process: "x is a FIFO"  # type: ignore[assignment]
+    log = "/var/log/asterisk/full is a FIFO, at which Asterisk waits"
+    site.pbx.agent._what_holds = lambda agent, process: (log, False)  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("happens", [lacks_memory, held_up])
@@ -206,6 +208,33 @@ def test_what_is_no_fault_of_the_files(
     for _ in range(3):
         assert site.start().code == Exit.ERR_GENERIC
     assert not any(site.used)
+
+
+@pytest.mark.parametrize(("found", "serves"), [
+    (["/etc/asterisk/x.conf is a FIFO, at which Asterisk waits: rm /etc/asterisk/x.conf"], True),
+    (["it has started sleep (7); does #exec in its configuration wait for that?"], True),
+    (["/var/log/asterisk/full is a FIFO, at which Asterisk waits"], False),
+    ([], False),
+])
+def test_what_it_waits_for_while_it_loads(
+    site: Site, monkeypatch: pytest.MonkeyPatch, found: list[str], serves: bool
+) -> None:
+    """A time-out alone is a busy machine's, or a disk's."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("#exec /bin/wait\n")
+    monkeypatch.setattr(site.pbx.launcher, "clears", False)
+    monkeypatch.setattr(hindrance, "odd_files", lambda *_: found)
+    monkeypatch.setattr(hindrance, "waits_for", lambda *_: [])
+    flag = site.pbx.run / f"silent-{LOADING}"
+    flag.touch()
+    outcome = site.pbx.act("start", given=site.given, timeout=3)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "loading its modules" in outcome.reason
+    assert site.act("stop").code == Exit.SUCCESS
+    flag.unlink()
+    assert site.start().code == Exit.SUCCESS
+    assert bool(site.used[-1]) is serves
 
 
 def test_files_that_have_served_are_not_to_blame(site: Site) -> None:
