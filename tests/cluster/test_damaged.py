@@ -14,6 +14,7 @@ from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster, asterisk
 from tests.lab.faults import files_are_kept, pjsip_emptied, told_of_asterisk
+from tests.lab.host import wait_steady
 from tests.lab.injectors import (
     ASTDB,
     LAST_GOOD,
@@ -39,6 +40,7 @@ link.executemany("INSERT INTO astdb VALUES (?, ?)",
 link.execute("COMMIT")
 link.execute("VACUUM")
 """
+SQLITE = b"SQLite format 3"
 # A power cut in a change that has reached the disk in part: each of its pages is another
 # than before, and the old ones are in the journal.
 CUT = f"""
@@ -417,7 +419,16 @@ def test_status_says_so_on_either_node(cluster: Cluster) -> None:
     node = cluster.active()
     asterisk(node, "database put lab 00001 one")
     node.run("sync")
-    damage_astdb(node)
+
+    def is_damaged() -> bool:
+        """What Asterisk had changed and not written yet puts the first page back."""
+        with node.path(ASTDB).open("rb") as file:
+            if not file.read(len(SQLITE)).startswith(SQLITE):
+                return True
+        damage_astdb(node)
+        return False
+
+    wait_steady(is_damaged, "AstDB to stay damaged")
     for told in ("keys are back", ".txt says what was lost"):
         source, target = cluster.active(), cluster.passive()
         cluster.standby(source)
