@@ -355,9 +355,9 @@ class AsteriskHealth(AsteriskAgent):
                 plan.refuse(self._takes_sip(process))
         except Degraded:
             # A debugger is at work. It serves, and its death is news.
+            self._announce_deaths_of(process)
             if plan:
                 self._tell_files(plan, process, remarks)
-            self._announce_deaths_of(process)
             raise
         except AgentError as problem:
             if plan:
@@ -366,9 +366,9 @@ class AsteriskHealth(AsteriskAgent):
                 )
                 raise plan.failed(problem, by_files) from None
             raise
+        self._announce_deaths_of(process)
         if plan:
             self._tell_files(plan, process, remarks)
-        self._announce_deaths_of(process)
 
     def _await_service(self, launcher: Launcher, process: Process) -> None:
         """Raises Failed."""

@@ -270,6 +270,8 @@ def test_a_file_of_no_length(etc: Node, given: Mapping[str, str] | None) -> None
     assert "0.0.0.0:5060" in transports(etc)
     main = etc.run("pidof", "-s", "asterisk").out.strip()
     assert not etc.run("nsenter", "-t", main, "-m", *PBX, "touch", PJSIP, check=False).ok
+    assert not etc.run("nsenter", "-t", main, "-m", *PBX, "unshare", "--user", "--map-root-user",
+                       "--mount", "mount", "-o", "remount,bind,rw", ETC, check=False).ok
     assert not etc.run(*PBX, "ls", LAST_GOOD, check=False).ok
     assert call(etc, AGENT, "monitor", given, check_level=10).code == 0
     seen = call(etc, AGENT, "monitor", given, check_level=20)

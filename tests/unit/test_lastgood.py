@@ -145,6 +145,10 @@ def test_no_half_one_is_left(etc: Path, kept: Path, monkeypatch: pytest.MonkeyPa
     assert len(listed(kept)) == len(list(kept.iterdir())) == 2
 
 
+def test_no_store(etc: Path, tmp_path: Path) -> None:
+    assert keep(etc, tmp_path / "drbd/last-good") == generations.NOWHERE
+
+
 def test_a_disk_without_room(etc: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generations, "ROOM", 1 << 60)
     with pytest.raises(Failed, match="has no room"):
@@ -254,6 +258,8 @@ def test_other_files_are_tried_first() -> None:
     (PJSIP + "#tryinclude gone.conf\n", ""),
     (PJSIP + "#include gone*.conf\n", ""),
     (PJSIP + "; [half\n", ""),
+    (PJSIP + "#include ../elsewhere/x.conf\n#include /srv/x.conf\n", ""),
+    ("[large]\n" + ";" * (1 << 20), ""),
     ("[other]\n", ""),
 ])
 def test_damage_is_what_nobody_means(etc: Path, tmp_path: Path, text: str, why: str) -> None:

@@ -70,7 +70,7 @@ def of_stack(now: Directory, before: Directory, stacks: set[str]) -> list[str]:
 def of_file(now: Directory, path: str, before: Directory) -> str:
     """What is damaged in it, "" if nothing is that nobody could have meant."""
     new, old = tree.text(now, path), tree.text(before, path)
-    if not old.strip() or new == old:
+    if new is None or old is None or not old.strip() or new == old:
         return ""
     if not new:
         return "is empty"
@@ -100,7 +100,8 @@ def _missing(top: Directory, data: bytes) -> set[str]:
     """The files without which Asterisk refuses this one. A pattern may match none."""
     missing = set()
     for name, is_needed in islice(_included(data), FILES_MOST):
-        if is_needed and not any(letter in name for letter in "*?[") and not name.startswith("/"):
+        is_here = not name.startswith("/") and ".." not in name.split("/")
+        if is_needed and is_here and not any(letter in name for letter in "*?["):
             folder, _, base = name.rpartition("/")
             try:
                 with top.below(folder) as place:
@@ -127,7 +128,7 @@ def _with_includes(top: Directory, items: Mapping[str, tree.Item], patterns: lis
             if path in found:
                 continue
             found.add(path)
-            for name, _ in islice(_included(tree.text(top, path)), FILES_MOST):
+            for name, _ in islice(_included(tree.text(top, path) or b""), FILES_MOST):
                 if name not in asked:
                     asked.add(name)
                     waiting.append(name)

@@ -35,6 +35,9 @@ FAILED_MOST = 40
 # What it says of one that is today's; else the name of a generation.
 TODAY = "today"
 
+# What keep() returns where there is no store: the agent may be used without.
+NOWHERE = "-"
+
 # Bytes that the store keeps free beside a new generation.
 ROOM = 64 << 20
 
@@ -155,14 +158,19 @@ def choose(
 
 def keep(path: str, source: Directory, state: str, node: str, sip: str) -> str:
     """Keep ``source`` as a generation, unless it is the last one already; what failed is
-    forgotten. Returns its name; "" where it is not as it was in ``state`` (tree.state).
+    forgotten. Returns its name; "" where it is not as it was in ``state`` (tree.state), NOWHERE
+    without a directory to make ``path`` in.
 
     Raises OSError, Failed.
     """
     if tree.state(source) != state:
         return ""
     parent, _, name = path.rpartition("/")
-    with Directory.trusted(parent or "/") as above:
+    try:
+        above = Directory.trusted(parent or "/")
+    except FileNotFoundError:
+        return NOWHERE
+    with above:
         if above.about().st_dev != source.about().st_dev:
             raise Failed(f"{path} is not on the disk that {source.path} is on")
         with above.ensure(name) as place:

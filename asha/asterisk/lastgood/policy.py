@@ -283,6 +283,10 @@ def keep(agent: Agent, directory: str, identity: str, sip: str) -> None:
         _write(agent, WAS, f"{started}\n{state}")  # its age counts anew
         return
     _forget(agent)
+    if made == generations.NOWHERE:
+        agent.info(f"{ETC} is not kept as one that serves: there is no {directory}, nor what it "
+                   "could be made in")
+        return
     agent.info(f"{ETC} is kept as one that serves: {directory}/{made}" if made else
                f"{ETC} has changed since Asterisk was started: it is kept when it serves "
                "after a start")
@@ -342,8 +346,8 @@ def _changes(now: Directory, before: Directory) -> str:
     paths = damage.differences(tree.read(now), tree.read(before))
     lines: list[str] = []
     for path in paths[:DIFF_FILES]:
-        old, new = (tree.text(top, path, DIFF_FILE).decode("utf-8", "replace").splitlines()
-                    for top in (before, now))
+        texts = [tree.text(top, path, DIFF_FILE) for top in (before, now)]
+        old, new = ((text or b"").decode("utf-8", "replace").splitlines() for text in texts)
         lines += unified_diff(old, new, f"served/{path}", f"today/{path}", lineterm="")
     lines += [f"{path} differs too" for path in paths[DIFF_FILES:]]
     return "\n".join(lines) + "\n"

@@ -99,14 +99,14 @@ def size_of(items: Items) -> int:
     return sum(item.size + PER_NAME for item in items.values())
 
 
-def text(top: Directory, path: str, most: int = 1 << 20) -> bytes:
-    """An ordinary file of the tree; b"" where there is none or it has more. Raises nothing."""
+def text(top: Directory, path: str, most: int = 1 << 20) -> bytes | None:
+    """An ordinary file of the tree; None where there is none or it has more. Raises nothing."""
     folder, _, name = path.rpartition("/")
     try:
         with top.below(folder) as place:
             return place.read(name, most)
     except (OSError, ValueError):
-        return b""
+        return None
 
 
 def _walk(
