@@ -266,6 +266,31 @@ class Directory:
             raise
         self.sync()
 
+    def put(self, name: str, data: bytes, about: os.stat_result, acl: bytes = b"") -> None:
+        """Make a new file with that content and the owner, mode and time of another, without
+        setuid. FileExistsError if there is one. A power cut may take it, up to ``sync_all``."""
+        descriptor = os.open(_single(name), _NEW, 0o600, dir_fd=self.fd)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            _set_access_list(descriptor, b"")
+            _copy_ownership(descriptor, about.st_uid, about.st_gid, about.st_mode & 0o777)
+            if acl:
+                _set_access_list(descriptor, acl)
+            os.utime(descriptor, ns=(about.st_atime_ns, about.st_mtime_ns))
+        finally:
+            os.close(descriptor)
+
+    def put_link(self, name: str, target: str, about: os.stat_result) -> None:
+        """Make a symbolic link with the owner of another. FileExistsError if there is one."""
+        os.symlink(target, _single(name), dir_fd=self.fd)
+        if os.geteuid() == 0:
+            os.chown(name, about.st_uid, about.st_gid, dir_fd=self.fd, follow_symlinks=False)
+
+    def target(self, name: str) -> str:
+        """Where a symbolic link leads. Raises OSError for anything else."""
+        return os.readlink(_single(name), dir_fd=self.fd)
+
     def remove(self, name: str) -> None:
         """Remove a file, link, FIFO or socket. It is no error if there is none."""
         try:
@@ -277,6 +302,21 @@ class Directory:
         """Remove an empty directory. Raises OSError."""
         os.rmdir(_single(name), dir_fd=self.fd)
 
+    def remove_tree(self, name: str) -> None:
+        """Remove a directory with all that is in it, or anything else. It is no error if there
+        is none. Raises OSError."""
+        try:
+            inner = self.enter(name)
+        except FileNotFoundError:
+            return
+        except OSError:
+            self.remove(name)
+            return
+        with inner:
+            for one in inner.names():
+                inner.remove_tree(one)
+        self.remove_directory(name)
+
     def rename(self, name: str, new: str) -> None:
         """Rename an entry within this directory."""
         os.rename(_single(name), _single(new), src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -285,6 +325,13 @@ class Directory:
         """Give this directory that owner and mode: the last thing that root does in it."""
         _copy_ownership(self.fd, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))
 
+    def put_on(self, about: os.stat_result, acl: bytes = b"") -> None:
+        """Give this directory another's owner, mode (no setgid) and access list: the last
+        thing that root does in it."""
+        _copy_ownership(self.fd, about.st_uid, about.st_gid, about.st_mode & 0o777)
+        if acl:
+            _set_access_list(self.fd, acl)
+
     def own(self, mode: int) -> None:
         """Make this directory root's, with that mode."""
         _copy_ownership(self.fd, 0, 0, mode)
@@ -292,6 +339,14 @@ class Directory:
     def sync(self) -> None:
         """Make what was created, renamed and removed here survive a power cut."""
         os.fsync(self.fd)
+
+    def sync_all(self) -> None:
+        """Make all that was written to this file system survive a power cut: syncfs(2)."""
+        import ctypes
+
+        if ctypes.CDLL(None, use_errno=True).syncfs(self.fd) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), self.path)
 
     def _explained(self, name: str, problem: OSError) -> OSError:
         if problem.errno == errno.ELOOP:

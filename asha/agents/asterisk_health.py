@@ -23,6 +23,7 @@ from asha.agents.asterisk_base import (
 from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_sip import NotBound
 from asha.agents.watch import beat
+from asha.asterisk.lastgood import KEPT, SERVED_SECONDS, UNKEPT, WAS
 from asha.asterisk.probes import (
     PROBES,
     QUESTIONS,
@@ -50,6 +51,7 @@ from asha.ocf import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asha.asterisk.lastgood.policy import Plan
     from asha.asterisk.process.proc import Process
     from asha.asterisk.process.unit import Launcher
     from asha.ocf import Deadline
@@ -100,6 +102,28 @@ WATCHERS = ("given", "unwatched", "beat", "silent", "judging")
 
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
+
+# What needs no quotes in a unit of systemd's.
+PLAIN_PATH = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-")
+
+# Signals that somebody else sends (the kernel, where memory is short): no configuration's fault.
+SENT = ("KILL", "TERM")
+
+
+class EarlyDeath(Failed):
+    """It ended while it started. ``may_be_files``: and its configuration may be why."""
+
+    def __init__(self, reason: str, may_be_files: bool) -> None:
+        super().__init__(reason)
+        self.may_be_files = may_be_files
+
+
+class NotLoaded(Expired):
+    """It has not loaded its modules in time. ``may_be_files``: as above."""
+
+    def __init__(self, reason: str, may_be_files: bool) -> None:
+        super().__init__(reason)
+        self.may_be_files = may_be_files
 
 
 class AsteriskHealth(AsteriskAgent):
@@ -162,6 +186,9 @@ class AsteriskHealth(AsteriskAgent):
         for word in self.probes.split():
             if word not in PROBES:
                 raise BadConfig(f'parameter probes: "{word}" is none of {" ".join(PROBES)}')
+        if not PLAIN_PATH.issuperset(self.last_good_directory):
+            raise BadConfig(f'parameter last_good_directory="{self.last_good_directory}": must '
+                            "have letters, digits, / . _ - only")
         for module in self._cdr_modules():
             from asha.asterisk.cdr import is_module
 
@@ -272,6 +299,11 @@ class AsteriskHealth(AsteriskAgent):
             from asha.agents import asterisk_astdb
 
             found += asterisk_astdb.remarks(self)
+        if self.check_level >= 20:
+            told = self.read_state(KEPT).partition("\n")[2], self.read_state(UNKEPT)
+            found += [(20, text) for text in told if text]
+        if self.check_level >= 10 and self.read_state(WAS):
+            self._keep_files(process)
         if self.check_level >= 10 and self.read_state("records") == process.identity:
             self._connect_records(process)
         if self.check_level >= 10 and self.is_pacemakers:
@@ -355,15 +387,41 @@ class AsteriskHealth(AsteriskAgent):
         if warning:
             self.warn(warning)
         remarks = self._make_astdb_usable()
-        launcher.launch()
-        launcher.while_it_loads()
-        if remarks:
-            self._tell(remarks, 20)
-        process = self._await_loaded(launcher, self.deadline)
+        plan = self._plan()
+        try:
+            launcher.use(plan.path if plan else "")
+            launcher.launch()
+            launcher.while_it_loads()
+            if plan:
+                plan.begins()
+            if remarks:
+                self._tell(remarks, 20)
+            process = self._await_loaded(launcher, self.deadline)
+            self._await_service(launcher, process)
+            if plan:
+                plan.refuse(self._takes_sip(process))
+        except Degraded:
+            # A debugger is at work. It serves, and its death is news.
+            self._announce_deaths_of(process)
+            if plan:
+                self._tell_files(plan, process, remarks)
+            raise
+        except AgentError as problem:
+            if plan:
+                by_files = isinstance(problem, NotBound) or (
+                    isinstance(problem, EarlyDeath | NotLoaded) and problem.may_be_files
+                )
+                raise plan.failed(problem, by_files) from None
+            raise
+        self._announce_deaths_of(process)
+        if plan:
+            self._tell_files(plan, process, remarks)
+
+    def _await_service(self, launcher: Launcher, process: Process) -> None:
+        """Raises Failed."""
         while True:
             try:
                 self._look_once(process)
-                self._announce_deaths_of(process)
                 return
             except NotBound as problem:
                 raise self._with_strangers(problem, process) from None
@@ -374,10 +432,41 @@ class AsteriskHealth(AsteriskAgent):
                 if self.deadline.expired:
                     raise
                 self.deadline.pause(ASK_AGAIN)
-            except Degraded:
-                # A debugger is at work. It serves, and its death is news.
-                self._announce_deaths_of(process)
-                raise
+
+    def _plan(self) -> Plan | None:
+        """With which files it is started."""
+        if self.when_misconfigured == "fail":
+            return None
+        from asha.asterisk.lastgood.policy import Plan
+
+        return Plan(self, self.last_good_directory, self.peer_available)
+
+    def _tell_files(self, plan: Plan, process: Process, remarks: list[Remark]) -> None:
+        told = [(20, text) for text in plan.served(process.identity)]
+        if told:
+            self._tell(remarks + told, 20)
+        shown = plan.evidence() if self.evidence_keep else None
+        if shown:
+            from asha.asterisk import evidence
+
+            place = evidence.note(self.evidence_directory, *shown, self.deadline)
+            if place:
+                self.info(f"how the files differ is kept in {place}")
+
+    def _keep_files(self, process: Process) -> None:
+        """As those of a start that served; some time after it."""
+        if self.when_misconfigured == "fail" or (
+            self.state_file(WAS).age() < SERVED_SECONDS
+        ):
+            return
+        from asha.asterisk.lastgood import policy
+
+        policy.keep(self, self.last_good_directory, process.identity, self._takes_sip(process))
+
+    def _takes_sip(self, process: Process) -> str:
+        """Where its stacks take SIP, as lines (SipSockets); "" where nobody has asked them."""
+        identity, _, lines = self.read_state("sip").partition("\n")
+        return lines if identity == process.identity else ""
 
     def _make_astdb_usable(self) -> list[Remark]:
         if self.when_damaged == "leave":
@@ -436,8 +525,11 @@ class AsteriskHealth(AsteriskAgent):
                         if self._has_loaded(launcher, process, problem):
                             return process
             if deadline.expired:
-                why = self._what_holds(process) or "does one of them wait for DNS?"
-                raise Expired(f"ran out of time while Asterisk was loading its modules: {why}")
+                held, by_files = self._what_holds(process)
+                why = held or "does one of them wait for DNS?"
+                raise NotLoaded(
+                    f"ran out of time while Asterisk was loading its modules: {why}", by_files
+                )
             deadline.pause(LOOK_EVERY)
 
     def _has_loaded(self, launcher: Launcher, process: Process, problem: Exception) -> bool:
@@ -450,8 +542,9 @@ class AsteriskHealth(AsteriskAgent):
             process.listening(port, ("udp", "tcp")) for port in self.sip_port or [SIP_PORT]
         )
 
-    def _what_holds(self, process: Process | None) -> str:
-        """What may keep Asterisk from starting, in words, or ""."""
+    def _what_holds(self, process: Process | None) -> tuple[str, bool]:
+        """What may keep Asterisk from starting, in words, or ""; and whether that is something
+        in its configuration."""
         from asha.asterisk import hindrance
 
         limit = self.deadline.at_least(REASON_SECONDS).within(REASON_SECONDS)
@@ -459,7 +552,7 @@ class AsteriskHealth(AsteriskAgent):
         found = hindrance.odd_files(folders, self._account(), limit)
         if process is not None and not found:
             found = hindrance.waits_for(self.proc, process)
-        return "; ".join(found)
+        return "; ".join(found), hindrance.is_of_configuration(found)
 
     def _with_strangers(self, problem: Failed, process: Process) -> Failed:
         """A process that keeps Asterisk from its ports is not ours to kill, but to name."""
@@ -470,14 +563,17 @@ class AsteriskHealth(AsteriskAgent):
         found = strangers_at(self.proc, process, ports)
         return Failed("; ".join([problem.reason, *found])) if found else problem
 
-    def _early_death(self, launcher: Launcher) -> Failed | None:
+    def _early_death(self, launcher: Launcher) -> EarlyDeath | None:
         reason = launcher.verdict_on_death()
         if reason is None:
             return None
         self._count_death(launcher)
+        held, by_files = self._what_holds(None)
         # First, as the end of a long reason is cut off.
-        why = "; ".join(filter(None, (self._what_holds(None), reason)))
-        return Failed(f"Asterisk ended while it started: {why}")
+        why = "; ".join(filter(None, (held, reason)))
+        sent = launcher.last_end().get("MONITOR_EXIT_STATUS", "") in SENT
+        return EarlyDeath(f"Asterisk ended while it started: {why}",
+                          by_files or not (held or sent))
 
     def _count_death(self, launcher: Launcher) -> None:
         """One of which systemd has not told (death_notice.py): `asha status` names a crash
@@ -517,7 +613,8 @@ class AsteriskHealth(AsteriskAgent):
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
-        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", TOLD, *WATCHERS):
+        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", TOLD, *WATCHERS, KEPT, UNKEPT,
+                     WAS):
             self.forget(kind)
         if self.read_state(DEGRADED):
             self._attribute().tell_all_is_well()

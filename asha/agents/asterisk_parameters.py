@@ -166,6 +166,25 @@ class AsteriskParameters:
         default="recover",
     )
 
+    when_misconfigured = Choice(
+        "When Asterisk does not start with its files",
+        "What a start does where /etc/asterisk was changed since the last start that served, and "
+        "has failed since then on this node and on the other (an empty pjsip.conf after a power "
+        "cut, a file of which a panel has written the half). last-good: Asterisk gets the files "
+        "that served last, read-only and in its own mount namespace; what is in /etc/asterisk is "
+        "not touched, and is tried again by the next start after it was changed. Each start that "
+        "served for half a minute has its files kept. fail: no files are kept, and a start that "
+        "fails is tried again as it is.",
+        choices=("last-good", "fail"),
+        default="last-good",
+    )
+    last_good_directory = Path(
+        "Directory for the files that served",
+        "On the same disk as /etc/asterisk, so that both nodes have it: the newest three. It is "
+        "made by the first monitor that needs it, root's alone.",
+        default="/drbd/last-good",
+    )
+
     when_overloaded = Choice(
         "When Asterisk is overloaded",
         "What it means that SIP drops requests while a queue of Asterisk's is beyond its "

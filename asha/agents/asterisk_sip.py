@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # has loaded its modules says so.
 BIND_SECONDS = 5.0
 LOADED_SECONDS = 0.5
+# The same in a start, where all stacks say that they take none.
+NONE_SECONDS = 1.0
 
 # More addresses than that are not asked.
 ADDRESSES_MOST = 8
@@ -43,6 +45,8 @@ class SipSockets:
         self.console = Console(agent.run_directory, process)
         # Whether no stack has told anything, nor is there another to tell.
         self._untold = False
+        # Whether each stack has told, and none takes SIP.
+        self._takes_none = False
 
     def endpoints(self, reconsider: Callable[[], None]) -> list[Endpoint]:
         """Where to send OPTIONS. Raises NotBound if SIP is not taken where it must be, or what
@@ -66,7 +70,10 @@ class SipSockets:
             return not lacking
 
         # Not at once: "core restart now" closes them until the modules are loaded.
-        if not self.deadline.within(0.0 if self._untold else BIND_SECONDS).poll(bound):
+        patience = 0.0 if self._untold else BIND_SECONDS
+        if self._takes_none and self.agent.action_name == "start":
+            patience = NONE_SECONDS  # nobody restarts what has just been started
+        if not self.deadline.within(patience).poll(bound):
             reconsider()
             self.deadline.within(self.agent.reload_patience).poll(
                 lambda: bound() or not self.still_loads()
@@ -131,6 +138,7 @@ class SipSockets:
         told = sip_transports.ask(self.console, deadline)
         entries, idle = sip_transports.merged(known, told, self._is_there)
         self._untold = not told and not known
+        self._takes_none = len(told) == len(sip_transports.COMMANDS) and not entries
         if idle:
             ports = sip_transports.words([one.socket for one in idle])
             self.agent.warn(f"Asterisk should take SIP on {ports} and does not: see its log")

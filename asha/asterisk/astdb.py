@@ -41,27 +41,35 @@ def folder(deadline: Deadline) -> str:
 
 
 def _folder() -> str:
+    return directory("astdbdir", FOLDER)
+
+
+def directory(key: str, usual: str) -> str:
+    """One of asterisk.conf's directories (``astetcdir``, ``astdbdir``); to be called in a child.
+
+    ``usual``: where it is if asterisk.conf does not say otherwise.
+    """
     from asha.rootwork import Directory, read_within
 
     try:
         with Directory.trusted(ETC) as place:
             text = read_within(place, CONF, CONF_MOST)
-            if not _may_be_elsewhere(text):
-                return FOLDER  # and what can tell is not even loaded
+            if not _may_be_elsewhere(text, key.encode(), usual.encode()):
+                return usual  # and what can tell is not even loaded
             from asha.asterisk import configuration
 
-            found = [section.get("astdbdir") for section in configuration.read(place, CONF)
+            found = [section.get(key) for section in configuration.read(place, CONF)
                      if section.name == "directories" and not section.is_template]
     except OSError:
-        return FOLDER
+        return usual
     # The first section of the name is the one that Asterisk reads (main/config.c).
     wanted = found[0] if found else ""
-    return wanted.rstrip("/") if wanted.startswith("/") and "\0" not in wanted else FOLDER
+    return wanted.rstrip("/") if wanted.startswith("/") and "\0" not in wanted else usual
 
 
-def _may_be_elsewhere(text: bytes) -> bool:
+def _may_be_elsewhere(text: bytes, key: bytes, usual: bytes) -> bool:
     return any(
-        line.startswith(b"#") or (b"astdbdir" in line and not line.endswith(FOLDER.encode()))
+        line.startswith(b"#") or (key in line and not line.endswith(usual))
         for line in map(bytes.strip, text.splitlines()) if not line.startswith(b";")
     )
 

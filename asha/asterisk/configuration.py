@@ -178,6 +178,15 @@ def _included(line: str) -> str:
     return "" if "\"" in name or ">" in name else name
 
 
+def included_in(text: str) -> Iterator[tuple[str, bool]]:
+    """The name in each include of a file's text, and whether Asterisk refuses the file
+    without it (#tryinclude: it does not)."""
+    for line in _without_comments(text).splitlines():
+        name = _included(line.strip())
+        if name:
+            yield name, line.strip().startswith("#include")
+
+
 def includes(directory: Directory, name: str, included: str) -> bool:
     """Whether a file itself names the other one."""
     try:

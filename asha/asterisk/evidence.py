@@ -21,7 +21,7 @@ from asha.run.results import AgentError, Expired
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from asha.asterisk.process.proc import Endpoint, Process
     from asha.asterisk.talk.connections import Conversation
@@ -203,6 +203,25 @@ class Collector:
             # had just sent to a thread, to attach to it, then stops all of them (seen).
             self.process.send(signal.SIGCONT)
         self._keep("backtraces.txt", lambda: said)
+
+
+def note(directory: str, why: str, files: Mapping[str, str], deadline: Deadline) -> str:
+    """Keep an event that is no hang: a reason, and files. Its directory, "" if none could be
+    made. Raises nothing."""
+    place = f"{directory}/{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    summary = f"Kept on {time.strftime('%Y-%m-%d at %H:%M:%S %Z')}.\n\nWhy: {why}\n"
+
+    def work() -> str:
+        os.makedirs(place, mode=0o700)
+        for name, text in {**files, SUMMARY: summary}.items():
+            with open(f"{place}/{name}", "w", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+        return place
+
+    try:
+        return in_child(work, deadline.within(LOOK_SECONDS), f"keeping {place}")
+    except AgentError:
+        return ""
 
 
 def _in_group_of(process: Process) -> tuple[str, ...]:

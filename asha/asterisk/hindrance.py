@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from asha.asterisk.process.proc import Proc, Process
     from asha.run.deadline import Deadline
 
-FOLDERS = ("/etc/asterisk", "/var/lib/asterisk", "/var/log/asterisk")
+ETC = "/etc/asterisk"
+FOLDERS = (ETC, "/var/lib/asterisk", "/var/log/asterisk")
 
 # Without it Asterisk ends (main/db.c, ast_db_init()).
 DATABASE = "astdb.sqlite3"
+
+STARTED = "it has started "
 
 # Asterisk's own child, by which it knows that it is not the only one to get a processor.
 CANARY = "astcanary"
@@ -115,4 +118,9 @@ def waits_for(proc: Proc, process: Process) -> list[str]:
     if not found:
         return []
     names = ", ".join(str(one) for one in found[:NAMED_MOST])
-    return [f"it has started {names}; does #exec in its configuration wait for that?"]
+    return [f"{STARTED}{names}; does #exec in its configuration wait for that?"]
+
+
+def is_of_configuration(found: Sequence[str]) -> bool:
+    """Whether other files in /etc/asterisk could make an end of what was found."""
+    return any(one.startswith((f"{ETC}/", STARTED)) for one in found)

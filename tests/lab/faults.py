@@ -200,6 +200,33 @@ def astdb_damaged(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
+def pjsip_emptied(cluster: Cluster) -> Iterator[None]:
+    """Both nodes can start Asterisk with the files that served last only; at the end it takes
+    the repaired ones again, as people are told to have it."""
+    with injectors.pjsip_emptied(cluster):
+        daemon(cluster.active()).kill()
+        yield
+        wait_for(lambda: "pjsip.conf is empty" in told_of_asterisk(cluster), "it to be told")
+    # It waits for the stop, not for the start.
+    cluster.active().run("crm", "resource", "restart", "p_asterisk", timeout=90)
+    serving(cluster)
+    cluster.wait_ready()
+    wait_for(lambda: "pjsip.conf" not in told_of_asterisk(cluster), "it to be told no more")
+
+
+def told_of_asterisk(cluster: Cluster) -> str:
+    """What is degraded, in asterisk-health's words."""
+    return cluster.running[0].run("attrd_updater", "--query", "--all", "--name", "asha-asterisk",
+                                  check=False).out
+
+
+def files_are_kept(cluster: Cluster) -> None:
+    """Those with which Asterisk serves now: half a minute after its start."""
+    wait_for(lambda: bool(injectors.kept_files(cluster.active())), "its files to be kept",
+             timeout=120, every=0.5)
+
+
+@contextmanager
 def standby(cluster: Cluster) -> Iterator[None]:
     node = cluster.active()
     cluster.standby(node)
@@ -405,6 +432,10 @@ FAULTS = (
           kinds=(CLUSTER,)),
     Fault("astdb-damaged", "AstDB damaged, then Asterisk killed", astdb_damaged, RESTARTS, 10.0,
           kinds=(CLUSTER,)),
+    # Three starts on one node, one on the other, and the one that counts. Half a minute before
+    # it, so not for the demo.
+    Fault("pjsip-emptied", "pjsip.conf emptied, then Asterisk killed", pjsip_emptied, RETURNS, 30.0,
+          kinds=(CLUSTER,), prepare=files_are_kept),
     # Too long for the demo.
     Fault("mariadb-broken", "MariaDB does not start any more", mariadb_broken, STAYS,
           named="p_mysql_start", kinds=(CLUSTER,)),

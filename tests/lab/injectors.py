@@ -23,6 +23,7 @@ CONTROL_SOCKET = "/run/asterisk/asterisk.ctl"
 ASTDB = "/var/lib/asterisk/astdb.sqlite3"
 STORE = "/drbd"
 FILLER = f"{STORE}/lab-fill"
+LAST_GOOD = f"{STORE}/last-good"
 
 SIP_THREAD = "SIP"
 
@@ -325,6 +326,23 @@ def dns_blackhole(cluster: Cluster) -> Iterator[None]:
             each.write("/etc/resolv.conf", f"nameserver {RESOLVER}\n")
         with background(node, "asterisk", "-rx", "core reload"):
             yield
+
+
+@contextmanager
+def pjsip_emptied(cluster: Cluster) -> Iterator[None]:
+    """A file of no length, as a power cut leaves one that was just written."""
+    before = cluster.active().path(PJSIP).read_text()
+    write_pjsip(cluster, "")
+    try:
+        yield
+    finally:
+        write_pjsip(cluster, before)
+
+
+def kept_files(node: Node) -> list[str]:
+    """The configurations that have served and were kept, the oldest first."""
+    listed = node.run("ls", LAST_GOOD, check=False).out.split()
+    return [name for name in listed if name != "failed"]
 
 
 def write_pjsip(cluster: Cluster, text: str) -> None:

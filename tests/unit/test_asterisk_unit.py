@@ -11,7 +11,14 @@ import pytest
 
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.asterisk.process.proc import Proc
-from asha.asterisk.process.unit import Direct, SystemdUnit, has_unit, starts_at_boot, telling_line
+from asha.asterisk.process.unit import (
+    WITH_FILES,
+    Direct,
+    SystemdUnit,
+    has_unit,
+    starts_at_boot,
+    telling_line,
+)
 from asha.ocf import Context, Deadline, Expired, Failed, NotInstalled
 from asha.run.runner import Completed
 from tests.fakes.asterisk import FakeProc
@@ -350,6 +357,54 @@ class Starter(CallQueue):
 def direct(scene: Scene, root: Path, runner: CallQueue) -> Direct:
     scene.agent.context.runner = runner
     return Direct(scene.agent, Proc(), "/usr/sbin/asterisk", "asterisk", "phones", str(root))
+
+
+KEPT = "/drbd/last-good/0001-20261129T180355/files"
+RELOAD = ("systemctl", "daemon-reload")
+
+
+def test_other_files_are_the_units_from_the_next_start_on(scene: Scene) -> None:
+    drop_in = scene.drop_in.with_name("60-asha-last-good.conf")
+    scene.unit.use("")  # as nearly always: nothing is asked
+    scene.queue.expect(*RELOAD)
+    scene.unit.use(KEPT)
+    assert f"BindReadOnlyPaths=-{KEPT}:/etc/asterisk" in drop_in.read_text().splitlines()
+    assert drop_in.stat().st_mode & 0o777 == 0o644
+    # systemd may not have read it when the last action was killed.
+    scene.queue.expect(*RELOAD)
+    scene.unit.use(KEPT)
+    scene.queue.expect(*RELOAD)
+    scene.unit.use("")
+    assert not drop_in.exists()
+    scene.queue.done()
+
+
+def test_a_start_with_files_that_systemd_does_not_know_is_none(scene: Scene) -> None:
+    drop_in = scene.drop_in.with_name("60-asha-last-good.conf")
+    for files, there in ((KEPT, False), ("", True)):
+        drop_in.parent.mkdir(parents=True, exist_ok=True)
+        if there:
+            drop_in.write_text("its text\n")
+        scene.queue.expect(*RELOAD, code=1, err="no memory\n")
+        with pytest.raises(Failed, match=r"other files for asterisk\.service: no memory"):
+            scene.unit.use(files)
+        # The next start sees what systemd still has.
+        assert drop_in.exists() is there
+    scene.queue.done()
+
+
+def test_direct_start_with_other_files(scene: Scene, tmp_path: Path) -> None:
+    """In a mount namespace of its own; the script is always the same."""
+    starter = Starter()
+    (script,) = [word for word in WITH_FILES if "mount" in word and " " in word]
+    starter.expect(
+        *("unshare", "--mount", "--propagation=slave", "--", "sh", "-c", script, "sh"),
+        *(KEPT, "/etc/asterisk", "/usr/sbin/asterisk", "-g", "-U", "asterisk", "-G", "phones"),
+    )
+    launcher = direct(scene, tmp_path, starter)
+    launcher.use(KEPT)
+    launcher.launch()
+    starter.done()
 
 
 def test_direct_start_gives_asterisk_nothing_of_ours(scene: Scene, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 HERE = Path(__file__).parents[2]
 # The rooms that copy, rename, dress, read, bind or delete where the PBX's users write.
-ROOMS = ("asha/data", "asha/bootstrap", "asha/asterisk/configuration.py")
+ROOMS = ("asha/data", "asha/bootstrap", "asha/asterisk/lastgood",
+         "asha/asterisk/configuration.py")
 MARK = "# by name: "
 
 OS = frozenset((
@@ -113,7 +114,8 @@ def test_no_path_is_resolved_where_others_write(room: str) -> None:
 
 
 def test_the_rooms_are_there() -> None:
-    assert [len(modules(room)) > 5 for room in ROOMS] == [True, True, False]
+    assert [len(modules(room)) > 5 for room in ROOMS] == [True, True, False, False]
+    assert len(modules(ROOMS[2])) == 5
     assert len(modules(ROOMS[-1])) == 1
 
 

@@ -234,3 +234,38 @@ def _list(uid: int) -> bytes:
     return struct.pack("<I", 2) + b"".join(
         struct.pack("<HHi", *entry) for entry in entries
     )
+
+
+class TestACopy:
+    def test_a_tree_is_removed_and_no_link_is_followed(
+        self, hostile: Directory, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "file").touch()
+        (tmp_path / "theirs/tree/inner").mkdir(parents=True)
+        (tmp_path / "theirs/tree/inner/file").touch()
+        (tmp_path / "theirs/tree/link").symlink_to(other)
+        hostile.remove_tree("tree")
+        assert hostile.names() == []
+        (tmp_path / "theirs/tree").symlink_to(other)
+        hostile.remove_tree("tree")
+        hostile.remove_tree("tree")  # there is none
+        assert (hostile.names(), [one.name for one in other.iterdir()]) == ([], ["file"])
+
+    def test_what_is_put_there_is_as_the_other(self, hostile: Directory, tmp_path: Path) -> None:
+        model = tmp_path / "model"
+        model.write_text("x")
+        model.chmod(0o4751)
+        about = model.stat()
+        hostile.put("file", b"text", about)
+        hostile.put_link("link", "/etc/shadow", about)
+        made = (tmp_path / "theirs/file").stat()
+        assert (made.st_mode & 0o7777, made.st_mtime_ns) == (0o751, about.st_mtime_ns)
+        assert (tmp_path / "theirs/file").read_text() == "text"
+        assert hostile.target("link") == "/etc/shadow"
+        with pytest.raises(FileExistsError):
+            hostile.put("link", b"", about)
+        with pytest.raises(FileExistsError):
+            hostile.put_link("file", "/", about)
+        hostile.sync_all()

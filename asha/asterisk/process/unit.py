@@ -64,6 +64,23 @@ Restart=no
 Environment="RES_OPTIONS={dns}"
 """
 
+# Beside it, for a start with the files that served last. Nothing has to be undone: the
+# mount is in the namespace of Asterisk's processes, and gone with them. Read-only, so that
+# nobody can change what was kept. "-": by hand, on a node without the store, Asterisk starts
+# with the files that are there.
+KEPT_DROP_IN = """\
+# Written by ocf:asha:asterisk-health; gone at the next boot, or start with today's files.
+[Service]
+BindReadOnlyPaths=-{files}:{place}
+"""
+# The same without a unit: $1 on $2, then the rest is what is run.
+WITH_FILES = (
+    *("unshare", "--mount", "--propagation=slave", "--", "sh", "-c",
+      'mount --bind "$1" "$2" && mount -o remount,bind,ro,nosuid,nodev "$2" && '
+      'shift 2 && exec "$@"', "sh"),
+)
+ETC = "/etc/asterisk"
+
 # systemd's word for a unit's result, and what it comes from here. Said beside Asterisk's
 # last words: those are of the process that was left, and need not have to do with it.
 RESULTS = {"protocol": "it has left its unit's process: is alwaysfork on in asterisk.conf?"}
@@ -130,6 +147,11 @@ class Launcher:
         Asterisk waits for it, so another action only ever sees a stranger's."""
         return False
 
+    def use(self, files: str) -> None:
+        """Have the next launch() give Asterisk this directory as its /etc/asterisk, read-only;
+        "" for what is there. Raises Failed."""
+        raise NotImplementedError
+
     def launch(self) -> None:
         """Request a start; does not wait for Asterisk to be ready.
 
@@ -176,6 +198,10 @@ class Direct(Launcher):
         if os.path.isdir(os.path.join(root, SYSTEMD_RUNS)):
             self.control_group = f"asha-{agent.instance.replace('-', '_')}.slice"
         self._began = 0.0
+        self._files = ""
+
+    def use(self, files: str) -> None:
+        self._files = files
 
     def validate(self) -> None:
         # In a child: a directory service (LDAP) may not answer.
@@ -193,7 +219,8 @@ class Direct(Launcher):
         # which Asterisk would hold for as long as it lives.
         done = self.agent.runner.run(
             # -g: leave a core when it crashes, as Debian's unit has it.
-            (*self._in_group(), self.binary, "-g", "-U", self.user, "-G", self.group),
+            (*self._in_group(), *self._with_files(),
+             self.binary, "-g", "-U", self.user, "-G", self.group),
             self.agent.deadline,
             environ={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -223,6 +250,9 @@ class Direct(Launcher):
             # As in DROP_IN.
             *("--property=Before=pacemaker.service", "--"),
         )
+
+    def _with_files(self) -> tuple[str, ...]:
+        return (*WITH_FILES, self._files, ETC) if self._files else ()
 
     def verdict_on_death(self) -> str | None:
         # launch() returned when Asterisk had become a daemon.
@@ -291,6 +321,7 @@ class SystemdUnit(Launcher):
         self.root = root
         self.folder = os.path.join(root, f"run/systemd/system/{name}.d")
         self.drop_in = f"{self.folder}/50-asha.conf"
+        self.kept_drop_in = f"{self.folder}/60-asha-last-good.conf"
         self.drop_in_text = DROP_IN.format(resource=agent.instance, dns=PATIENCE_WITH_DNS)
 
     def warning(self) -> str:
@@ -344,6 +375,22 @@ class SystemdUnit(Launcher):
         return done.ok and any(
             len(job) >= 3 and job[1] == self.name and job[2] in STARTING_JOBS for job in jobs
         )
+
+    def use(self, files: str) -> None:
+        wanted = KEPT_DROP_IN.format(files=files, place=ETC) if files else ""
+        before = _text(self.kept_drop_in)
+        if not wanted and not before:
+            return
+        try:
+            _replace(self.kept_drop_in, wanted)
+            complaint = self._systemctl("daemon-reload")
+            if complaint is None:
+                return
+            # Or the next start would not see that systemd has still the old one.
+            _replace(self.kept_drop_in, before)
+        except OSError as problem:
+            complaint = f"cannot write {self.kept_drop_in}: {problem.strerror}"
+        raise Failed(f"systemd does not take other files for {self.name}: {complaint}")
 
     def launch(self) -> None:
         self._write_drop_in()
@@ -439,18 +486,7 @@ class SystemdUnit(Launcher):
 
     def _write_drop_in(self) -> None:
         try:
-            with open(self.drop_in, encoding="utf-8") as file:
-                if file.read() == self.drop_in_text:
-                    return
-        except OSError:
-            pass
-        draft = f"{self.drop_in}.new"
-        try:
-            os.makedirs(self.folder, mode=0o755, exist_ok=True)
-            with open(draft, "w", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), 0o644)  # whatever Pacemaker's umask is
-                file.write(self.drop_in_text)
-            os.replace(draft, self.drop_in)
+            _replace(self.drop_in, self.drop_in_text)
         except OSError as problem:
             self.agent.warn(
                 f"{self.name} may restart by itself: cannot write {self.drop_in}: "
@@ -494,6 +530,28 @@ class SystemdUnit(Launcher):
         except AgentError:
             return ""
         return telling_line(done.out.splitlines())
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _replace(path: str, text: str) -> None:
+    """Have the file in /run say this; "" for no file. Raises OSError."""
+    if text == _text(path):
+        return
+    if not text:
+        os.unlink(path)
+        return
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o644)  # whatever Pacemaker's umask is
+        file.write(text)
+    os.replace(f"{path}.new", path)
 
 
 def account_number(name: str, deadline: Deadline) -> int:

@@ -139,6 +139,7 @@ class Pbx:
             "evidence_keep": "0",
             # Or a start would look at this machine's own.
             "when_damaged": "leave",
+            "when_misconfigured": "fail",
             "evidence_directory": str(self.state) + "-evidence",
             "database_socket": str(self.run) + "-mysqld.sock",
         }

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from asha.agents import asterisk_sip
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.agents.asterisk_sip import SipSockets
 from asha.asterisk.probes import HEALTHY, Probe, SipOptions, Verdict
 from asha.asterisk.process.proc import Endpoint, Process
+from asha.asterisk.talk import sip_transports
 from asha.asterisk.talk.connections import Wait
 from asha.ocf import Exit
 from tests.fakes.asterisk import LOADING, SIP, free_ports
@@ -67,6 +69,19 @@ def test_no_stack_has_its_port(pbx: Pbx) -> None:
     outcome = pbx.act("start", given=AUTO)
     assert outcome.code == Exit.ERR_GENERIC
     assert f"no SIP socket on port {taken}:" in outcome.reason
+
+
+def test_a_start_in_which_no_stack_takes_sip_fails_soon(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both nodes may have to try several times before the files that served are used."""
+    monkeypatch.setattr(asterisk_sip, "BIND_SECONDS", 1000.0)
+    monkeypatch.setattr(asterisk_sip, "NONE_SECONDS", 0.1)
+    monkeypatch.setattr(sip_transports, "DEFAULT_PORT", free_ports()[0])
+    says(pbx, "No objects found.\n", NO_CHAN_SIP)
+    outcome = pbx.act("start", given=AUTO)
+    assert outcome.code == Exit.ERR_GENERIC
+    assert "no SIP socket on port" in outcome.reason
 
 
 def test_each_stack_is_missed(pbx: Pbx) -> None:
