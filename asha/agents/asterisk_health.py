@@ -74,6 +74,10 @@ REASON_SECONDS = 0.5
 GREETING_SECONDS = 1.0
 HUNG_GRACE = 0.5
 
+# Seconds for the calls' end before Asterisk is asked to end: less than it would sleep.
+HANG_UP_SECONDS = 0.5
+HANG_UP_LOOK = 0.02
+
 # Seconds that Pacemaker's attribute manager may take to be told.
 ATTRIBUTE_SECONDS = 1.5
 
@@ -539,4 +543,21 @@ class AsteriskHealth(AsteriskAgent):
             return HUNG_GRACE  # or only busy
         except OSError:
             pass  # the socket is gone; Asterisk itself may be well
+        else:
+            self._hang_up(console)
         return self.stop_grace
+
+    def _hang_up(self, console: Console) -> None:
+        """All calls, in the ordinary way, and wait a moment for their end.
+
+        Asterisk does that itself when it is to end, but then sleeps for 1.1 s if there was any
+        call (seen on 16.28: clock_nanosleep(2), 0.1 s and 1 s); the calls end within 20 ms.
+        """
+        patience = self.deadline.within(HANG_UP_SECONDS)
+        try:
+            hold(console.answer(patience, "channel request hangup all"))
+            patience.poll(
+                lambda: hold(console.answer(patience, "core show channels count"))
+                .startswith("0 "), HANG_UP_LOOK)
+        except (Silent, OSError):
+            pass  # then Asterisk does it
