@@ -89,11 +89,6 @@ SETTLE_SECONDS = 2.0
 RESTART_SECONDS = 10.0
 RESTART_LOOK = 0.1
 
-# What looks after a resource that no node may run any more. Not by --no-block start: one
-# that is just about to end would not see this failure.
-RETRY_UNIT = "asha-retry@{}.service"
-RETRY_SECONDS = 2.0
-
 # Where SIP is taken, if nobody says otherwise.
 SIP_PORT = 5060
 
@@ -465,7 +460,6 @@ class AsteriskHealth(AsteriskAgent):
 
     @action(timeout=30)
     def stop(self) -> None:
-        had_failed = not self.read_state(SERVING) or bool(self.read_state("hung"))
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
@@ -473,19 +467,6 @@ class AsteriskHealth(AsteriskAgent):
             self.forget(kind)
         if self.read_state(DEGRADED):
             self._attribute().tell_all_is_well()
-        if had_failed and launcher.control_group:
-            self._have_it_retried()
-
-    def _have_it_retried(self) -> None:
-        """Where no node may run it any more (asha/cluster/retry.py). systemd is only told."""
-        unit = RETRY_UNIT.format(self.instance)
-        try:
-            done = self.run("systemctl", "restart", "--no-block", unit, cap=RETRY_SECONDS)
-        except AgentError as problem:
-            self.warn(problem.reason)
-            return
-        if not done.ok:
-            self.warn(f"systemd does not start {unit}: {done.complaint}")
 
     def _end(self, launcher: Launcher) -> None:
         """Work until nothing of Asterisk lives, nor anything that would start it again."""

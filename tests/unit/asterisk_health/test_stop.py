@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from asha.agents.asterisk_health import AsteriskHealth
 from asha.asterisk.process.proc import Proc, Process
-from asha.asterisk.process.unit import Direct
 from asha.ocf import Exit
 from asha.run.deadline import Deadline
 from tests.fakes.asterisk import ENDED_CALLS, SAYS, SIP, TERM, FakeProcess, free_ports
@@ -224,20 +222,3 @@ def test_a_hung_one_is_not_asked_to_end_its_calls(pbx: Pbx) -> None:
     assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
     assert pbx.act("stop").code == Exit.SUCCESS
     assert not (pbx.run / ENDED_CALLS).exists()
-
-
-@pytest.mark.parametrize(("silent", "asked"), [("", False), (SIP, True)])
-def test_what_had_failed_is_looked_after(
-    pbx: Pbx, monkeypatch: pytest.MonkeyPatch, silent: str, asked: bool
-) -> None:
-    """Perhaps no node may run it any more. A planned stop needs nobody."""
-    pbx.start()
-    assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
-    if silent:
-        pbx.silence(silent)
-        assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
-    seen = []
-    monkeypatch.setattr(Direct, "control_group", "asha-test.slice")
-    monkeypatch.setattr(AsteriskHealth, "_have_it_retried", lambda agent: seen.append(agent))
-    assert pbx.act("stop").code == Exit.SUCCESS
-    assert bool(seen) == asked
