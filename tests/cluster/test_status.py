@@ -222,8 +222,7 @@ def test_switchover_leaves_nothing_behind(cluster: Cluster) -> None:
     said = asha(source, "switchover", "--yes")
     assert said.code == 0, said.err
     assert f"everything runs on {target.name}" in said.out
-    assert cluster.not_ready(cluster.state()) == []
-    assert cluster.active() is target
+    assert cluster.wait_ready() == target.name
     assert cluster.audit() == []
     assert constraints(source) == before
     found = status(target)
@@ -413,7 +412,7 @@ def test_standby_and_online(cluster: Cluster) -> None:
     assert asha(target, "standby", "--yes").code == 1
     said = asha(target, "online", source.name)
     assert said.code == 0, said.err
-    assert cluster.state().standby == []
+    wait_for(lambda: cluster.state().standby == [], f"{source.name} to be online")
     assert cluster.wait_ready(active=target.name)
 
 
