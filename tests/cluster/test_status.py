@@ -270,7 +270,7 @@ def test_switchover_killed_half_way(cluster: Cluster, signal_number: int) -> Non
     source = cluster.active()
     process = source.start("python3", "-m", "asha", "switchover", "--yes", "--timeout", "10")
     try:
-        wait_for(lambda: "cli-prefer" in constraints(source), "the order to move", timeout=30)
+        wait_for(lambda: "cli-prefer" in constraints(source), "the order to move")
         inside = source.run("pgrep", "--full", "asha switchover").out.split()
         source.run("kill", f"-{int(signal_number)}", *inside)
         process.wait(timeout=30)

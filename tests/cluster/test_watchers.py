@@ -103,4 +103,4 @@ def test_stopped_on_the_passive_node(scene: Scene, names: tuple[str, ...]) -> No
 
 def kill(node: Node, name: str) -> None:
     before = set(node.kill(name))
-    wait_for(lambda: bool(set(node.pids(name)) - before), f"{name} to be back", timeout=30)
+    wait_for(lambda: bool(set(node.pids(name)) - before), f"{name} to be back")

@@ -372,7 +372,7 @@ class Cluster:
             found[:] = [line.split("!")[-1] for line in listed if "!101!" in line]
             return bool(found)
 
-        wait_for(up, "the call to be up", timeout=20)
+        wait_for(up, "the call to be up")
         return found[0]
 
     def call_is_up(self, unique_id: str) -> bool:
