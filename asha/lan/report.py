@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asha.cluster import pacemaker
 from asha.errors import UserError
-from asha.lan import ADDRESS, ATTRIBUTE
+from asha.lan import ADDRESS, ATTRIBUTE, OK
 from asha.run.deadline import Deadline
 from asha.run.results import AgentError
 from asha.run.runner import Completed, Runner
@@ -16,6 +16,9 @@ TELL_SECONDS = 3.0
 FAIL_SECONDS = 5.0
 
 LOOK = ("crm_mon", "-1", "--output-as=xml", "--inactive")
+
+# The replicated disk in cib/asha.crm.
+DISK = "p_drbd"
 
 
 class Cluster:
@@ -49,6 +52,33 @@ class Cluster:
         here = [one.lower() for one in state.where(ADDRESS, "Started")]
         managed = all(one.managed for one in state.of(ADDRESS))
         return managed and not state.maintenance and here == [self.node.lower()]
+
+    def is_left_for_another(self) -> bool:
+        """Whether the telephones would leave this node if its LAN were dead: Pacemaker manages
+        them, and another node can have them, by its LAN and by its disk."""
+        said = self._run(TELL_SECONDS, *LOOK)
+        if said is None:
+            return False
+        try:
+            state = pacemaker.parse(said.out)
+        except UserError:
+            return False
+        managed = all(one.managed for one in state.of(pacemaker.TELEPHONES))
+        copies = state.where(DISK, "Unpromoted")
+        return managed and not state.maintenance and any(
+            node.name in copies and node.online and not (node.standby or node.maintenance)
+            and state.attribute(node.name, ATTRIBUTE) == OK
+            for node in state.nodes if node.name.lower() != self.node.lower()
+        )
+
+    def has_better_lan(self) -> bool:
+        """Whether another node's watcher says that its LAN works, by the latest news."""
+        said = self._run(TELL_SECONDS, "attrd_updater", "--query", "--all", "--name", ATTRIBUTE)
+        # One line for each node: name="asha-lan" host="crm1" value="ok"
+        return said is not None and any(
+            f' value="{OK}"' in line and f' host="{self.node}"'.lower() not in line.lower()
+            for line in said.out.splitlines()
+        )
 
     def fail_address(self) -> bool:
         """Have Pacemaker restart the address. False when not heard."""

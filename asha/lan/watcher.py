@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from asha.lan import NO_ANSWER, NO_CARRIER, OK, arp, rtnetlink
+from asha.lan import NO_ANSWER, NO_CARRIER, OK, arp, beside, rtnetlink
 from asha.lan.health import Health
 from asha.lan.report import Cluster
 from asha.lan.rtnetlink import Address, Link, Message, Overrun, Route
@@ -58,10 +58,12 @@ class Watcher:
         self, nic: str, virtual: str, peer: str, cluster: Cluster, *,
         kernel: Source | None = None,
         listen: Callable[[str, bytes], Answers] = arp.Ears,
+        end_beside: Callable[[], list[str]] = beside.end,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.nic, self.virtual, self.peer = nic, virtual, peer
         self._cluster, self._listen, self._clock = cluster, listen, clock
+        self._end_beside = end_beside
         self._kernel = kernel or rtnetlink.Kernel()
         self._health = Health()
         self._link: Link | None = None
@@ -78,6 +80,8 @@ class Watcher:
         self._retry = RETRY
         # What the cluster knows, and what it was to know when it was told last.
         self._told = self._tried = ""
+        # Whether the telephones would leave this node; None while nothing is lost.
+        self._leave: bool | None = None
         self._lost_at: float | None = None
         self._loss_at = 0.0
         self._look_again = self._ask_routes = True
@@ -114,6 +118,7 @@ class Watcher:
             self._next_round(now)
         verdict = self._health.judge(now, self.seen(), self.is_active)
         self._tell(now, verdict)
+        self._foresee()
         self._follow_loss(now)
 
     # The kernel.
@@ -260,6 +265,26 @@ class Watcher:
         else:
             self._tell_at = self._clock() + self._retry
             self._retry = min(2 * self._retry, RETRY_MOST)
+        if is_news and verdict in (NO_CARRIER, NO_ANSWER) and self._told == verdict:
+            self._make_room()
+
+    def _foresee(self) -> None:
+        """While a loss on the active node is waited for: would the telephones leave it? The
+        look takes longer than Pacemaker does, once it is told."""
+        if not (self.is_active and self._health.is_pending and self._health.verdict == OK):
+            self._leave = None
+        elif self._leave is None:
+            self._leave = self._cluster.is_left_for_another()
+
+    def _make_room(self) -> None:
+        """On the node that the telephones are about to leave, for the stop of Asterisk."""
+        leave = self._leave
+        if leave is None and self.is_active:
+            leave = self._cluster.is_left_for_another()  # a flapping cable is not waited for
+        # Looked at again, as the other node tells what both feel a moment before this one.
+        if leave and self._cluster.has_better_lan():
+            for one in self._end_beside():
+                warn(f"the telephones leave this node: {one} is asked to end")
 
     def _follow_loss(self, now: float) -> None:
         """The virtual address is gone: by Pacemaker's will, or is it to be told?"""

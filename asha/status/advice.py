@@ -317,12 +317,14 @@ def _resources(status: Status, about: Context) -> Iterator[Finding]:
             continue  # the others wait for what is stuck
         if service.id == "p_line" and silent and service.state == "stopped":
             continue  # it follows the telephones
-        if service.id == TELEPHONES and _given_up(status, service):
+        if _given_up(status, service):
             nodes = " and ".join(service.given_up_on)
+            look = "asha evidence list, journalctl -u asterisk" if service.id == TELEPHONES else \
+                "journalctl -u pacemaker"
             yield Finding(WARNING, f"{service.title}: given up after too many failures on {nodes}, "
                                    f"tried again within 30 s; the last: {service.why}",
                           f"crm resource cleanup {service.id} tries it now; why: "
-                          f"asha evidence list, journalctl -u asterisk, on {nodes}")
+                          f"{look}, on {nodes}")
         elif service.state == "failed":
             yield Finding(WARNING, f"{service.title}: {service.why or 'failed'}",
                           f"fix it, then: crm resource cleanup {service.id}")
@@ -357,11 +359,16 @@ def _resources(status: Status, about: Context) -> Iterator[Finding]:
 
 
 def _given_up(status: Status, service: Service) -> bool:
-    """Whether no node is left on which it may start, and nothing else is missing."""
+    """Whether no node is left on which the telephones may start, and this is a reason for it."""
     online = {node.name for node in status.nodes if node.state == "online"}
-    others = all(one.runs for one in status.services if one.id in NEEDED)
-    return service.state in ("failed", "stopped") and others and bool(online) \
-        and online <= set(service.given_up_on)
+    vital = [one for one in status.services if one.id in (*NEEDED, TELEPHONES)]
+    if service.id == TELEPHONES:
+        may_be_it = all(one.runs for one in vital if one is not service)  # or it waits for them
+    else:
+        may_be_it = service in vital
+    nowhere = {name for one in vital for name in one.given_up_on}
+    return may_be_it and service.state in ("failed", "stopped") and bool(service.given_up_on) \
+        and bool(online) and online <= nowhere
 
 
 def _notes(status: Status, about: Context) -> Iterator[Finding]:

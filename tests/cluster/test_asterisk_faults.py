@@ -286,7 +286,7 @@ def test_a_debugger_is_no_hang(node: Node) -> None:
         assert "gdb" in reason(monitor(node, 0))
     finally:
         node.run("systemctl", "kill", "--signal=KILL", "debugger")
-    wait_for(lambda: monitor(node, 10).code == 0, "Asterisk to run on", timeout=30)
+    wait_for(lambda: monitor(node, 10).code == 0, "Asterisk to run on")
 
 
 def test_stop_with_a_thread_that_no_signal_reaches(node: Node) -> None:
@@ -334,7 +334,7 @@ def test_call_records_reach_a_database_that_comes_later(node: Node) -> None:
             said = node.run("mariadb", "-BN", "-e", "SELECT COUNT(*) FROM asterisk.cdr").out
             return int(said) > 0
 
-        wait_for(recorded, "the call's record in MariaDB", timeout=40, every=0.5)
+        wait_for(recorded, "the call's record in MariaDB", every=0.5)
     finally:
         node.run("systemctl", "stop", "mariadb")
 
@@ -374,7 +374,7 @@ def test_the_call_of_depth_20_leaves_nothing(node: Node) -> None:
         def recorded() -> bool:
             return traces(node)[1] != before[1]
 
-        wait_for(recorded, "an ordinary call's record", timeout=20)
+        wait_for(recorded, "an ordinary call's record")
         after = traces(node)
         assert "asha-heartbeat" not in after[1]
         assert (after[0], *after[2:]) == (before[0], *before[2:])
@@ -389,7 +389,7 @@ def test_a_database_that_hangs_keeps_no_more_than_one_call(node: Node) -> None:
     try:
         assert monitor(node, 10).code == 0
         hold_a_call_up(node)
-        wait_for(lambda: not channels(node), "the call to end", timeout=20)
+        wait_for(lambda: not channels(node), "the call to end")
         assert monitor(node, 20).code == 0
     finally:
         node.run("systemctl", "stop", "mariadb")
@@ -398,7 +398,7 @@ def test_a_database_that_hangs_keeps_no_more_than_one_call(node: Node) -> None:
 def hold_a_call_up(node: Node) -> None:
     with sigstop(*node.pids("mariadbd")):
         asterisk(node, "channel originate Local/100@lab application Wait 1")
-        wait_for(lambda: monitor(node, 20).code == 190, "the record to hold a call up", timeout=40)
+        wait_for(lambda: monitor(node, 20).code == 190, "the record to hold a call up")
         for _ in range(2):
             seen = monitor(node, 20)
             assert seen.code == 190

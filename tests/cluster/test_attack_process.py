@@ -86,7 +86,7 @@ def another(
     pid = 0
     try:
         socket = node.path(f"{folder}/asterisk.ctl")
-        wait_for(socket.exists, f"{user}'s Asterisk", timeout=30, every=0.05)
+        wait_for(socket.exists, f"{user}'s Asterisk", every=0.05)
         (pid,) = set(node.pids("asterisk")) - before
         if halted:
             halt(pid)
@@ -96,7 +96,7 @@ def another(
             os.kill(one, signal.SIGKILL)
         starter.kill()
         starter.wait()
-        wait_for(lambda: not pid or not start_time(pid), f"{user}'s Asterisk to end", timeout=10)
+        wait_for(lambda: not pid or not start_time(pid), f"{user}'s Asterisk to end")
         node.run("rm", "-rf", folder)
 
 
@@ -228,7 +228,7 @@ def test_an_orphan_ends_with_asterisk(node: Node, way: str, unit: str) -> None:
     assert started.code == 0, started.err
     node.write("/usr/local/bin/orphan", ORPHAN.format(how=WAYS[way]), mode=0o755)
     asterisk(node, "channel originate Local/101@lab application System /usr/local/bin/orphan")
-    wait_for(lambda: bool(sleepers(node)), "the orphan", timeout=20, every=0.05)
+    wait_for(lambda: bool(sleepers(node)), "the orphan", every=0.05)
     assert call(node, AGENT, "monitor", given, check_level=10).code == 0
     stop = call(node, AGENT, "stop", given)
     assert stop.code == 0, stop.err
@@ -259,7 +259,7 @@ def test_a_child_that_runs_asterisks_program_is_not_it(node: Node, unit: str) ->
         seen = call(node, AGENT, "monitor", given, check_level=10)
         assert seen.code == 0, seen.err
         os.kill(main, signal.SIGKILL)
-        wait_for(lambda: not start_time(main), "Asterisk's end", timeout=10)
+        wait_for(lambda: not start_time(main), "Asterisk's end")
         assert call(node, AGENT, "stop", given).code == 0
         assert not start_time(child)
     assert call(node, AGENT, "monitor", given, probe=True).code == 7

@@ -304,7 +304,7 @@ def test_who_keeps_the_disk_does_not_keep_the_telephones(scene: Scene, how: str)
             one.send_signal(signal.SIGCONT)
             return one.poll() is not None
 
-        wait_for(lambda: all(map(ended, attackers)), "the attackers to be ended", timeout=30)
+        wait_for(lambda: all(map(ended, attackers)), "the attackers to be ended")
         assert not mounted_at(source, SPOOL)
     finally:
         for one in attackers:

@@ -213,7 +213,7 @@ def test_a_start_while_no_name_server_answers(scene: Scene) -> None:
     with by_name("dns-blackhole").inject(cluster):
         node = cluster.active()
         node.kill("asterisk")
-        wait_for(lambda: bool(scene.said()), "Pacemaker to see its death", timeout=30)
+        wait_for(lambda: bool(scene.said()), "Pacemaker to see its death")
         assert cluster.wait_ready(timeout=START_SECONDS) == node.name
         scene.prober.wait_answering(time.monotonic())
         print(f"dns-blackhole: started after {scene.prober.recovered(begun):.1f} s")

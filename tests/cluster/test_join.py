@@ -161,7 +161,7 @@ def log(node: Node) -> str:
 def settled(node: Node) -> None:
     """The first has seen the second: neither starts alone any more."""
     wait_for(lambda: node.path(corosync.CONF).read_text() ==
-             corosync.render(site(node), joined=True), "the listener to settle", timeout=15)
+             corosync.render(site(node), joined=True), "the listener to settle")
 
 
 def both_links_up(node: Node) -> bool:
@@ -241,7 +241,7 @@ def test_strangers_and_killed_listeners(lab: Lab) -> None:
             have_met=False)
         dice = random.Random(3)
         for _ in range(8):
-            wait_for(lambda: join(second, "facts").ok, "the listener", timeout=30)
+            wait_for(lambda: join(second, "facts").ok, "the listener")
             asking = second.start("/usr/bin/python3", "-I", "-c", JOIN)
             time.sleep(dice.uniform(0.1, 1.2))
             first.run("systemctl", "kill", "--signal=KILL", "asha-join")
@@ -253,7 +253,7 @@ def test_strangers_and_killed_listeners(lab: Lab) -> None:
             assert "crm1 is alone" in removed.out
             assert first.path(corosync.CONF).read_text() == alone
             told_the_secret(lab)
-        wait_for(lambda: join(second, "facts").ok, "the listener", timeout=30)
+        wait_for(lambda: join(second, "facts").ok, "the listener")
         joined(lab)
     assert other.typed not in log(first)
 

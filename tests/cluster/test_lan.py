@@ -93,7 +93,7 @@ def test_a_passive_cable_in_and_out_moves_nothing(cluster: Cluster) -> None:
             for change, seen in ((passive.cut, False), (passive.restore, True)):
                 change("eth0")
                 wait_steady(lambda seen=seen: has_carrier(passive) is seen,  # type: ignore[misc]
-                            "the cable to be seen", timeout=20)
+                            "the cable to be seen")
         assert cluster.lans()[passive.name] != OK
 
 

@@ -30,7 +30,7 @@ def test_parked_off_after_a_warm_reboot(lab: Lab) -> None:
     node.shut_down(warm=True)
     assert lab.line_switch.line_goes_to() == "crm1"
     node.boot()
-    wait_for(lambda: lab.line_switch.line_goes_to() == "crm2", "the relay to be parked", timeout=20)
+    wait_for(lambda: lab.line_switch.line_goes_to() == "crm2", "the relay to be parked")
     assert call(node, "rhino-relay", "monitor", CARD, probe=True).code == 7
 
 

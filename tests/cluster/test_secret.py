@@ -172,7 +172,7 @@ def rotated(cluster: Cluster) -> Secret:
     """One command on the first, one and what is typed on the second."""
     first, second = cluster.lab.node("crm1"), cluster.lab.node("crm2")
     waiting = first.start(*ROTATE)
-    wait_for(lambda: first.path(generation.PENDING).exists(), "a new secret", timeout=20)
+    wait_for(lambda: first.path(generation.PENDING).exists(), "a new secret")
     new = Secret.parse(first.path(generation.PENDING).read_text())
     said = second.run(*TYPED, stdin=new.typed.lower() + "\n", timeout=120)
     assert "have the new secret" in said.out
@@ -214,7 +214,7 @@ def test_a_new_secret_in_a_call(lab: Lab, cluster: Cluster) -> None:
         new = rotated(cluster)
         # Each monitor of the telephones has been at work since.
         since = time.monotonic()
-        wait_for(lambda: time.monotonic() - since > 12, "the next monitors", timeout=30)
+        wait_for(lambda: time.monotonic() - since > 12, "the next monitors")
     assert new != old
     assert keys_are_of(first, new) == keys_are_of(second, new) == []
     for node in (first, second):
@@ -237,7 +237,7 @@ def test_cut_off_at_any_step_and_gone_on_with(lab: Lab, cluster: Cluster) -> Non
     """Killed on the node that walks, and the other node's half as well."""
     first, second = lab.node("crm1"), lab.node("crm2")
     with background(first, "waiter", *ROTATE):
-        wait_for(first.path(generation.PENDING).exists, "a new secret", timeout=20)
+        wait_for(first.path(generation.PENDING).exists, "a new secret")
     new = Secret.parse(first.path(generation.PENDING).read_text())
     assert "a change of the cluster secret is not finished" in json.dumps(status(first)["findings"])
     with undisturbed(cluster):
@@ -279,7 +279,7 @@ def test_silent_connections_hold_nobody_up(lab: Lab, cluster: Cluster, count: in
     second = lab.node("crm2")
     second.run("rm", "-f", "/run/held")
     with background(second, "silent", "/usr/bin/python3", "-I", "-c", SILENT, str(count)):
-        wait_for(second.path("/run/held").exists, "the silent connections", timeout=30)
+        wait_for(second.path("/run/held").exists, "the silent connections")
         said = asked(second, FACTS)
         assert said.ok, said.err
         name, seconds = said.out.split()
@@ -294,7 +294,7 @@ def boot_unheard(lab: Lab) -> None:
     wait_for(lambda: "Quorate:" in second.run("corosync-quorumtool", "-s", check=False).out,
              "Corosync", timeout=60)
     since = time.monotonic()
-    wait_for(lambda: time.monotonic() - since > 5, "what it would say", timeout=10)
+    wait_for(lambda: time.monotonic() - since > 5, "what it would say")
     assert "Quorate:          No" in second.run("corosync-quorumtool", "-s", check=False).out
 
 
@@ -305,7 +305,7 @@ def test_a_node_that_was_off_needs_to_be_told(lab: Lab, cluster: Cluster) -> Non
     refused = first.run(*ROTATE, "--alone", check=False, timeout=60)
     assert "crm2 is in the cluster" in refused.err
     second.crash()
-    wait_for(lambda: cluster.state().online == ["crm1"], "crm2 to be missed", timeout=30)
+    wait_for(lambda: cluster.state().online == ["crm1"], "crm2 to be missed")
     refused = first.run(*ROTATE, check=False, timeout=60)
     assert "--alone" in refused.err
     assert not first.path(generation.PENDING).exists()
@@ -328,7 +328,7 @@ def test_a_removed_node_is_kept_out(lab: Lab, cluster: Cluster) -> None:
     first, second = lab.node("crm1"), lab.node("crm2")
     old = secret(first)
     second.crash()
-    wait_for(lambda: cluster.state().online == ["crm1"], "crm2 to be missed", timeout=30)
+    wait_for(lambda: cluster.state().online == ["crm1"], "crm2 to be missed")
     call = cluster.place_call()
     said = first.run("asha", "remove-node", "crm2", "--yes", timeout=120)
     new = secret(first)

@@ -270,7 +270,7 @@ def test_switchover_killed_half_way(cluster: Cluster, signal_number: int) -> Non
     source = cluster.active()
     process = source.start("python3", "-m", "asha", "switchover", "--yes", "--timeout", "10")
     try:
-        wait_for(lambda: "cli-prefer" in constraints(source), "the order to move", timeout=30)
+        wait_for(lambda: "cli-prefer" in constraints(source), "the order to move")
         inside = source.run("pgrep", "--full", "asha switchover").out.split()
         source.run("kill", f"-{int(signal_number)}", *inside)
         process.wait(timeout=30)
@@ -411,7 +411,7 @@ def test_standby_and_online(cluster: Cluster) -> None:
     assert asha(target, "standby", "--yes").code == 1
     said = asha(target, "online", source.name)
     assert said.code == 0, said.err
-    assert cluster.state().standby == []
+    wait_for(lambda: cluster.state().standby == [], f"{source.name} to be online")
     assert cluster.wait_ready(active=target.name)
 
 

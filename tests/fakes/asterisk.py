@@ -53,6 +53,8 @@ SIP_HANGS_UP = "sip-hangs-up"
 OVERLOAD = "overload"
 STUCK = "stuck"
 DRAINING = "draining"
+# Its calls were ended; before that it has one.
+ENDED_CALLS = "ended-calls"
 # A call is refused; one has not ended; call records wait, and are written; nobody keeps
 # them; the console has no command to make one.
 REFUSES = "refuses"
@@ -246,6 +248,12 @@ class FakeAsterisk:
             return b"Value: 1\n"
         if command == "core show taskprocessors":
             return self._listing()
+        if command == "channel request hangup all":
+            (self.folder / ENDED_CALLS).touch()
+            return b""
+        if command == "core show channels count":
+            number = 0 if (self.folder / ENDED_CALLS).exists() else 1
+            return f"{number} active channels\n{number} of 600 max active calls\n".encode()
         if not self._silent(NO_CALLS):
             said = self._call(name, words)
             if said is not None:

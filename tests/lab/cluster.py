@@ -85,17 +85,27 @@ class Cluster:
 
     def state(self) -> State:
         """From any node that answers; an empty state when none does."""
-        for node in self.running:
-            try:
-                said = node.run(
-                    "crm_mon", "-1", "--output-as=xml", "--inactive", check=False, timeout=20
-                )
-            except LabError:
-                continue  # also one that has just gone off
-            if (said.ok and "<crm_mon" in said.out) or "<pacemaker-result" in said.out:
-                state = parse_state(said.out)
-                if state.dc:
-                    return state
+        return next((state for node in self.running if (state := self._seen_by(node)).dc), State())
+
+    def agree(self) -> bool:
+        """Whether all nodes see the same. One that stood still believes for a while what was so
+        before, while the others have gone on."""
+        seen = [self._seen_by(node) for node in self.running]
+        return all(
+            (one.dc, sorted(one.online), one.active)
+            == (seen[0].dc, sorted(seen[0].online), seen[0].active) for one in seen
+        )
+
+    def _seen_by(self, node: Node) -> State:
+        """An empty state where Pacemaker does not answer."""
+        try:
+            said = node.run(
+                "crm_mon", "-1", "--output-as=xml", "--inactive", check=False, timeout=20
+            )
+        except LabError:
+            return State()  # also one that has just gone off
+        if (said.ok and "<crm_mon" in said.out) or "<pacemaker-result" in said.out:
+            return parse_state(said.out)
         return State()
 
     def lans(self) -> dict[str, str]:
@@ -125,7 +135,7 @@ class Cluster:
 
         def ready() -> bool:
             seen[0] = state = self.state()
-            return not self.not_ready(state) and active in ("", state.active)
+            return not self.not_ready(state) and active in ("", state.active) and self.agree()
 
         try:
             wait_for(ready, "the cluster to be ready", timeout=timeout, every=0.25)
@@ -179,9 +189,20 @@ class Cluster:
 
     def standby(self, node: Node) -> None:
         node.run("crm", "node", "standby", node.name)
+        self._await_standby(node, True)
 
     def online(self, node: Node) -> None:
         node.run("crm", "node", "online", node.name)
+        self._await_standby(node, False)
+
+    def _await_standby(self, node: Node, is_so: bool) -> None:
+        """Until each node knows: the configuration is written on the DC, and comes to the other
+        a moment later."""
+        wait_for(
+            lambda: all((node.name in seen.standby) is is_so
+                        for seen in map(self._seen_by, self.running) if seen.dc),
+            f"all to know that {node.name} is {'in standby' if is_so else 'online'}",
+        )
 
     def heal(self) -> str:
         """Undo every fault there may be: power, cables, standby, failures, relay."""
@@ -360,7 +381,7 @@ class Cluster:
             found[:] = [line.split("!")[-1] for line in listed if "!101!" in line]
             return bool(found)
 
-        wait_for(up, "the call to be up", timeout=20)
+        wait_for(up, "the call to be up")
         return found[0]
 
     def call_is_up(self, unique_id: str) -> bool:

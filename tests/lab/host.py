@@ -14,6 +14,9 @@ from pathlib import Path
 DISK_NEEDED = 3 << 30
 # A node's programs and its changed files, twice; measured with two nodes up.
 MEMORY_NEEDED = 2 << 30
+# Seconds that what is waited for may take at most, where nothing else is said. It costs a test
+# that passes nothing, and a machine may be ten times slower than this one.
+PATIENCE = 60.0
 # Longer than Pacemaker rests before it begins what it has just been given cause for.
 STEADY_SECONDS = 1.5
 
@@ -114,7 +117,7 @@ def wait_for(
     condition: Callable[[], bool],
     what: str,
     *,
-    timeout: float = 30.0,
+    timeout: float = PATIENCE,
     every: float = 0.1,
 ) -> float:
     """Ask until it holds; return the seconds it took. LabError after ``timeout``."""
@@ -131,7 +134,7 @@ def wait_steady(
     what: str,
     *,
     steady: float = STEADY_SECONDS,
-    timeout: float = 30.0,
+    timeout: float = PATIENCE,
     every: float = 0.25,
 ) -> None:
     """As wait_for, until it has held for ``steady`` seconds on end."""

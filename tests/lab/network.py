@@ -30,6 +30,10 @@ class Network:
     def path(self, node: str) -> str:
         return f"/run/netns/{self.namespace(node)}"
 
+    @property
+    def switchboard_path(self) -> str:
+        return f"/run/netns/{self.switchboard}"
+
     def build_switchboard(self) -> None:
         run(["ip", "netns", "add", self.switchboard])
         for bridge in BRIDGES.values():

@@ -417,7 +417,7 @@ def detach_loops(image: Path) -> None:
             run(["losetup", "--detach", device], check=False)
         return not listed.out.split()
 
-    wait_for(detached, f"the loop devices of {image}", timeout=30)
+    wait_for(detached, f"the loop devices of {image}")
 
 
 def copy_sparse(source: Path, target: Path) -> None:

@@ -73,7 +73,7 @@ class Prober:
             text=True,
             start_new_session=True,
         )
-        wait_for(self._log.exists, "the prober's start", timeout=20)
+        wait_for(self._log.exists, "the prober's start")
         return self
 
     def __exit__(self, *rest: object) -> None:

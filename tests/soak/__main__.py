@@ -15,12 +15,13 @@ from pathlib import Path
 
 from tests.lab import Lab, LabError, Node
 from tests.lab.cluster import Cluster, asterisk
+from tests.lab.faults import lans_are_good
 from tests.lab.host import kill_session
 from tests.lab.image import RELEASES
 from tests.lab.prober import Prober
 from tests.soak import cost
 from tests.soak.calls import Calls, Counts
-from tests.soak.disturb import Disturbances
+from tests.soak.disturb import GATEWAY, Disturbances
 from tests.soak.monitors import Monitor, MonitorLog, fail_counts, log_each
 from tests.soak.report import Report, parse_samples, silence
 
@@ -31,6 +32,9 @@ LOOK_EVERY = 0.5
 # site with more raises that, as here (docs/design.md, Known limits).
 LIMITS = "/etc/systemd/system/asterisk.service.d/soak.conf"
 LIMITS_TEXT = "[Service]\nLimitNOFILE=16384\n"
+
+# For a router's reboot.
+LAN_MINUTES = 4
 
 SAMPLER = Path(__file__).with_name("sampler.py")
 SAMPLER_INSIDE = "/root/soak_sampler.py"
@@ -67,6 +71,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="(default: 10)")
     parser.add_argument("--calls", type=int, default=300, help="at the same time (default: 300)")
     parser.add_argument("--rate", type=float, default=5.0, help="new per second (default: 5)")
+    parser.add_argument(
+        "--flapping-lan", action="store_true",
+        help="the passive node's LAN cable goes in and out all the while, and the router reboots; "
+        "SIPp is in the LAN then, and not on that node",
+    )
     parser.add_argument("--release", choices=RELEASES, default="trixie")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there too")
     options = parser.parse_args()
@@ -76,6 +85,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--minutes must be a number")
     if options.output and not options.output.parent.is_dir():
         parser.error(f"--output: there is no directory {options.output.parent}")
+    if options.flapping_lan and options.minutes < LAN_MINUTES:
+        parser.error(f"--minutes must be {LAN_MINUTES} at least for a router that reboots")
     if options.minutes * 60 < options.calls / options.rate + 60:
         parser.error("--minutes must leave one after all calls have begun")
     return options
@@ -90,10 +101,19 @@ def soak(options: argparse.Namespace) -> int:
             node.run("systemctl", "daemon-reload")
         cluster.load()
         active, passive = cluster.active(), cluster.passive()
-        say(f"the telephone system runs on {active.name}; SIPp calls it from {passive.name}")
+        network, flapping = lab.network, options.flapping_lan
+        place = "the LAN" if flapping else passive.name
+        say(f"the telephone system runs on {active.name}; SIPp calls it from {place}")
+        if flapping:
+            network.give(GATEWAY)
+            for node in lab.running:
+                node.run("ip", "route", "add", "default", "via", GATEWAY, "dev", "eth0")
+            lans_are_good(cluster)
         report = Report(options.minutes * 60, options.calls, options.rate, node=active.name)
-        with Calls(passive, options.calls, options.rate) as calls:
-            Run(cluster, active, calls, report).go()
+        space = network.switchboard_path if flapping else ""
+        disturbances = Disturbances(active, passive if flapping else None, network)
+        with Calls(passive, options.calls, options.rate, space) as calls:
+            Run(cluster, active, calls, disturbances, report).go()
     text = "\n".join(report.lines())
     print(f"\n{text}\n")
     problems = report.problems()
@@ -123,10 +143,12 @@ def sampler(node: Node) -> Iterator[None]:
 class Run:
     """The time itself: everything goes on, is looked at, and told to the report."""
 
-    def __init__(self, cluster: Cluster, active: Node, calls: Calls, report: Report) -> None:
+    def __init__(self, cluster: Cluster, active: Node, calls: Calls, disturbances: Disturbances,
+                 report: Report) -> None:
         self._cluster = cluster
         self._active = active
         self._calls = calls
+        self._disturbances = disturbances
         self._report = report
         self._pids = active.pids("asterisk")
         self._log = MonitorLog(cluster.running)
@@ -136,7 +158,7 @@ class Run:
         with (
             Prober(self._cluster.lab) as prober,
             sampler(self._active),
-            Disturbances(self._active) as disturbances,
+            self._disturbances as disturbances,
         ):
             since = time.monotonic()
             prober.wait_answering(since)

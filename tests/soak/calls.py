@@ -76,12 +76,14 @@ def parse(text: str) -> Counts:
 class Calls:
     """``with Calls(node, 300, 5.0) as calls:`` the calls come up one by one from ``node``.
 
-    Each lasts as long as ``most`` calls take to begin, at ``rate`` per second.
+    Each lasts as long as ``most`` calls take to begin, at ``rate`` per second. ``space``: a
+    network namespace's file; SIPp is the node's, and works there.
     """
 
-    def __init__(self, node: Node, most: int, rate: float) -> None:
+    def __init__(self, node: Node, most: int, rate: float, space: str = "") -> None:
         self.seconds = most / rate
         self._node = node
+        self._space = space
         self._argv = (
             "sipp", VIRTUAL_ADDRESS, "-sn", "uac", "-s", EXTENSION,
             "-l", str(most), "-r", f"{rate:g}", "-d", str(round(self.seconds * 1000)),
@@ -93,8 +95,11 @@ class Calls:
     def __enter__(self) -> Calls:
         # Its screen goes to a file: a pipe that nobody reads would stop it.
         with self._node.path(SCREEN).open("wb") as screen:
+            command = self._node.command(*self._argv)
+            if self._space:
+                command[command.index("--net")] = f"--net={self._space}"
             self._process = subprocess.Popen(
-                self._node.command(*self._argv),
+                command,
                 stdin=subprocess.DEVNULL, stdout=screen, stderr=screen, text=True,
                 start_new_session=True,
             )

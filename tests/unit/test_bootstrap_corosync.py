@@ -138,7 +138,7 @@ def test_the_first_node_is_a_cluster_of_its_own(cluster: Cluster) -> None:
         fake.lines.index("systemctl start corosync.service pacemaker.service"))
     assert cluster.enabled == {"corosync.service", "pacemaker.service", "asha-join.service",
                                "asha-lan.service"}
-    assert {"asha-join.service", "asha-lan.service"} <= cluster.active
+    assert {"asha-join.service", "asha-lan.service", "asha-retry.service"} <= cluster.active
     assert fake.clock >= cluster.dc_after
     assert cluster.install() == []
 

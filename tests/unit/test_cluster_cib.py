@@ -83,7 +83,8 @@ def test_a_lan_that_does_not_count_has_no_rule(no: str) -> None:
 
 def test_without_a_relay_nothing_of_it_is_left() -> None:
     text = cib.render(dataclasses.replace(SITE, relay=None))
-    for name in ("p_line", "cl_line", "c_line_with_asterisk", "rhino-relay", "ttyUSB0"):
+    for name in ("p_line", "cl_line", "c_line_with_asterisk", "asterisk_then_line",
+                 "rhino-relay", "ttyUSB0"):
         assert name not in text
     assert words(text) < words(cib.render(SITE))
     assert "p_asterisk" in text

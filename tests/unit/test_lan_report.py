@@ -70,9 +70,57 @@ def test_what_pacemaker_believes(tools: Path, changes: dict[str, str], believes:
     assert Cluster("crm1").has_address() is believes
 
 
+TWO_NODES = """\
+<pacemaker-result api-version="2.38" request="crm_mon">
+  <summary><current_dc present="true" name="crm1" with_quorum="true"/>
+    <cluster_options maintenance-mode="{maintenance}"/></summary>
+  <nodes><node name="crm1" online="true" standby="false"/>
+    <node name="crm2" online="{online}" standby="{standby}"/></nodes>
+  <resources><resource id="p_drbd" role="{role}" active="true" failed="false" managed="true">
+    <node name="crm2"/></resource>
+    <resource id="p_asterisk" role="Started" active="true" failed="false" managed="{managed}">
+    <node name="crm1"/></resource></resources>
+  <node_attributes><node name="crm1"><attribute name="asha-lan" value="no-carrier"/></node>
+    <node name="crm2"><attribute name="asha-lan" value="{lan}"/></node></node_attributes>
+</pacemaker-result>
+"""
+BETTER = {"maintenance": "false", "online": "true", "standby": "false", "role": "Unpromoted",
+          "managed": "true", "lan": "ok"}
+
+
+@pytest.mark.parametrize(("changes", "leave"), [
+    ({}, True),
+    ({"lan": "no-carrier"}, False),
+    ({"lan": "unsteady"}, False),
+    ({"role": "Stopped"}, False),
+    ({"online": "false"}, False),
+    ({"standby": "true"}, False),
+    ({"managed": "false"}, False),
+    ({"maintenance": "true"}, False),
+])
+def test_whether_the_telephones_leave(tools: Path, changes: dict[str, str], leave: bool) -> None:
+    (tools / "state").write_text(TWO_NODES.format(**{**BETTER, **changes}))
+    assert Cluster("crm1").is_left_for_another() is leave
+    # To the other node its own LAN is no reason.
+    assert not Cluster("crm2").is_left_for_another()
+
+
+@pytest.mark.parametrize(("said", "better"), [
+    ('name="asha-lan" host="crm1" value="ok"\n', False),
+    ('name="asha-lan" host="crm1" value="no-carrier"\n'
+     'name="asha-lan" host="crm2" value="ok"\n', True),
+    ('name="asha-lan" host="crm2" value="unsteady"\n', False),
+    ("", False),
+])
+def test_the_other_nodes_lan(tools: Path, said: str, better: bool) -> None:
+    (tools / "attrd_updater").write_text(f"#!/bin/sh\nprintf '{said}'\n")
+    assert Cluster("crm1").has_better_lan() is better
+
+
 def test_an_answer_that_is_none(tools: Path) -> None:
     (tools / "state").write_text("<crm_mon")
     assert Cluster("crm1").has_address() is None
+    assert not Cluster("crm1").is_left_for_another()
 
 
 def test_a_silent_pacemaker_is_complained_of_once(

@@ -103,6 +103,8 @@ class FakeCluster:
         self.believes: bool | None = True
         self.asked = 0
         self.failed = 0
+        self.is_left = self.is_better = True
+        self.looks = 0
 
     def tell(self, value: str) -> bool:
         self.attempts += 1
@@ -113,6 +115,13 @@ class FakeCluster:
     def has_address(self) -> bool | None:
         self.asked += 1
         return self.believes
+
+    def is_left_for_another(self) -> bool:
+        self.looks += 1
+        return self.is_left
+
+    def has_better_lan(self) -> bool:
+        return self.is_better
 
     def fail_address(self) -> bool:
         self.failed += self.hears
@@ -127,8 +136,14 @@ class World:
             self.kernel.own.append(Address(2, VIRTUAL))
         self.watcher = Watcher(
             "eth0", VIRTUAL, peer, cast(Cluster, self.cluster), kernel=self.kernel,
-            listen=self.lan, clock=lambda: self.now,
+            listen=self.lan, end_beside=self.end_beside, clock=lambda: self.now,
         )
+        # When the others were asked to end, and what the cluster had been told by then.
+        self.ended: list[list[str]] = []
+
+    def end_beside(self) -> list[str]:
+        self.ended.append(list(self.cluster.told))
+        return ["mariadbd 7"]
 
     def pass_seconds(self, seconds: float) -> None:
         """As run() does: a step now, and whenever one is due."""
@@ -177,6 +192,47 @@ def test_the_cable_is_pulled_and_put_in() -> None:
     assert world.told == [OK, NO_CARRIER, UNSTEADY]
     world.pass_seconds(30)
     assert world.told == [OK, NO_CARRIER, UNSTEADY, OK]
+
+
+def test_what_is_beside_the_telephones_ends_once_they_are_about_to_leave() -> None:
+    world = World()
+    world.pass_seconds(5)
+    world.carrier(False)
+    world.pass_seconds(0.2)
+    # It is looked before, once, and told when it is certain.
+    assert (world.cluster.looks, world.ended) == (1, [])
+    world.pass_seconds(60)
+    assert (world.cluster.looks, world.ended) == (1, [[OK, NO_CARRIER]])
+
+
+@pytest.mark.parametrize(("active", "is_left", "is_better", "hears"), [
+    (False, True, True, True),
+    (True, False, True, True),  # no better node
+    (True, True, False, True),  # it has just lost its LAN too
+    (True, True, True, False),  # nobody moves them
+])
+def test_what_is_beside_the_telephones_stays_with_them(
+    active: bool, is_left: bool, is_better: bool, hears: bool
+) -> None:
+    world = World(active)
+    world.pass_seconds(5)
+    world.cluster.is_left, world.cluster.is_better = is_left, is_better
+    world.cluster.hears = hears
+    world.carrier(False)
+    world.pass_seconds(60)
+    assert world.ended == []
+
+
+def test_a_moment_without_carrier_ends_nothing() -> None:
+    """And the next one is looked at anew."""
+    world = World()
+    world.pass_seconds(5)
+    for looks in (1, 2):
+        world.carrier(False)
+        world.pass_seconds(0.1)
+        world.carrier(True)
+        world.pass_seconds(20)
+        assert (world.cluster.looks, world.ended) == (looks, [])
 
 
 def test_another_nic_is_none_of_its_business() -> None:

@@ -226,6 +226,7 @@ def test_what_is_not_as_it_must_be(change: dict[str, object], expected: str) -> 
         (["--rate", "inf"], "must be more than 0"),
         (["--minutes", "nan"], "must be a number"),
         (["--minutes", "1"], "must leave one"),
+        (["--flapping-lan", "--minutes", "3"], "--minutes must be 4 at least"),
         (["--output", "/nonexistent/report"], "there is no directory /nonexistent"),
     ],
 )

@@ -359,6 +359,22 @@ def test_telephones_that_no_node_may_start_any_more() -> None:
     assert "given up" not in said(changed(services=(failed, line, store)))
 
 
+def test_what_the_telephones_need_and_no_node_may_start_any_more() -> None:
+    """One thing on one node, another on the other: both are told."""
+    telephones = Service("p_asterisk", "telephones (Asterisk)", "stopped")
+    address = Service("p_ip", "address", "failed", (), "start failed on crm1: no such device",
+                      "start", failed_on="crm1", given_up_on=("crm1",))
+    store = Service("p_fs", "store", "failed", (), "start failed on crm2: bad superblock",
+                    "start", failed_on="crm2", given_up_on=("crm2",))
+    text = said(changed(services=(telephones, address, store)))
+    assert ("address: given up after too many failures on crm1, tried again within 30 s; "
+            "the last: start failed on crm1: no such device") in text
+    assert "store: given up after too many failures on crm2" in text
+    assert "crm resource cleanup p_ip tries it now; why: journalctl -u pacemaker, on crm1" in text
+    alone = said(changed(services=(telephones, address)))
+    assert "given up" not in alone  # the other node may have it
+
+
 @pytest.mark.parametrize("missing", ["p_asterisk", "p_ip"])
 def test_no_service_without_the_vital(missing: str) -> None:
     services = tuple(s for s in HEALTHY.services if s.id != missing)

@@ -84,8 +84,8 @@ class Terminator:
     def ask(self, grace: float) -> None:
         """Let Asterisk end by itself, for at most ``grace`` seconds.
 
-        SIGTERM is its ordinary stop: calls are hung up (BYE), CDRs written, the AstDB
-        saved, in half of the time of "core stop now" (measured on 16.28).
+        SIGTERM is its ordinary stop: calls that are left are hung up (BYE), CDRs written, the
+        AstDB saved, in half of the time of "core stop now" (measured on 16.28).
         """
         known = self.left()  # before the signal: an ending process is harder to tell
         for wrapper in self._wrappers():

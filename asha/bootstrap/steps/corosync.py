@@ -22,6 +22,8 @@ from asha.machine import Machine
 
 DAEMONS = ("corosync.service", "pacemaker.service")
 LAN_WATCH = "asha-lan.service"
+# Wanted by pacemaker.service (steps/systemd.py): started here where that ran before.
+RETRY = "asha-retry.service"
 CIB = "/var/lib/pacemaker/cib"
 # What Corosync remembers of the rings that it was in.
 RINGS = "/var/lib/corosync"
@@ -107,6 +109,11 @@ def actions(site: Site, secret: Secret) -> list[Action]:
                  f"up to {DC_SECONDS:.0f} s",
             work=lambda machine, say: _start(site, machine, say),
             done=lambda machine: _is_running(site, machine),
+        ),
+        Run(
+            title="start asha-retry",
+            argv=["systemctl", "start", RETRY],
+            done=lambda machine: services.is_active(machine, RETRY),
         ),
         _publish_secret_id(site, secret),
         enable("let a node that proves the secret join", "asha-join.service"),

@@ -46,8 +46,10 @@ OnFailure=asha-come-back@%N.service
 StartLimitIntervalSec=0
 """,
     "pacemaker.service": """\
-# Written by asha: not given up after five deaths in 25 s.
+# Written by asha: not given up after five deaths in 25 s, and what looks after resources that
+# no node may run any more.
 [Unit]
+Wants=asha-retry.service
 StartLimitIntervalSec=600
 StartLimitBurst=60
 [Service]

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from asha.agents.asterisk_health import AsteriskHealth
 from asha.asterisk.process.proc import Proc, Process
-from asha.asterisk.process.unit import Direct
 from asha.ocf import Exit
 from asha.run.deadline import Deadline
-from tests.fakes.asterisk import SIP, TERM, FakeProcess, free_ports
+from tests.fakes.asterisk import ENDED_CALLS, SAYS, SIP, TERM, FakeProcess, free_ports
 from tests.unit.asterisk_health.pbx import DEEP, Pbx
 
 
@@ -204,18 +202,23 @@ def test_what_an_orphan_starts_ends_too(pbx: Pbx, tmp_path: Path) -> None:
     assert pbx.alive() == []
 
 
-@pytest.mark.parametrize(("silent", "asked"), [("", False), (SIP, True)])
-def test_what_had_failed_is_looked_after(
-    pbx: Pbx, monkeypatch: pytest.MonkeyPatch, silent: str, asked: bool
-) -> None:
-    """Perhaps no node may run it any more. A planned stop needs nobody."""
+def test_the_calls_end_before_asterisk_is_asked_to(pbx: Pbx) -> None:
+    """It would sleep for more than a second otherwise."""
     pbx.start()
-    assert pbx.act("monitor", DEEP).code == Exit.SUCCESS
-    if silent:
-        pbx.silence(silent)
-        assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
-    seen = []
-    monkeypatch.setattr(Direct, "control_group", "asha-test.slice")
-    monkeypatch.setattr(AsteriskHealth, "_have_it_retried", lambda agent: seen.append(agent))
     assert pbx.act("stop").code == Exit.SUCCESS
-    assert bool(seen) == asked
+    assert (pbx.run / ENDED_CALLS).exists()
+
+
+def test_calls_that_do_not_end_are_left_to_asterisk(pbx: Pbx) -> None:
+    process = pbx.start()
+    (pbx.run / f"{SAYS}core-show-channels-count").write_text("7 active channels\n")
+    assert pbx.act("stop").code == Exit.SUCCESS
+    assert process.popen.wait() == 0  # by itself, not by a SIGKILL
+
+
+def test_a_hung_one_is_not_asked_to_end_its_calls(pbx: Pbx) -> None:
+    pbx.start()
+    pbx.silence(SIP)
+    assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
+    assert pbx.act("stop").code == Exit.SUCCESS
+    assert not (pbx.run / ENDED_CALLS).exists()
