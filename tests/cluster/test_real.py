@@ -22,6 +22,7 @@ from tests.cluster.customer import (
     secret_of,
     wait_in_sync,
 )
+from tests.cluster.test_lab import traces
 from tests.conftest import lab_or_skip
 from tests.lab import Lab, Node, wait_for
 from tests.lab.cluster import Cluster
@@ -46,6 +47,7 @@ def say(text: str) -> None:
 def lab() -> Iterator[Lab]:
     with lab_or_skip(kind=REAL, say=say) as lab:
         yield lab
+    assert traces(lab.name) == []
 
 
 @pytest.fixture(scope="module")

@@ -133,12 +133,18 @@ class RealNode(Node):
     def wait_booted(self) -> None:
         def up() -> bool:
             if not self.is_up:
+                if "Linux version" not in self.console():
+                    # It has looked at what this machine lets it do, and given up.
+                    raise LabUnavailable(
+                        f"User Mode Linux does not run here: {self.console()[-300:].strip()}")
                 raise LabError(f"{self.name} went off while booting: {self.console()[-1000:]}")
             said = self.run("systemctl", "is-system-running", check=False)
             return said.out.strip() in ("running", "degraded")
 
         try:
             wait_for(up, f"the boot of {self.name}", timeout=BOOT_SECONDS, every=0.5)
+        except LabUnavailable:
+            raise
         except LabError as late:
             raise LabError(f"{late}: {self.console()[-1000:]}") from None
 
