@@ -186,7 +186,7 @@ class RealNode(Node):
 
     @property
     def holds_disk(self) -> bool:
-        said = self.run("drbdsetup", "role", "asha", check=False)
+        said = self.run("drbdadm", "role", "asha", check=False)
         return said.out.startswith("Primary")
 
     @property
