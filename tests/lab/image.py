@@ -255,7 +255,8 @@ def make_builder(release: str, tree: Path, step: Step) -> None:
 
 
 def make_real(release: str, directory: Path, step: Step) -> None:
-    real_image.make(image_path(release, "customer"), mirror(), FILES, DIVERTED, directory, step)
+    real_image.make(image_path(release, "customer"), mirror(), FILES, DIVERTED,
+                    CLUSTER_PACKAGES, directory, step)
 
 
 def debootstrap(

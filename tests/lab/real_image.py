@@ -31,9 +31,15 @@ LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 PROGRAM = "usr/bin/linux.uml"
 
 
-def make(customer: Path, source: str, files: Path, diverted: Sequence[str], directory: Path,
+def make(customer: Path, source: str, files: Path, diverted: Sequence[str],
+         packages: Sequence[str], directory: Path,
          step: Callable[[str, Sequence[str]], None]) -> None:
-    """In ``directory``, of the customer's image; ``source`` is Debian's mirror."""
+    """In ``directory``, of the customer's image; ``source`` is Debian's mirror.
+
+    ``packages``: those that asha's package depends on. apt would take a minute for them on a
+    real node, and nothing of DRBD's is in that: the fast nodes' tests install them as a
+    customer does.
+    """
     directory.mkdir()
     tree = directory / "tree"
     step("a copy of the customer's PBX",
@@ -53,6 +59,8 @@ def make(customer: Path, source: str, files: Path, diverted: Sequence[str], dire
     step("the package lists", [*chroot, "apt-get", "update"])
     step("what a machine has",
          [*chroot, "apt-get", "install", "-y", "--no-install-recommends", *REAL_PACKAGES])
+    step("what asha's package depends on",
+         [*chroot, "apt-get", "install", "-y", "--no-install-recommends", *packages])
     step("the kernel, 36 MB",
          [*chroot, "sh", "-e", "-c", f"cd /tmp && apt-get download {KERNEL_PACKAGE}/"
           f"{KERNEL_RELEASE} && dpkg-deb -x {KERNEL_PACKAGE}_*.deb kernel && rm *.deb"])

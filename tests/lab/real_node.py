@@ -82,8 +82,8 @@ class RealNode(Node):
         """Copy the image's disk, sparse (1.1 GB of memory). The node is off."""
         self.root.mkdir(parents=True, exist_ok=True)
         copy_sparse(image / "root.img", self._root_disk)
-        (self._directory / "usr").unlink(missing_ok=True)
-        (self._directory / "usr").symlink_to(image / "usr")
+        # 15 MB, since another version of the recipe may take the image's place meanwhile.
+        shutil.copytree(image / "usr", self._directory / "usr", symlinks=True)
         self.write("/etc/hostname", self.name + "\n")
         with self._disk.open("wb") as disk:
             disk.truncate(self._partition)
@@ -110,7 +110,7 @@ class RealNode(Node):
                 "sh", "-c", ENTER_CGROUP, "sh", str(self._cgroup),
                 "nsenter", f"--net=/run/netns/{self._network.switchboard}",
                 "bash", "-c", SUPERVISE, f"{self.machine}-power",
-                str((self._directory / "usr").resolve()), str(console),
+                str(self._directory / "usr"), str(console),
                 f"mem={MEMORY}", f"umid={self.machine}", f"uml_dir={self._directory}/uml",
                 "seccomp=on",
                 f"ubd0={self._root_disk}", f"ubd1={self._disk}", "root=/dev/ubda", "rw",

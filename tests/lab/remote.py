@@ -56,6 +56,11 @@ def connect(namespace: str, address: str) -> socket.socket:
         made.connect((address, PORT))
         made.settimeout(None)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A node that lost power says no more: its caller is to end, as nsenter would.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5),
+                              (socket.TCP_KEEPCNT, 4)):
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
         return made
     except BaseException:
         made.close()
