@@ -176,9 +176,9 @@ class Lab:
 
     def up(self) -> None:
         """Build the image if need be, and boot every node to the end."""
-        ensure_image(self.release, self._say, self._variant)
         if self.kind == REAL:
             check_real()
+        ensure_image(self.release, self._say, self._variant)
         remove_stale(self._say)
         BASE.mkdir(parents=True, exist_ok=True)
         self._take_ownership()
