@@ -1,5 +1,6 @@
 # make demo    two whole nodes, every fault, a table (about 10 minutes, as root)
 # make check   every test (about 25 minutes, as root): lint and test
+# make check-drbd  the real nodes, with DRBD itself: their tour and the demo on them (as root)
 # make lint    linters, types, spelling (a minute)
 # make test    the tests alone; PYTEST_OPTIONS="-k relay" for some of them
 # make bench   the stack of 2014 and this one in turns (about 75 minutes, as root)
@@ -14,7 +15,7 @@ PYTHON := /usr/bin/python3
 VENV := .venv
 # What the lab and the tests run with; installed only where missing.
 HOST_PACKAGES := systemd-container mmdebstrap iproute2 util-linux e2fsprogs python3-venv man-db \
-	go-md2man
+	go-md2man ethtool
 
 AGENTS := sark-data lan-source asterisk-health rhino-relay
 OCF_DIR := $(DESTDIR)/usr/lib/ocf/resource.d/asha
@@ -33,7 +34,7 @@ COMPLETION_DIR := $(DESTDIR)/usr/share/bash-completion/completions
 WORKERS ?= 3
 PYTEST_OPTIONS ?=
 
-.PHONY: help demo check lint test bench soak fuzz package man install host-packages clean
+.PHONY: help demo check check-drbd lint test bench soak fuzz package man install host-packages clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -42,6 +43,10 @@ demo: host-packages
 	$(PYTHON) -m tests.demo $(DEMO)
 
 check: host-packages lint test
+
+check-drbd: host-packages $(VENV)/ready
+	$(VENV)/bin/python -m pytest --capture=no tests/cluster/test_real.py $(PYTEST_OPTIONS)
+	$(PYTHON) -m tests.demo --nodes real
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check --config tests/ruff.toml . sbin/asha $(addprefix agents/,$(AGENTS))

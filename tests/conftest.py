@@ -12,7 +12,8 @@ import pytest
 from pluggy import Result
 
 from tests.lab import Lab, LabUnavailable
-from tests.lab.lab import NODES
+from tests.lab.image import Say
+from tests.lab.lab import FAST, NODES
 
 # The labs that are up, or on their way.
 LABS: list[Lab] = []
@@ -29,11 +30,13 @@ def pytest_runtest_makereport() -> Generator[None, Result[pytest.TestReport], No
 
 @contextmanager
 def lab_or_skip(
-    *nodes: str, cluster: bool = True, customer: bool = False, release: str = ""
+    *nodes: str, cluster: bool = True, customer: bool = False, release: str = "",
+    kind: str = FAST, say: Say = lambda text: None,
 ) -> Iterator[Lab]:
     """A lab that is up. Where none can run the test is skipped; in CI it fails."""
     try:
-        lab = Lab(nodes=nodes or NODES, cluster=cluster, customer=customer, release=release)
+        lab = Lab(nodes=nodes or NODES, cluster=cluster, customer=customer, release=release,
+                  kind=kind, say=say)
         # One that did not come up was kept for the report of that.
         LABS[:] = [*(one for one in LABS if one.directory.exists()), lab]
         lab.up()

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.lab import Node, Result, wait_for
+from tests.lab import Lab, Node, Result, wait_for
+from tests.lab.lab import NODES
 
 DEB = "/root/asha.deb"
 SECRET = "/etc/asha/secret"
@@ -35,6 +36,16 @@ SECOND = {**SITE, "primary": "false", "ip": "10.0.3.252", "otherip": "10.0.3.251
 # debconf's types, where they are not string; see debian/asha.templates.
 KINDS = {**dict.fromkeys(("primary", "usenic1", "lanwatch"), "boolean"),
          **dict.fromkeys(("relay", "relaydriver"), "select")}
+
+
+def answers_for(lab: Lab, name: str) -> dict[str, str]:
+    """FIRST or SECOND, as it is on these nodes: their partition, and no relay where none is."""
+    answers = {**(FIRST if name == NODES[0] else SECOND), "drbddev": lab.node(name).partition}
+    if not lab.has_line:
+        answers = {key: value for key, value in answers.items() if not key.startswith("rhino")
+                   and key != "relaydriver"}
+        answers["relay"] = "none"
+    return answers
 
 
 def preseed(node: Node, answers: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ import time
 
 from tests.lab.host import LabError, LabUnavailable
 from tests.lab.image import RELEASES, VARIANTS, ensure_image
-from tests.lab.lab import BASE, Lab, lab_names, remove_stale
+from tests.lab.lab import BASE, FAST, REAL, Lab, lab_names, remove_stale
 
 EPILOG = """examples:
   python3 -m tests.lab up                 boot crm1 and crm2 and leave them up
@@ -50,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument("--no-cluster", action="store_true", help="without Corosync and Pacemaker")
     kind.add_argument("--customer", action="store_true",
                       help="as a customer has them, before asha is installed")
+    kind.add_argument("--real", action="store_true",
+                      help="the same, with a kernel of their own and real DRBD")
     add("down", "remove a lab and everything of it")
     add("list", "the labs there are")
     image = add("image", "build an image only, and print where it is")
@@ -95,6 +97,7 @@ def perform(options: argparse.Namespace) -> int:
             release=options.release,
             cluster=not options.no_cluster,
             customer=options.customer,
+            kind=REAL if options.real else FAST,
             persistent=True,
             say=say,
         ).up()

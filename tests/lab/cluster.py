@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
-from tests.lab.host import LabError, run, wait_for, wait_steady
+from tests.lab.host import LabError, wait_for, wait_steady
 from tests.lab.lab import REPOSITORY, VIRTUAL_ADDRESS, Lab
 from tests.lab.network import SWITCHBOARD_ADDRESS
 from tests.lab.node import Node
@@ -25,6 +25,7 @@ CIB = REPOSITORY / "cib/asha.crm"
 SOURCE = "p_source"
 SINGLES = ("p_fs", "p_data", "p_ip", SOURCE, "p_asterisk", "p_mysql", "p_apache")
 CLONES = ("p_drbd", "p_line")
+DISK_ALONE = ("p_drbd",)
 # More than the two minutes after which Pacemaker forgets that a disk was not promoted.
 READY_SECONDS = 150.0
 # The slowest that puts something right is lan-source's monitor, every 20 s.
@@ -75,7 +76,7 @@ class Cluster:
         self.members = list(members or lab.nodes)
         # What must run: those of the shipped configuration.
         self.singles: Sequence[str] = SINGLES
-        self.clones: Sequence[str] = CLONES
+        self.clones: Sequence[str] = CLONES if lab.has_line else DISK_ALONE
 
     @property
     def running(self) -> list[Node]:
@@ -211,7 +212,8 @@ class Cluster:
                 self.lab.node(node.name).boot()
             for nic in node.addresses:
                 node.restore(nic)
-        self.lab.line_switch.plug()
+        if self.lab.has_line:
+            self.lab.line_switch.plug()
         wait_for(
             lambda: len(self.state().online) == len(self.members),
             "all nodes online", timeout=READY_SECONDS,
@@ -261,14 +263,13 @@ class Cluster:
                      for name in ("asterisk", "mariadbd")}
         apache: list[str] = []
         for node in self.running:
-            space = self.lab.network.namespace(node.name)
-            addresses = run(["ip", "-n", space, "-o", "-4", "addr", "show"]).out
+            addresses = node.run("ip", "-o", "-4", "addr", "show").out
             if f" {VIRTUAL_ADDRESS}/" in addresses:
                 holders["the virtual address"].append(node.name)
             mounts = node.path("/proc/1/mounts").read_text()
             if " /drbd " in mounts:
                 holders["a mounted store"].append(node.name)
-            if node.path("/dev/drbd0").exists():
+            if node.holds_disk:
                 holders["the store's device"].append(node.name)
             for name in processes:
                 processes[name][node.name] = len(node.pids(name))
@@ -291,8 +292,8 @@ class Cluster:
         for what, counts in processes.items():
             if [name for name, count in counts.items() if count] != active:
                 wrong.append(f"{what} is not where the address is: {counts}")
-        line = self.lab.line_switch.line_goes_to()
-        if active and [line] != active:
+        line = self.lab.line_goes_to()
+        if self.lab.has_line and active and [line] != active:
             wrong.append(f"the line goes to {line}, the calls are on {active}")
         return wrong, any(len(nodes) > 1 for nodes in holders.values())
 
@@ -300,10 +301,8 @@ class Cluster:
         """Who does not send from the address that it should."""
         wrong = []
         for node in self.running:
-            routes = [
-                run(["ip", "-n", self.lab.network.namespace(node.name), "-4", "route", *words]).out
-                for words in (("get", SWITCHBOARD_ADDRESS), ("show",))
-            ]
+            routes = [node.run("ip", "-4", "route", *words).out
+                      for words in (("get", SWITCHBOARD_ADDRESS), ("show",))]
             named = [f"src {VIRTUAL_ADDRESS} " in text for text in routes]
             if node.name in active and not named[0]:
                 wrong.append(f"{node.name} does not send from the address: {routes[0].strip()}")

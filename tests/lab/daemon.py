@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.lab.cluster import asterisk
-from tests.lab.host import LabError, start_time
+from tests.lab.host import LabError
 from tests.lab.node import Node
 
 PID_FILE = "/run/asterisk/asterisk.pid"
@@ -28,23 +26,24 @@ IDLE_THREAD = "canary_thread"
 
 @dataclass(frozen=True)
 class Daemon:
-    """The Asterisk of a node: its pid there, its pid on the host, and its start."""
+    """The Asterisk of a node: its pid there, its pid for Node.proc(), and its start."""
 
+    node: Node
     inside: int
     pid: int
     started: int
 
     @property
     def lives(self) -> bool:
-        return start_time(self.pid) == self.started
+        return self.node.is_up and self.node.start_time(self.pid) == self.started
 
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        self.node.send_signal(self.pid, signal.SIGKILL)
 
     def threads(self, name: str) -> list[int]:
         """Of that name (comm), as the node numbers them."""
         found = []
-        for status in Path(f"/proc/{self.pid}/task").glob("*/status"):
+        for status in (self.node.proc(self.pid) / "task").glob("*/status"):
             try:
                 text = status.read_text()
             except OSError:
@@ -59,9 +58,10 @@ def daemon(node: Node) -> Daemon:
     """The node's Asterisk, its consoles left out. Raises LabError without one."""
     inside = int(node.path(PID_FILE).read_text())
     for pid in node.pids("asterisk"):
-        words = Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].split("\n")[0]
+        status = (node.proc(pid) / "status").read_text()
+        words = status.partition("NSpid:")[2].split("\n")[0]
         if int(words.split()[-1]) == inside:
-            return Daemon(inside, pid, start_time(pid))
+            return Daemon(node, inside, pid, node.start_time(pid))
     raise LabError(f"no Asterisk runs on {node.name}")
 
 

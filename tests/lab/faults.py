@@ -9,7 +9,6 @@ Faults of the nodes and of the cluster are made here, those of Asterisk in injec
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +46,8 @@ HUNG = 9.0  # the watcher's next question, its confirmation, evidence, a fence a
 FELT = math.inf  # the telephones feel the fault itself, whatever anybody does about it
 # What a test allows more: a loaded machine is slower, a hang is for ever.
 GENEROUS = 3.0
+# And of real nodes, whose programs take ten times longer to start.
+REAL_TIMES = 6.0
 
 Injected = AbstractContextManager[object]
 Injector = Callable[[Cluster], Injected]
@@ -75,6 +76,8 @@ class Fault:
     prepare: Callable[[Cluster], object] = lambda cluster: None
     # What must have been seen before the watching may end, other than ``named``.
     noticed: Callable[[Cluster], bool] = lambda cluster: True
+    # Why it cannot be played on real nodes, "" where it can.
+    only_fast: str = ""
 
     @property
     def is_fenced(self) -> bool:
@@ -174,7 +177,7 @@ def stand_still(node: Node, *programs: str) -> Iterator[None]:
     finally:
         for pid in stopped:
             try:
-                os.kill(pid, signal.SIGCONT)
+                node.send_signal(pid, signal.SIGCONT)
             except ProcessLookupError:
                 pass  # somebody has ended it meanwhile
 
@@ -392,7 +395,8 @@ FAULTS = (
     Fault("sigstop", "Asterisk frozen (SIGSTOP)", on_active(injectors.stopped), RESTARTS, HUNG,
           "is stopped by a signal", (CLUSTER, DEMO, HANG), bench={STOCK: 62, OURS: 13}),
     Fault("cgroup-frozen", "control group frozen", on_active(injectors.cgroup_frozen),
-          RESTARTS, HUNG, "is frozen by its cgroup", (HANG,), bench={STOCK: 62, OURS: 13}),
+          RESTARTS, HUNG, "is frozen by its cgroup", (HANG,), bench={STOCK: 62, OURS: 13},
+          only_fast="it is done to a control group of this machine's kernel"),
     Fault("dialplan-lock", "dialplan lock held (gdb)", on_active(injectors.dialplan_locked),
           RESTARTS, HUNG, "dialplan lock", (HANG,), bench={STOCK: 30, STOCK_SIP: 48, OURS: 16}),
     Fault("channel-lock", "channel list's lock held (gdb)", on_active(injectors.channels_locked),
@@ -410,7 +414,8 @@ FAULTS = (
     Fault("store-full", "the store full", injectors.store_full,
           DEGRADED, named="AstDB", kinds=(HANG,)),
     Fault("ami-blocked", "AMI's port blocked (nftables)", on_active(injectors.ami_blocked),
-          DEGRADED, named="packets to it are lost", kinds=(HANG,)),
+          DEGRADED, named="packets to it are lost", kinds=(HANG,),
+          only_fast="the kernel of real nodes has no family inet of nftables"),
     Fault("socket-gone", "control socket removed", on_active(injectors.control_socket_gone),
           DEGRADED, named="control socket", kinds=(HANG,)),
     # Seen at depth 20, at its second look.
@@ -439,7 +444,7 @@ FAULTS = (
           noticed=sees_one_node),
     Fault("link-cut", "cluster link cut, LAN alive", link_cut, STAYS, noticed=link_is_down),
     Fault("relay-unplugged", "relay unplugged, plugged in again", relay_unplugged, STAYS,
-          named="p_line_", prepare=to_card_node),
+          named="p_line_", prepare=to_card_node, only_fast="real nodes have no relay card"),
     Fault("power-cycle", "both nodes lose power and boot", power_cycle, RETURNS, 60.0),
     # Only for the tests: the demo's time is a person's.
     Fault("crash-loop", "Asterisk dies six times as soon as it serves", crash_loop, RETURNS, 15.0,

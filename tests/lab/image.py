@@ -1,9 +1,10 @@
 """The nodes' images: read-only trees per Debian release, built once and cached.
 
-Three variants. ``customer``: a PBX in service, without any trace of a cluster, and
+Four variants. ``customer``: a PBX in service, without any trace of a cluster, and
 beside it in /srv/packages what apt will want, since a node has no network.
 ``cluster``: the same with the cluster's packages and the data in a store.
-``builder``: a clean Debian in which the package is built.
+``builder``: a clean Debian in which the package is built. ``real``: no tree, but the
+disk of a customer's PBX and a kernel to boot it (tests/lab/real_image.py).
 
 A tree's name in the cache ends in a hash of everything it is made from, so that
 a change of the recipe builds anew and nothing else does.
@@ -20,11 +21,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.lab import real_image
 from tests.lab.host import LabError, LabUnavailable, check_host, run
 
 FILES = Path(__file__).parent / "files"
 RELEASES = ("trixie", "bookworm")
-VARIANTS = ("customer", "cluster", "builder")
+VARIANTS = ("customer", "cluster", "builder", "real")
+# User Mode Linux of today runs with this one's C library.
+REAL_RELEASE = "trixie"
 
 # A customer's Debian and his PBX.
 PBX_PACKAGES = (
@@ -104,6 +108,9 @@ def recipe_hash(release: str, variant: str) -> str:
     elif variant == "customer":
         parts = (release, *PBX_PACKAGES, ASTERISK_RELEASE, *ASTERISK_PACKAGES, *CLUSTER_PACKAGES,
                  *TEST_PACKAGES, *UPGRADED_PACKAGES, *APT_OPTIONS, *DPKG_OPTIONS, *DIVERTED)
+    elif variant == "real":
+        recipe = Path(real_image.__file__).read_text()
+        parts = (recipe_hash(release, "customer"), recipe)
     else:
         parts = (recipe_hash(release, "customer"), *CLUSTER_PACKAGES, *TEST_PACKAGES)
     digest.update("\n".join(parts).encode())
@@ -131,6 +138,8 @@ def ensure_image(release: str, say: Say, variant: str = "cluster") -> Path:
     """
     if release not in RELEASES:
         raise LabError(f"unknown release {release}: one of {', '.join(RELEASES)}")
+    if variant == "real" and release != REAL_RELEASE:
+        raise LabError(f"real nodes have Debian {REAL_RELEASE} alone")
     cache = cache_directory()
     check_host(cache)
     wanted = image_path(release, variant)
@@ -152,7 +161,7 @@ def ensure_image(release: str, say: Say, variant: str = "cluster") -> Path:
 
 def build(release: str, variant: str, tree: Path, say: Say) -> None:
     """Make the tree in place; minutes, mostly downloading."""
-    if variant == "cluster":
+    if variant in ("cluster", "real"):
         # Before this one's clock starts: it says its own steps.
         ensure_image(release, say, "customer")
     begun = time.monotonic()
@@ -160,6 +169,7 @@ def build(release: str, variant: str, tree: Path, say: Say) -> None:
         "customer": ("a PBX on Debian", make_customer),
         "cluster": ("the same as a cluster's node, Debian", make_cluster),
         "builder": ("where packages are built, Debian", make_builder),
+        "real": ("a PBX with a kernel and a DRBD of its own, Debian", make_real),
     }[variant]
     say(f"making an image, once: {what} {release}")
     log = cache_directory() / f"{release}-{variant}.log"
@@ -242,6 +252,11 @@ def make_cluster(release: str, tree: Path, step: Step) -> None:
 
 def make_builder(release: str, tree: Path, step: Step) -> None:
     debootstrap(release, tree, step, BUILDER_PACKAGES, mirror())
+
+
+def make_real(release: str, directory: Path, step: Step) -> None:
+    real_image.make(image_path(release, "customer"), mirror(), FILES, DIVERTED,
+                    CLUSTER_PACKAGES, directory, step)
 
 
 def debootstrap(

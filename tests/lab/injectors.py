@@ -124,8 +124,13 @@ def sigstop(*pids: int) -> Iterator[None]:
 @contextmanager
 def stopped(node: Node) -> Iterator[None]:
     """Asterisk stopped by SIGSTOP."""
-    with sigstop(daemon(node).pid):
+    halted = daemon(node)
+    node.send_signal(halted.pid, signal.SIGSTOP)
+    try:
         yield
+    finally:
+        if halted.lives:
+            node.send_signal(halted.pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -21,18 +21,31 @@ from typing import IO
 
 from asha.bootstrap.steps import systemd
 from tests.lab.host import LabError, cgroup_root, run, start_time, wait_for
-from tests.lab.image import FILES, Say, ensure_image, image_path, recipe_hash
+from tests.lab.image import (
+    FILES,
+    REAL_RELEASE,
+    Say,
+    ensure_image,
+    image_path,
+    recipe_hash,
+)
 from tests.lab.lineswitch import LineSwitchClient, start_line_switch
 from tests.lab.log import LabLog
 from tests.lab.log import begin as begin_log
-from tests.lab.network import SWITCHBOARD_ADDRESS, Network
+from tests.lab.network import SWITCHBOARD_ADDRESS, Network, TapNetwork
 from tests.lab.node import Node, copy_sparse, detach_loops, remove_cgroup
+from tests.lab.real_node import RealNode, check_real
 
 BASE = Path("/run/asha-lab")
 REPOSITORY = Path(__file__).parents[2]
 # The nodes' changed files and the store live in memory: a lab leaves no wear and
 # its removal is one unmount. Used only as far as written.
 MEMORY_DISK = "4G"
+# Of real nodes: two disks of 1.1 GB, and the nodes' memory.
+REAL_MEMORY_DISK = "12G"
+
+# The kinds of nodes.
+FAST, REAL = "fast", "real"
 
 NODES = ("crm1", "crm2")
 VIRTUAL_ADDRESS = "192.168.1.90"
@@ -43,8 +56,9 @@ ADDRESSES = {
 CARD_NODE = "crm1"
 # Whoever looks for labs without an owner has a lab's lock for a moment.
 OWNERSHIP_SECONDS = 10.0
-# Of a customer's node: what DRBD will have.
+# Of a customer's node: what DRBD will have. Real DRBD copies all of it at the first sync.
 PARTITION_SIZE = 1536 << 20
+REAL_PARTITION_SIZE = 400 << 20
 
 # How a customer's Debian has its LAN; the second NIC is not set up.
 INTERFACES = """\
@@ -76,6 +90,9 @@ class Lab:
     customer has them: a PBX in service, nothing of the cluster, and an empty
     partition, whose size in bytes ``partitions`` may give by node. ``persistent`` labs
     outlive the process that made them. Raises LabUnavailable where none can run.
+
+    ``kind=REAL``: nodes with a kernel of their own, real DRBD and no relay card, as a
+    customer has them (tests/lab/real_node.py).
     """
 
     def __init__(
@@ -88,22 +105,30 @@ class Lab:
         customer: bool = False,
         partitions: Mapping[str, int] | None = None,
         persistent: bool = False,
+        kind: str = FAST,
         say: Say = lambda text: None,
     ) -> None:
         self.name = name or f"t{os.getpid()}-{secrets.token_hex(2)}"
         if not self.name.replace("-", "").isalnum() or len(self.name) > 20:
             raise LabError(f"lab name {self.name!r}: letters, digits and -, at most 20")
-        self.release = release or os.environ.get("ASHA_LAB_RELEASE", "trixie")
+        if kind not in (FAST, REAL):
+            raise LabError(f"nodes are {FAST} or {REAL}, not {kind!r}")
+        self.kind = kind
+        is_real = kind == REAL
+        customer = customer or is_real
+        self.release = release or (
+            REAL_RELEASE if is_real else os.environ.get("ASHA_LAB_RELEASE", "trixie"))
         self.directory = BASE / self.name
         self.shared = self.directory / "shared"
-        self.network = Network(self.name)
+        self.network = TapNetwork(self.name) if is_real else Network(self.name)
         # Of what runs on the nodes; stays when the lab is removed.
         self.log = LabLog(self.name)
+        size = REAL_PARTITION_SIZE if is_real else PARTITION_SIZE
         self.nodes = {
-            node: Node(
+            node: (RealNode if is_real else Node)(
                 self.name, node, self.directory / node, self.shared, self.network,
                 ADDRESSES[node], self.log, configured=not customer,
-                partition=(partitions or {}).get(node, PARTITION_SIZE) if customer else 0,
+                partition=(partitions or {}).get(node, size) if customer else 0,
             )
             for node in nodes
         }
@@ -146,10 +171,13 @@ class Lab:
             cluster=record["cluster"],
             customer=record["customer"],
             persistent=record["persistent"],
+            kind=record["kind"],
         )
 
     def up(self) -> None:
         """Build the image if need be, and boot every node to the end."""
+        if self.kind == REAL:
+            check_real()
         ensure_image(self.release, self._say, self._variant)
         remove_stale(self._say)
         BASE.mkdir(parents=True, exist_ok=True)
@@ -168,7 +196,8 @@ class Lab:
     def _build(self) -> None:
         begin_log(self.name)
         self.directory.mkdir()
-        run(["mount", "-t", "tmpfs", "-o", f"size={MEMORY_DISK},mode=755", "asha-lab",
+        size = REAL_MEMORY_DISK if self.kind == REAL else MEMORY_DISK
+        run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "asha-lab",
              str(self.directory)])
         self._record(persistent=False)
         self.shared.mkdir()
@@ -179,7 +208,8 @@ class Lab:
         for node in self.nodes.values():
             node.connect()
             self._make(node)
-        self._start_line_switch()
+        if self.kind == FAST:
+            self._start_line_switch()
         self._say(f"booting {' and '.join(self.nodes)}")
         for node in self.nodes.values():
             node.power_listener = self._power_changed
@@ -193,6 +223,8 @@ class Lab:
         """Remove everything, whatever state it is in. Safe to repeat."""
         for node in self.nodes.values():
             node.power_listener = lambda node, event: None
+            if self.kind == REAL:
+                self.log.keep(f"{node.name}.console", node.console())
             node.remove()
         self._stop_line_switch()
         for pid in self.network.pids():
@@ -229,12 +261,23 @@ class Lab:
     # The telephone line.
 
     @property
+    def has_line(self) -> bool:
+        """Whether there is a relay card."""
+        return self.kind == FAST
+
+    def line_goes_to(self) -> str:
+        """The node that the line goes to, "" where there is none."""
+        return self.line_switch.line_goes_to() if self.has_line else ""
+
+    @property
     def line_switch(self) -> LineSwitchClient:
-        """The relay card on crm1, to be asked where the line goes."""
+        """The relay card on crm1, to be asked where the line goes. LabError without one."""
+        if not self.has_line:
+            raise LabError(f"{self.kind} nodes have no relay card")
         return LineSwitchClient(str(self.directory / "lineswitch.sock"))
 
     def _power_changed(self, node: Node, event: str) -> None:
-        if node.name != CARD_NODE:
+        if node.name != CARD_NODE or not self.has_line:
             return
         if event == "on":
             self.line_switch.power_on(node.init)
@@ -260,6 +303,8 @@ class Lab:
 
     @property
     def _variant(self) -> str:
+        if self.kind == REAL:
+            return "real"
         return "customer" if self._customer else "cluster"
 
     @property
@@ -269,8 +314,9 @@ class Lab:
     def _make(self, node: Node) -> None:
         """The node's disks, as they are before its first boot."""
         node.create(self._image)
-        # The lab's stand-ins, and the program of the card's vendor, or what it is here.
-        shutil.copytree(FILES / "node", node.root, symlinks=True, dirs_exist_ok=True)
+        if self.kind == FAST:
+            # The lab's stand-ins, and the program of the card's vendor, or what it is here.
+            shutil.copytree(FILES / "node", node.root, symlinks=True, dirs_exist_ok=True)
         if self._customer:
             node.write("/etc/hosts", HOSTS.format(name=node.name))
             node.write("/etc/network/interfaces", INTERFACES.format(
@@ -314,6 +360,7 @@ class Lab:
             "cluster": self._cluster,
             "customer": self._customer,
             "persistent": persistent,
+            "kind": self.kind,
         }
         (self.directory / "lab.json").write_text(json.dumps(record))
 
@@ -364,7 +411,7 @@ def remove_stale(say: Say = lambda text: None) -> None:
             if known["persistent"]:
                 continue
             say(f"removing lab {name}, which a killed process left")
-            Lab(name, nodes=known["nodes"]).down()
+            Lab(name, nodes=known["nodes"], kind=known.get("kind", FAST)).down()
 
 
 def take_lock(name: str, mode: str) -> IO[str] | None:

@@ -59,6 +59,11 @@ class Node:
         self._partition = partition
         self._cgroup = cgroup_root() / f"asha-lab-{lab}" / name
 
+    @property
+    def partition(self) -> str:
+        """The device of its empty partition, where it has one."""
+        return PARTITION
+
     # Being.
 
     def create(self, image: Path) -> None:
@@ -179,9 +184,7 @@ class Node:
         """As if the power failed: every process gone at once, both cables dead."""
         if self.is_up:
             self.log.note(f"{self.name}: power off")
-        for nic in self.addresses:
-            if os.path.exists(self._network.path(self.name)):
-                self._network.unplug(self.name, nic)
+        self._lose_cables()
         if self._cgroup.is_dir():
             store = self._open_store()
             (self._cgroup / "cgroup.kill").write_text("1")
@@ -289,11 +292,25 @@ class Node:
         new.chmod(mode)
         if place.exists():
             owner = place.stat()
-            os.chown(new, owner.st_uid, owner.st_gid)
+            self._chown(new, owner.st_uid, owner.st_gid)
         new.rename(place)
 
+    # Processes, by the numbers that proc() knows them by: here those of the host.
+
+    def proc(self, pid: int) -> Path:
+        """The process's directory in /proc."""
+        return Path(f"/proc/{pid}")
+
+    def send_signal(self, pid: int, number: int) -> None:
+        """ProcessLookupError if it is gone."""
+        os.kill(pid, number)
+
+    def start_time(self, pid: int) -> int:
+        """See host.start_time()."""
+        return start_time(pid)
+
     def pids(self, comm: str) -> list[int]:
-        """The host's pids of the node's processes of that name, zombies left out."""
+        """The node's processes of that name, zombies left out."""
         found = []
         for word in self._all_pids():
             try:
@@ -321,7 +338,7 @@ class Node:
         if not pids:
             raise LabError(f"no {comm} runs on {self.name}")
         for pid in pids:
-            os.kill(pid, signal_number)
+            self.send_signal(pid, signal_number)
         return pids
 
     def console(self) -> str:
@@ -338,6 +355,19 @@ class Node:
             ["chroot", str(self.root), "/usr/bin/python3", "-m", "compileall", "-q",
              "/usr/lib/python3/dist-packages/asha"]
         )
+
+    @property
+    def holds_disk(self) -> bool:
+        """Whether this node may write to the replicated disk, whoever says what of it."""
+        return self.path("/dev/drbd0").exists()
+
+    def _chown(self, place: Path, user: int, group: int) -> None:
+        os.chown(place, user, group)
+
+    def _lose_cables(self) -> None:
+        if os.path.exists(self._network.path(self.name)):
+            for nic in self.addresses:
+                self._network.unplug(self.name, nic)
 
     def _open_store(self) -> int | None:
         """A handle on the file system at /drbd, None when none is mounted there."""

@@ -96,7 +96,7 @@ def play_now(cluster: Cluster, prober: Prober, fault: Fault) -> Report:
             cluster.wait_ready()
         prober.wait_answering(time.monotonic(), timeout=150)
         outage = prober.outage(begun)
-        line_during = cluster.lab.line_switch.line_goes_to()
+        line_during = cluster.lab.line_goes_to()
         if fault.expected == MOVES:
             violations = cluster.audit()
     after = cluster.wait_ready()
@@ -109,7 +109,7 @@ def play_now(cluster: Cluster, prober: Prober, fault: Fault) -> Report:
         after=after,
         outage=outage,
         line_during=line_during,
-        line=cluster.lab.line_switch.line_goes_to(),
+        line=cluster.lab.line_goes_to(),
         call_kept=same and cluster.call_is_up(call),
         restarted=not same,
         violations=violations + cluster.audit(),

@@ -15,6 +15,7 @@ import pytest
 from asha.asterisk.talk import sip_addresses
 from asha.asterisk.talk.sip_addresses import Setting
 from asha.bootstrap.facts import Facts
+from asha.bootstrap.firewall import backends
 from asha.bootstrap.host import data_directories, disks, nics
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Address, Nic
@@ -113,7 +114,7 @@ def flight(
     monkeypatch.setattr(data_directories, "directories", lambda machine: [])
     monkeypatch.setattr(sip_addresses, "ask", list)
     machine = FakeMachine(tmp_path, {"getent": Outcome(code=2), "ss": "", "dpkg-query": "",
-                                     "modinfo": "", "ip": "[]"}).absent("asterisk")
+                                     "modinfo": "", "nft": "", "ip": "[]"}).absent("asterisk")
     machine.installed("gdb")
     return Preflight(machine)
 
@@ -648,3 +649,29 @@ def test_the_paths_are_the_agents(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
     assert storage.live_bytes(machine) == 5
     assert machine.lines[0].endswith("/usr/share/asterisk")
+
+
+def test_a_kernel_that_cannot_load_the_firewall(flight: Preflight) -> None:
+    """Told before anything is installed, in nft's words; and the very table was tried."""
+    flight.machine.on("nft --check -f -", Outcome(
+        code=1, err="/dev/stdin:3:1-16: Error: Could not process rule: Operation not supported\n"
+               "table inet asha\n^^^^^^^^^^^^^^^^\n"))
+    finding = flight.alone()
+    assert finding.severity == "error"
+    assert finding.what.endswith("Could not process rule: Operation not supported")
+    assert "standard kernel" in finding.hint
+    [tried] = flight.machine.ran("nft --check -f -")
+    assert tried.stdin is not None
+    assert "table inet asha" in tried.stdin
+    assert "tcp dport { 5409, 7788 } drop" in tried.stdin
+
+
+def test_no_nft(flight: Preflight) -> None:
+    flight.machine.absent("nft")
+    assert flight.alone().what == "the firewall's table cannot be loaded: nft is not installed"
+
+
+def test_another_firewall_needs_no_table(flight: Preflight) -> None:
+    flight.machine.absent("nft")
+    flight.facts = replace(flight.facts, firewall=backends.Found("shorewall"))
+    assert flight.told() == []

@@ -27,6 +27,11 @@ class Found:
     owned: bool = False
     ignored: dict[str, str] | None = None
 
+    def refusal(self, site: Site, machine: Machine) -> str:
+        """Why this machine cannot load the rules, in the program's own words; "" if it can, or
+        if that is only seen when it is done. Changes nothing."""
+        return nftables.refusal(site, machine) if self.firewall == "nftables" else ""
+
 
 def look(machine: Machine) -> Found:
     firewall = "shorewall" if shorewall.rules(machine) else (

@@ -91,6 +91,20 @@ def _comment(opening: Opening) -> str:
     return f"{MARK}{opening.protocol} {opening.port} from {opening.peer} on {opening.nic}"
 
 
+def refusal(site: Site, machine: Machine) -> str:
+    """Why the table cannot be loaded, "" if it can: the kernel itself checks it, whole, and
+    throws it away (nft(8), --check). Not every kernel has every family and expression."""
+    if not machine.has("nft"):
+        return "nft is not installed"
+    every = openings(site)
+    checked = machine.run("nft", "--check", "-f", "-", stdin=render(every, every), check=False,
+                          timeout=20)
+    if checked.ok:
+        return ""
+    # The first error; those after it follow from it, and below each is the text it means.
+    return next((line for line in checked.err.splitlines() if "Error" in line), checked.complaint)
+
+
 # What is loaded.
 
 @dataclass(frozen=True)

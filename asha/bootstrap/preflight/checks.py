@@ -54,6 +54,7 @@ CHECKS = (
     Check("the directories of the data", storage.places),
     Check("other DRBD resources", storage.other_resources),
     Check("programs and versions", system.programs),
+    Check("the firewall", system.firewall),
     Check("users and groups", system.accounts),
     Check("the telephone system's addresses", telephony.own_address),
     Check("the relay card", system.relay_card),

@@ -96,6 +96,18 @@ def _spelt(number: tuple[int, ...]) -> str:
     return ".".join(str(part) for part in number)
 
 
+def firewall(look: CheckContext) -> Iterator[Finding]:
+    """What closes the cluster's ports can be loaded here: asked of the kernel."""
+    if not look.facts.root:
+        return
+    refused = look.facts.firewall.refusal(look.site, look.machine)
+    if refused:
+        yield error(f"the firewall's table cannot be loaded: {refused}",
+                    "apt install nftables linux-image-$(dpkg --print-architecture), Debian's "
+                    "standard kernel, and reboot into it; or set up Shorewall or firewalld, "
+                    "which asha then uses")
+
+
 def accounts(look: CheckContext) -> Iterator[Finding]:
     """The users and groups of the installed programs exist: the data belongs to them."""
     versions = look.facts.versions
