@@ -92,9 +92,8 @@ def is_old(version: str) -> bool:
 # survivor forbids the other's stale copy to be promoted, by a constraint that the
 # resync's end removes. resource-and-stonith would freeze the disk for good when
 # nobody can shoot. A node that leaves in an orderly way marks its own disk outdated.
-# --role: the scripts' default, Master, is a word that Pacemaker 3 is giving up.
-# --timeout: their own advice for resource-only, no waiting for a shot.
-HANDLER = "--role Promoted --timeout 1 --dc-timeout 15"
+# The scripts of drbd-utils 9.22 cannot read Pacemaker 2.1.7 and later: asha/fencing/handler.py.
+HANDLER = "/usr/bin/python3 -I -m asha.fencing.handler"
 
 
 def masked(text: str) -> str:
@@ -156,13 +155,11 @@ def render(site: Site, secret: Secret, version: str) -> str:
             "        auto-promote no;",
             "    }",
         ]
-    script = "/usr/lib/drbd/crm-{}fence-peer" + (".sh" if old else ".9.sh")
-    unfence = f'"{script.format("un")} --role Promoted"'
-    lines += ["    handlers {", f'        fence-peer "{script.format("")} {HANDLER}";']
+    lines += ["    handlers {", f'        fence-peer "{HANDLER} fence";']
     if old:
-        lines.append(f"        after-resync-target {unfence};")
+        lines.append(f'        after-resync-target "{HANDLER} unfence";')
     # 8.4 does not call it by itself, but has it as a command: drbdadm unfence-peer asha
-    lines += [f"        unfence-peer {unfence};", "    }"]
+    lines += [f'        unfence-peer "{HANDLER} unfence";', "    }"]
     for node in sorted((site.first, site.second), key=lambda node: node.nodeid):
         lines += _on(node, old)
     return "\n".join([*lines, "}"]) + "\n"

@@ -144,12 +144,12 @@ def test_what_only_9_takes() -> None:
         assert lines[lines.index("on crm1 {") + 2] == "node-id 0;"
         assert lines[lines.index("on crm2 {") + 2] == "node-id 1;"
         assert "auto-promote no;" in lines
-        assert any("crm-fence-peer.9.sh" in line for line in lines)
+        assert any(line.endswith('asha.fencing.handler fence";') for line in lines)
         assert any(line.startswith("unfence-peer ") for line in lines)
     old = drbd.render(SITE, SECRET, "8.4.11")
     for word in ("node-id", "auto-promote", ".9.sh"):
         assert word not in old
-    assert "after-resync-target \"/usr/lib/drbd/crm-unfence-peer.sh" in old
+    assert 'after-resync-target "/usr/bin/python3 -I -m asha.fencing.handler unfence";' in old
 
 
 def test_both_nodes_write_the_same_but_for_their_own_disk() -> None:

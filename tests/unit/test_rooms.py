@@ -28,6 +28,7 @@ BELOW = {
     "lan": ("cluster", "ocf", "run"),
     "agents": ("asterisk", "data", "lan", "relay", "ocf", "run"),
     "cluster": ("relay", "run"),
+    "fencing": ("cluster", "run"),
     "status": ("asterisk", "cluster", "data", "lan", "ocf", "run", "bootstrap"),
     "bootstrap": ("asterisk", "cluster", "data", "relay", "ocf", "run"),
     "commands": ("bootstrap", "status", "agents", "asterisk", "cluster", "data", "run"),
