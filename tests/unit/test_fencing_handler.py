@@ -22,7 +22,12 @@ BOTH = State(
 )
 SHOT = dataclasses.replace(BOTH, nodes=(Node("crm1", True), Node("crm2", False)))
 UNCLEAN = dataclasses.replace(BOTH, nodes=(Node("crm1", True), Node("crm2", False, unclean=True)))
-UNFENCED = {"stonith_enabled": False}
+
+
+def unfenced(state: State) -> State:
+    return dataclasses.replace(state, stonith_enabled=False)
+
+
 NO_DC = dataclasses.replace(BOTH, dc="", quorum=False)
 NO_QUORUM = dataclasses.replace(SHOT, quorum=False)
 ALONE = dataclasses.replace(BOTH, nodes=(Node("crm1", True),))
@@ -89,12 +94,11 @@ def test_only_the_connection_is_lost(told: Told) -> None:
     assert 'attribute="#uname" operation="ne" value="crm1"' in made
 
 
-@pytest.mark.parametrize(("last", "more", "code"), [
-    (SHOT, {}, handler.FENCED), (SHOT, UNFENCED, handler.DOWN),
-    (UNCLEAN, UNFENCED, handler.DOWN),
+@pytest.mark.parametrize(("state", "code"), [
+    (SHOT, handler.FENCED), (unfenced(SHOT), handler.DOWN), (unfenced(UNCLEAN), handler.DOWN),
 ])
-def test_the_peer_is_off(told: Told, last: State, more: dict[str, bool], code: int) -> None:
-    machine = told(dataclasses.replace(last, **more))
+def test_the_peer_is_off(told: Told, state: State, code: int) -> None:
+    machine = told(state)
     assert fence(machine) == code
     assert machine.lines == [QUERY, CREATE]
     assert machine.clock == 0
@@ -124,19 +128,17 @@ def test_a_node_that_is_cut_off_thaws_nothing(told: Told, state: State | None) -
 
 
 def test_a_peer_that_is_silent_and_a_member_is_not_believed(told: Told) -> None:
-    machine = told(dataclasses.replace(BOTH, **UNFENCED))
+    machine = told(unfenced(BOTH))
     machine.on("crmadmin", SILENT).on("cibadmin --query", held_by("crm1"))
     assert fence(machine) == handler.UNKNOWN
     assert machine.clock == pytest.approx(handler.UNFENCED_SECONDS, abs=1)
 
 
-@pytest.mark.parametrize("state", [BOTH, SHOT, UNCLEAN])
-@pytest.mark.parametrize("more", [{}, UNFENCED])
-def test_a_peer_that_has_the_disk_for_itself(
-    told: Told, state: State, more: dict[str, bool]
-) -> None:
+@pytest.mark.parametrize("state", [BOTH, SHOT, unfenced(BOTH), unfenced(SHOT),
+                                   unfenced(UNCLEAN)])
+def test_a_peer_that_has_the_disk_for_itself(told: Told, state: State) -> None:
     """This node was the one that was cut off."""
-    machine = told(dataclasses.replace(state, **more)).on("cibadmin --query", held_by("crm2"))
+    machine = told(state).on("cibadmin --query", held_by("crm2"))
     assert fence(machine) == handler.UNKNOWN
     assert CREATE not in machine.lines
 
@@ -155,12 +157,12 @@ def test_two_ask_at_once_and_one_is_first(told: Told) -> None:
     held_by("crm1").replace("</rule>", '<expression operation="ne" value="crm2"/></rule>'),
 ])
 def test_a_constraint_that_is_not_ours_is_not_believed(told: Told, said: Outcome | str) -> None:
-    machine = told(dataclasses.replace(BOTH, **UNFENCED)).on("cibadmin --query", said)
+    machine = told(unfenced(BOTH)).on("cibadmin --query", said)
     assert fence(machine) == handler.UNKNOWN
     assert CREATE not in machine.lines
 
 
-@pytest.mark.parametrize("state", [SHOT, dataclasses.replace(SHOT, **UNFENCED)])
+@pytest.mark.parametrize("state", [SHOT, unfenced(SHOT)])
 def test_the_peer_is_off_and_this_disk_may_be_the_older_one(told: Told, state: State) -> None:
     """That somebody was shot does not make the own data newer: nothing is promised."""
     machine = told(state, disks=ONLY_CONSISTENT)
@@ -195,7 +197,7 @@ def test_connected_again_meanwhile(told: Told) -> None:
 
 @pytest.mark.parametrize("garbage", ["", "<crmd/>", "<a><crmd result='no'/></a>", "\0"])
 def test_crmadmin_that_says_something_else(told: Told, garbage: str) -> None:
-    machine = told(dataclasses.replace(BOTH, **UNFENCED)).on("crmadmin", garbage)
+    machine = told(unfenced(BOTH)).on("crmadmin", garbage)
     machine.on("cibadmin --query", held_by("crm1"))
     assert fence(machine) == handler.UNKNOWN
 
