@@ -192,7 +192,7 @@ class AsteriskHealth(AsteriskAgent):
     # Watching
 
     @action(timeout=20, interval=10, depth=0)
-    @action(timeout=30, interval=15, depth=10)
+    @action(timeout=30, interval=20, depth=10)
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
         before = self.known()

@@ -131,6 +131,21 @@ def test_a_silent_part_is_judged(watch: Watch, part: str) -> None:
     assert watch.heard[0]
 
 
+def test_it_looks_again_as_soon_as_a_silence_counts(watch: Watch) -> None:
+    watch.look()
+    watch.pbx.silence(SIP)
+    watch.ahead += 10  # all is due
+    begun = watch.clock()
+    watch.watcher.step(begun)
+    since = [one.since for one in watch.watcher._questions if one.since is not None]
+    assert min(since) >= begun
+    counts = min(since) + PATIENCE * SECOND_ASKING
+    watch.ahead += counts - watch.clock() - 0.1
+    assert watch.watcher._next() <= counts
+    watch.ahead += counts - watch.clock()
+    assert watch.watcher.silent(watch.clock())
+
+
 def test_a_whole_ami_that_is_silent_is_judged(watch: Watch) -> None:
     watch.pbx.silence(AMI)
     watch.look_until(lambda: bool(watch.heard))
