@@ -119,7 +119,7 @@ class AsteriskHealth(AsteriskAgent):
     signal or frozen by its cgroup, or that has no SIP socket, has failed too.
 
     Where systemd runs, the start starts a watcher (asha-asterisk-watch@RESOURCE), which asks
-    the same as depth 10 twice a second until Asterisk is to stop. Where a part is silent it
+    the same as depth 10 every second until Asterisk is to stop. Where a part is silent it
     has a monitor of depth 10 run at once (asha-asterisk-silent@RESOURCE), and only if that
     fails Pacemaker is told (crm_resource --fail). So depth 10 may be rare; it starts a watcher
     that is gone, and reports one that does not start as degraded.
