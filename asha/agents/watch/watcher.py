@@ -247,6 +247,9 @@ class Watcher:
         if [one.key for one in probes] != before:
             self._stop_asking()
             self._questions = questions(probes)
+        for one, probe in zip(self._questions, probes, strict=True):
+            # Its socket may be another, or its secret.
+            one.probe = probe
 
     def _ask(self, until: float) -> None:
         while True:
@@ -316,6 +319,8 @@ class Watcher:
         print(printable(f"the monitor is to look at: {', '.join(found)}"), flush=True)
         self._judge.begin(now)
         self._has_judged = True
+        # Perhaps it listens elsewhere by now.
+        self._learn_at = min(self._learn_at, now + LEARN_AGAIN)
 
     def _say(self, found: Mapping[str, float]) -> None:
         """Let the judge know."""
