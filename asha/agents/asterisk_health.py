@@ -142,7 +142,7 @@ class AsteriskHealth(AsteriskAgent):
     signal or frozen by its cgroup, or that has no SIP socket, has failed too.
 
     Where systemd runs, the start starts a watcher (asha-asterisk-watch@RESOURCE), which asks
-    the same as depth 10 twice a second until Asterisk is to stop. Where a part is silent it
+    the same as depth 10 every second until Asterisk is to stop. Where a part is silent it
     has a monitor of depth 10 run at once (asha-asterisk-silent@RESOURCE), and only if that
     fails Pacemaker is told (crm_resource --fail). So depth 10 may be rare; it starts a watcher
     that is gone, and reports one that does not start as degraded.
@@ -218,7 +218,7 @@ class AsteriskHealth(AsteriskAgent):
     # Watching
 
     @action(timeout=20, interval=10, depth=0)
-    @action(timeout=30, interval=15, depth=10)
+    @action(timeout=30, interval=20, depth=10)
     @action(timeout=40, interval=60, depth=20)
     def monitor(self) -> Exit:
         before = self.known()

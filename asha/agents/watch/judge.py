@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SECONDS = 30.0
 ATTRIBUTE_SECONDS = 5.0
 
-# Seconds after which what the watcher has said is old: it says it anew twice a second.
+# Seconds after which what the watcher has said is old: it says it anew every half second.
 NEWS_SECONDS = 2.0
 
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from asha.asterisk.talk.connections import Conversation, Multiplexer
     from asha.run.deadline import Deadline
 
-# Seconds from one question to the next: what costs Asterisk a connection or a write to the
-# store's disk is asked less often.
-EVERY = 0.5
+# Seconds from one question to the next, multiples of the watcher's own step: what costs
+# Asterisk a connection or a write to the store's disk is asked less often.
+EVERY = 1.0
 CONSOLE_EVERY = 1.0
-CONNECTION_EVERY = 2.5
+CONNECTION_EVERY = 3.0
 
 # What does not answer as it should so often in a row is worth a look: Asterisk closes and
 # opens its sockets when it restarts itself.
@@ -87,9 +87,10 @@ class Question:
 class HeldQuestion(Question):
     """Through a session of AMI's that is kept for the next time."""
 
+    probe: ManagerQuestion
+
     def __init__(self, probe: ManagerQuestion) -> None:
         super().__init__(probe)
-        self._question = probe
         self._ami: Ami | None = None
 
     @property
@@ -99,7 +100,7 @@ class HeldQuestion(Question):
     def attempt(self, deadline: Deadline) -> Conversation[Verdict]:
         patience = deadline.remaining()
         if self._ami is None:
-            manager = self._question.manager
+            manager = self.probe.manager
             ami = self._ami = manager.visit(deadline)
             entry = yield from manager.judge(manager.enter(ami), patience)
             if not entry.healthy:
@@ -107,7 +108,7 @@ class HeldQuestion(Question):
                 return entry
         ami = self._ami
         ami.renew(deadline)
-        verdict = yield from self._question.judge(self._question.put(ami), patience)
+        verdict = yield from self.probe.judge(self.probe.put(ami), patience)
         if not verdict.healthy:
             # A late answer would be taken for the next one's, or it is broken.
             self.close()

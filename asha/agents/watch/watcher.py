@@ -19,7 +19,7 @@ from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.asterisk_health import AsteriskHealth
 from asha.agents.watch import beat, silence
 from asha.agents.watch.begin import GIVEN, GONE, given
-from asha.agents.watch.questions import EVERY, Question, questions
+from asha.agents.watch.questions import Question, questions
 from asha.asterisk import cdr
 from asha.asterisk.probes import SECOND_ASKING, Database
 from asha.asterisk.process.proc import STOPPED
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from asha.asterisk.process.proc import Process
 
 JUDGE_UNIT = "asha-asterisk-silent@{}.service"
+
+# Seconds between two looks at the process, and at what is due to be asked.
+EVERY = 0.5
 
 # Seconds between two looks at where Asterisk listens, and for each.
 LEARN_EVERY = 60.0
@@ -148,9 +151,16 @@ class Watcher:
     def run(self) -> None:
         """Until Asterisk is to stop, or Pacemaker was told of a failure."""
         while not self._file(SERVING).is_absent:
-            until = self._clock() + EVERY
+            until = self._next()
             self.step(until)
             self._come_back(until)
+
+    def _next(self) -> float:
+        """When to look again: as soon as something has been silent for long enough."""
+        now = self._clock()
+        enough = self._agent.probe_timeout * SECOND_ASKING
+        due = [one.since + enough for one in self._questions if one.since is not None]
+        return min([now + EVERY, *(moment for moment in due if moment > now)])
 
     def _come_back(self, until: float) -> None:
         left = until - self._clock()
@@ -237,6 +247,9 @@ class Watcher:
         if [one.key for one in probes] != before:
             self._stop_asking()
             self._questions = questions(probes)
+        for one, probe in zip(self._questions, probes, strict=True):
+            # Its socket may be another, or its secret.
+            one.probe = probe
 
     def _ask(self, until: float) -> None:
         while True:
@@ -306,6 +319,8 @@ class Watcher:
         print(printable(f"the monitor is to look at: {', '.join(found)}"), flush=True)
         self._judge.begin(now)
         self._has_judged = True
+        # Perhaps it listens elsewhere by now.
+        self._learn_at = min(self._learn_at, now + LEARN_AGAIN)
 
     def _say(self, found: Mapping[str, float]) -> None:
         """Let the judge know."""

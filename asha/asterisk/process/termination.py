@@ -36,7 +36,7 @@ DEATH_SECONDS = 0.5
 
 # Seconds, after those, that all that is left of a killed Asterisk may stand still in the
 # kernel, before a fence is the sooner cure.
-STANDSTILL = 0.5
+STANDSTILL = 0.3
 
 
 class Terminator:

@@ -147,7 +147,7 @@ def test_stop_that_cannot_kill_says_which_thread(
 @pytest.mark.parametrize(
     ("hung", "fencing", "other", "least", "most"),
     [
-        (True, "true", 'online="true"', 1, 4),
+        (True, "true", 'online="true"', 0.8, 4),
         (True, "true", 'online="true" standby="true"', 15, 20),  # nobody is there to go on
         (True, "true", 'online="false"', 15, 20),
         (True, "false", "", 15, 20),

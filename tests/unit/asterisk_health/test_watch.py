@@ -21,7 +21,7 @@ from asha.asterisk.probes import SECOND_ASKING, Database, Verdict
 from asha.asterisk.process.unit import Direct
 from asha.ocf import Context, Deadline, Exit
 from asha.run.results import NotInstalled
-from tests.fakes.asterisk import AMI, ASTDB_LOCKED, CONTROL, LOCKS, SIP
+from tests.fakes.asterisk import AMI, ASTDB_LOCKED, CONTROL, LOCKS, SIP, USER
 from tests.fakes.ocf import CallQueue
 from tests.unit.asterisk_health.pbx import DEEP, Pbx, keep_secret
 
@@ -129,6 +129,21 @@ def test_a_silent_part_is_judged(watch: Watch, part: str) -> None:
     word = {CONTROL: "astdb"}.get(part, part)
     assert all(key.startswith(f"{word} ") for key in watch.heard[0])
     assert watch.heard[0]
+
+
+def test_it_looks_again_as_soon_as_a_silence_counts(watch: Watch) -> None:
+    watch.look()
+    watch.pbx.silence(SIP)
+    watch.ahead += 10  # all is due
+    begun = watch.clock()
+    watch.watcher.step(begun)
+    since = [one.since for one in watch.watcher._questions if one.since is not None]
+    assert min(since) >= begun
+    counts = min(since) + PATIENCE * SECOND_ASKING
+    watch.ahead += counts - watch.clock() - 0.1
+    assert watch.watcher._next() <= counts
+    watch.ahead += counts - watch.clock()
+    assert watch.watcher.silent(watch.clock())
 
 
 def test_a_whole_ami_that_is_silent_is_judged(watch: Watch) -> None:
@@ -248,6 +263,28 @@ def test_call_records_do_not_wait_for_the_next_monitor(pbx: Pbx, tmp_path: Path)
         watch.ahead += 2 * PAUSE
         watch.look()
         assert len(watch.heard) == 1
+
+
+def test_another_secret_is_learned(watch: Watch) -> None:
+    """As by `asha secret rotate`, while the sessions go on."""
+    watch.look()
+    held = [one for one in watch.watcher._questions if isinstance(one, HeldQuestion)]
+    sessions = [one._ami for one in held]
+    watch.pbx.secret.write_text(f"user={USER}\nsecret=another\n")
+    watch.ahead += watcher.LEARN_EVERY
+    watch.look()
+    assert [one._ami for one in held] == sessions
+    assert {one.probe.manager.who.secret for one in held if one.probe.manager.who} == {"another"}
+    # That one is not accepted, which the judge says; the next is looked for soon.
+    for one in held:
+        one.close()
+    watch.look_until(lambda: bool(watch.heard))
+    keep_secret(watch.pbx)
+    watch.ahead += watcher.LEARN_AGAIN
+    watch.look()
+    watch.ahead += 1
+    watch.look()
+    assert all(one._ami for one in held)
 
 
 def test_its_sign_of_life(watch: Watch) -> None:
