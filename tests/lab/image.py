@@ -45,7 +45,11 @@ CLUSTER_PACKAGES = (
     "iputils-arping psmisc rsync gdb python3-serial python3-lxml python3-panoramisk"
 ).split()
 # For the tests and for the stock agents.
-TEST_PACKAGES = "make pcs libxml2-utils sipsak sip-tester lsof".split()
+TEST_PACKAGES = (
+    "make pcs libxml2-utils sipsak sip-tester lsof dnsmasq-base isc-dhcp-client dhcpcd-base"
+).split()
+# Not installed, as it would take the nodes' NICs: a test may.
+OFFERED_PACKAGES = ("network-manager",)
 # Kept although they are installed, so that a test can have them installed again.
 UPGRADED_PACKAGES = (
     "mariadb-server mariadb-server-core apache2 apache2-bin asterisk asterisk-modules"
@@ -103,7 +107,8 @@ def recipe_hash(release: str, variant: str) -> str:
         parts: tuple[str, ...] = (release, *BUILDER_PACKAGES, *APT_OPTIONS, *DPKG_OPTIONS)
     elif variant == "customer":
         parts = (release, *PBX_PACKAGES, ASTERISK_RELEASE, *ASTERISK_PACKAGES, *CLUSTER_PACKAGES,
-                 *TEST_PACKAGES, *UPGRADED_PACKAGES, *APT_OPTIONS, *DPKG_OPTIONS, *DIVERTED)
+                 *TEST_PACKAGES, *OFFERED_PACKAGES, *UPGRADED_PACKAGES, *APT_OPTIONS,
+                 *DPKG_OPTIONS, *DIVERTED)
     else:
         parts = (recipe_hash(release, "customer"), *CLUSTER_PACKAGES, *TEST_PACKAGES)
     digest.update("\n".join(parts).encode())
@@ -207,7 +212,7 @@ def make_customer(release: str, tree: Path, step: Step) -> None:
         (tree / "srv/packages/partial").mkdir(parents=True)
         download = [*chroot, "apt-get", "install", "-y", "--download-only", packages]
         step("the cluster's packages, not installed",
-             [*download, *CLUSTER_PACKAGES, *TEST_PACKAGES])
+             [*download, *CLUSTER_PACKAGES, *TEST_PACKAGES, *OFFERED_PACKAGES])
         step("packages to install again", [*download, "--reinstall", *UPGRADED_PACKAGES])
         (tree / "etc/resolv.conf").unlink()
     shutil.rmtree(tree / "srv/packages/partial")
