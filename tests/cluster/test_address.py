@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.conftest import lab_or_skip
-from tests.lab import Node
+from tests.lab import Node, sipp
 from tests.lab.cluster import CIB, SINGLES, SOURCE, Cluster, State, parse_state
 from tests.lab.faults import GENEROUS, UNNOTICED, by_name
 from tests.lab.host import wait_for
@@ -51,6 +51,20 @@ context=lab
 disallow=all
 allow=ulaw
 aors=peer
+[alice]
+type=auth
+username=alice
+password=wonder
+[alice]
+type=aor
+max_contacts=1
+[alice]
+type=endpoint
+context=lab
+disallow=all
+allow=ulaw
+auth=alice
+aors=alice
 [known]
 type=identify
 endpoint=peer
@@ -69,6 +83,13 @@ type=peer
 host={SWITCHBOARD_ADDRESS}
 port={CHAN_SIP_PEER}
 qualify=yes
+[alice]
+type=friend
+host=dynamic
+secret=wonder
+disallow=all
+allow=ulaw
+context=lab
 """
 
 NEXT_MONITOR = 60.0  # seconds: three of the monitor's intervals
@@ -230,6 +251,16 @@ def test_everything_comes_from_the_address_after_a_start_a_switch_and_a_fail_bac
     assert_speaks_from_the_address(cluster)
     # A stop leaves what was there before the start.
     assert routes(passive, "show") == idle
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_real_user_agent_registers_and_calls(cluster: Cluster, port: int) -> None:
+    """Contact, SDP and the source of SIP and RTP, as SIPp and a firewall see them."""
+    text = sipp.scenario(sipp.PLAYS, "alice", "wonder")
+    with sipp.firewall(cluster.lab, *map(own_address, cluster.running)) as sound:
+        with sipp.Calls(cluster.lab, text, port) as calls:
+            calls.wait()
+        assert sound() > 0
 
 
 def test_other_nics_and_the_passive_node_keep_their_own(cluster: Cluster) -> None:

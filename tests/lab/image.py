@@ -46,7 +46,7 @@ CLUSTER_PACKAGES = (
 ).split()
 # For the tests and for the stock agents.
 TEST_PACKAGES = (
-    "make pcs libxml2-utils sipsak sip-tester lsof dnsmasq-base isc-dhcp-client dhcpcd-base"
+    "make pcs libxml2-utils sipsak sip-tester lsof dnsmasq-base isc-dhcp-client"
 ).split()
 # Not installed, as it would take the nodes' NICs: a test may.
 OFFERED_PACKAGES = ("network-manager",)
@@ -126,6 +126,14 @@ def image_file(path: Path, variant: str) -> bool:
 
 def image_path(release: str, variant: str = "cluster") -> Path:
     return cache_directory() / f"{release}-{variant}-{recipe_hash(release, variant)}"
+
+
+def program(release: str, path: str) -> list[str]:
+    """The command that runs a program of the nodes' image on this machine, with the image's
+    own libraries. It sees this machine's files."""
+    tree = image_path(release)
+    [loader] = (tree / "usr/lib").glob("*-linux-gnu/ld-linux*.so.*")
+    return [str(loader), "--library-path", str(loader.parent), f"{tree}{path}"]
 
 
 def ensure_image(release: str, say: Say, variant: str = "cluster") -> Path:
