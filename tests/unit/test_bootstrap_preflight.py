@@ -20,6 +20,7 @@ from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.preflight import checks as checks_preflight
 from asha.bootstrap.preflight import peer, telephony
+from asha.bootstrap.steps import link_address
 from asha.cluster import drbd
 from asha.cluster import site as conf
 from asha.cluster.cib import MARKER
@@ -138,6 +139,48 @@ def test_errors_come_first_and_each_has_a_mend(flight: Preflight) -> None:
     assert {"error", "warning"} == set(severities)
     assert len(found) > 8
     assert [one for one in found if not one.hint] == []
+
+
+LAN_NETWORK = "/etc/systemd/network/10-lan.network"
+
+
+FOREIGN = "/etc/systemd/networkd.conf.d/x.conf"
+KEPT = {LAN_NETWORK: "[Network]\nKeepConfiguration = static\n",
+        FOREIGN: "[Network]\nManageForeignRoutes=no\n"}
+
+
+@pytest.mark.parametrize(("managed", "files", "missing"), [
+    (LAN_NETWORK, {LAN_NETWORK: "[Network]\nDHCP=yes\n"}, "KM"),
+    ("n/a", {LAN_NETWORK: "[Network]\nDHCP=yes\n"}, ""),
+    (LAN_NETWORK, KEPT, ""),
+    (LAN_NETWORK, {**KEPT, FOREIGN: "[Network]\n#ManageForeignRoutes=no\n"}, "M"),
+    (LAN_NETWORK, {**KEPT, FOREIGN: "", "/etc/systemd/networkd.conf": "[Network]\n"
+                   "ManageForeignRoutes=false\n"}, ""),
+    (LAN_NETWORK, {**KEPT, LAN_NETWORK: "", f"{LAN_NETWORK}.d/a.conf": "[Network]\n"
+                   "KeepConfiguration=yes\n"}, ""),
+    ("/run/systemd/network/10-lan.network",
+     {**KEPT, f"{LAN_NETWORK}.d/a.conf": "[Network]\nKeepConfiguration=static\n",
+      f"{LAN_NETWORK}.d/b.conf": "[Network]\nKeepConfiguration=no\n"}, "K"),
+])
+def test_networkd_keeps_the_virtual_address(
+    flight: Preflight, managed: str, files: dict[str, str], missing: str
+) -> None:
+    assert flight.told() == []
+    flight.facts = replace(flight.facts, link=link_address.Found(networkd=True))
+    flight.machine.on("networkctl status eth0", f"* 2: eth0\n     Link File: n/a\n"
+                                                f"  Network File: {managed}\n     State: x\n")
+    for path, text in files.items():
+        flight.machine.put(path, text)
+    if not missing:
+        assert flight.told() == []
+        return
+    found = flight.alone()
+    assert found.severity == "warning"
+    assert f"eth0 is systemd-networkd's ({managed})" in found.what
+    keep = "KeepConfiguration=static in /etc/systemd/network/10-lan.network.d/asha.conf"
+    assert (keep in found.hint) == ("K" in missing)
+    assert ("ManageForeignRoutes=no in /etc/systemd/networkd.conf.d/asha.conf" in found.hint) \
+        == ("M" in missing)
 
 
 # The telephone system is tied to no node's address.
