@@ -1,6 +1,7 @@
 """Asterisk's configuration files, read only as far as the installer must.
 
-Format: Asterisk main/config.c. Sections may repeat; ``#include`` puts another file in.
+Format: Asterisk main/config.c, process_text_line(). Sections may repeat; ``#include`` puts
+another file in.
 
 They are Asterisk's own to write, and read by root: no name leads out of their directory,
 and everything has an end. What cannot be read so is absent, and said.
@@ -9,7 +10,7 @@ and everything has an end. What cannot be read so is absent, and said.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -19,7 +20,7 @@ from asha.rootwork import Directory, Untrusted
 Warn = Callable[[str], None]
 
 ETC = "/etc/asterisk/"
-SECTION = re.compile(r"\[([^\]]+)\](\([^)]*!)?")
+SECTION = re.compile(r"\[([^\]]+)\](?:\(([^)]*))?")
 # Files that include each other.
 DEPTH_MOST = 10
 # Of one file, and of all that are read for one question; in bytes.
@@ -28,17 +29,25 @@ TOTAL_MOST = 1 << 22
 # Includes that are followed for one question, and names of a directory that are compared.
 FILES_MOST = 1000
 NAMES_MOST = 10_000
+# Lines that sections have once templates are copied into them: they double with each
+# template, so a small file could fill the memory.
+LINES_MOST = 100_000
+# Of a line; as main/config.c, config_text_file_load().
+VALUE_MOST = 8192
 
 
 @dataclass
 class Section:
     """``[name]`` with its lines, keys in lower case.
 
-    A template, ``[name](!)``, counts only for the sections that name it."""
+    A template, ``[name](!)``, counts only for the sections that name it. ``words``: what
+    stands in the parentheses. ``places``: the file and number of each line, ``pjsip.conf:7``."""
 
     name: str
     lines: list[tuple[str, str]] = field(default_factory=list)
     is_template: bool = False
+    words: tuple[str, ...] = ()
+    places: list[str] = field(default_factory=list)
 
     def get(self, key: str) -> str:
         """The last value, which is the one that counts; "" without one."""
@@ -58,6 +67,39 @@ def read(directory: Directory, name: str, without: str = "", warn: Warn = _ignor
     reader = _Reader(directory, without, warn)
     reader.read(name, 0)
     return reader.sections
+
+
+def resolved(sections: Sequence[Section]) -> list[Section]:
+    """The sections as Asterisk has them: with what they take from templates, ``[x](+)`` added
+    to the first of its name, and ``key+=value`` to the value before."""
+    first: dict[str, int] = {}
+    found: list[Section] = []
+    # Where the last line of that key is, by the section's number.
+    last: dict[tuple[int, str], int] = {}
+    left = LINES_MOST
+    for section in sections:
+        adds = any(word.startswith("+") for word in section.words)
+        number = first.get(section.name) if adds else None
+        if number is None:
+            number = len(found)
+            found.append(Section(section.name, is_template=section.is_template))
+            first.setdefault(section.name, number)
+        into = found[number]
+        bases = [found[first[word]] for word in section.words if word in first and word != "!"]
+        for source in (*bases, section):
+            lines = list(zip(source.lines, source.places, strict=True))[:left]
+            left -= len(lines)
+            for (key, value), place in lines:
+                name = key.removesuffix("+").rstrip()
+                before = last.get((number, name))
+                if name != key and before is not None:
+                    into.lines[before] = name, (into.lines[before][1] + value)[:VALUE_MOST]
+                    into.places[before] = place
+                    continue
+                last[number, name] = len(into.lines)
+                into.lines.append((name, value))
+                into.places.append(place)
+    return [section for section in found if not section.is_template]
 
 
 class _Reader:
@@ -87,22 +129,24 @@ class _Reader:
             if self._files <= 0 or self._bytes <= 0:
                 self._warn(f"{self._directory.name(place)}: too much is included; what comes "
                            "after this is not read")
-            self._parse(text, depth)
+            self._parse(place, text, depth)
 
-    def _parse(self, text: str, depth: int) -> None:
-        for line in _without_comments(text).splitlines():
-            line = re.split(r"(?<!\\);", line, maxsplit=1)[0].strip()
+    def _parse(self, place: str, text: str, depth: int) -> None:
+        for number, line in enumerate(_without_comments(text).split("\n"), 1):
+            line = re.split(r"(?<!\\);", line[:VALUE_MOST], maxsplit=1)[0].strip()
             include = _included(line)
             section = SECTION.match(line)
             if include:
                 if depth < DEPTH_MOST and include != self._without:
                     self.read(include, depth + 1)
             elif section:
-                self.sections.append(Section(section[1], is_template=bool(section[2])))
+                words = tuple(word.strip() for word in (section[2] or "").split(","))
+                self.sections.append(Section(section[1], is_template="!" in words, words=words))
             elif "=" in line and self.sections:
                 key, _, value = line.partition("=")
                 self.sections[-1].lines.append(
                     (key.strip().lower(), value.removeprefix(">").strip()))
+                self.sections[-1].places.append(f"{place}:{number}")
 
     def _places(self, name: str) -> Iterator[str]:
         """The files of an include, below the directory; it may be a pattern (glob(7))."""
@@ -153,16 +197,21 @@ def _told(directory: Directory, name: str, problem: OSError) -> str:
 
 
 def _without_comments(text: str) -> str:
-    """``;--`` to ``--;``, over lines; one without an end takes the rest."""
+    """``;--`` to ``--;``, over lines; one without an end takes the rest. The lines keep their
+    numbers."""
     kept = []
-    here = 0
-    for begin in re.finditer(r";--(?!-)", text):
-        if begin.start() < here:
+    here = left_out = 0
+    for begin in [*re.finditer(r";--(?!-)", text), None]:
+        if begin is not None and begin.start() < here:
             continue
-        kept.append(text[here:begin.start()])
-        end = text.find("--;", begin.end())
-        here = end + 3 if end >= 0 else len(text)
-    kept.append(text[here:])
+        part = text[here:begin.start() if begin else len(text)]
+        # What stands before and behind it is one line.
+        kept.append(part.replace("\n", "\n" * (left_out + 1), 1))
+        left_out = 0 if "\n" in part else left_out
+        if begin is not None:
+            end = text.find("--;", begin.end())
+            here = end + 3 if end >= 0 else len(text)
+            left_out += text.count("\n", begin.start(), here)
     return "".join(kept)
 
 

@@ -1,11 +1,12 @@
 """The virtual address is the telephone system: what the active node sends comes from it.
 
 Seen from the LAN, by a telephone that looks at each sender (tests/lab/phone.py), with
-PJSIP and chan_sip bound to 0.0.0.0 as SARK has them.
+PJSIP, chan_sip and IAX bound to 0.0.0.0 as SARK has them.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ from contextlib import contextmanager
 import pytest
 
 from tests.conftest import lab_or_skip
-from tests.lab import Node
+from tests.lab import Node, sipp
 from tests.lab.cluster import CIB, SINGLES, SOURCE, Cluster, State, parse_state
 from tests.lab.faults import GENEROUS, UNNOTICED, by_name
 from tests.lab.host import wait_for
 from tests.lab.image import RELEASES
 from tests.lab.lab import VIRTUAL_ADDRESS
 from tests.lab.network import SWITCHBOARD_ADDRESS
+from tests.lab.phone import IAX_PORT
 from tests.lab.phone import on as phone
 from tests.lab.play import play
 from tests.lab.prober import Prober
@@ -49,6 +51,24 @@ context=lab
 disallow=all
 allow=ulaw
 aors=peer
+[alice]
+type=auth
+username=alice
+password=wonder
+[alice]
+type=aor
+max_contacts=1
+[alice]
+type=endpoint
+context=lab
+disallow=all
+allow=ulaw
+auth=alice
+aors=alice
+[known]
+type=identify
+endpoint=peer
+match=198.51.100.9
 """
 CHAN_SIP = f"""[general]
 udpbindaddr=0.0.0.0:{CHAN_SIP_PORT}
@@ -63,6 +83,13 @@ type=peer
 host={SWITCHBOARD_ADDRESS}
 port={CHAN_SIP_PEER}
 qualify=yes
+[alice]
+type=friend
+host=dynamic
+secret=wonder
+disallow=all
+allow=ulaw
+context=lab
 """
 
 NEXT_MONITOR = 60.0  # seconds: three of the monitor's intervals
@@ -128,6 +155,8 @@ def assert_speaks_from_the_address(cluster: Cluster) -> None:
             assert f"{VIRTUAL_ADDRESS}:{port}" in call["contact"]
             assert (call["sdp"], call["origin"]) == (VIRTUAL_ADDRESS, VIRTUAL_ADDRESS)
             assert call["rtp"] == [VIRTUAL_ADDRESS]
+        assert phone(cluster.lab, "poke", VIRTUAL_ADDRESS)["senders"] == [
+            f"{VIRTUAL_ADDRESS}:{IAX_PORT}"]
         for waited in listening.values():
             for method, request in waited.result().items():
                 assert request["sender"] == VIRTUAL_ADDRESS, method
@@ -141,6 +170,47 @@ def test_without_it_answers_come_from_the_nodes_own_address(cluster: Cluster) ->
     node = cluster.active()
     said = phone(cluster.lab, "options", VIRTUAL_ADDRESS, str(PORTS[0]))
     assert said["senders"] == [f"{own_address(node)}:{PORTS[0]}"]
+
+
+TOLD = """
+from asha.asterisk.talk import sip_addresses
+told = sip_addresses.ask()
+print(*sorted(told.modules), told.identified, told.registers, sep="\\n")
+"""
+TRAP = """
+[trap](!)
+type=identify
+endpoint=peer
+match=198.51.100.9
+[caught](trap)
+match+=,{address}
+"""
+
+
+def tied(node: Node) -> list[str]:
+    """What `asha check` says of Asterisk's files."""
+    said = json.loads(node.run("python3", "-m", "asha", "check", "--json", check=False).out)
+    return [one["what"] for one in said["findings"] if one["what"].startswith("/etc/asterisk/")]
+
+
+def test_asha_check_names_the_line_that_ties_to_a_node(cluster: Cluster) -> None:
+    """Its files, and what Asterisk says of itself."""
+    node = cluster.active()
+    told = node.run("python3", "-c", TOLD).out.splitlines()
+    assert {"chan_iax2.so", "chan_sip.so", "res_pjsip.so"} <= set(told)
+    assert told[-2:] == ["[('known', '198.51.100.9/32')]", "True"]
+    [provider] = tied(node)
+    assert f"sees the virtual address {VIRTUAL_ADDRESS} as the sender" in provider
+    whole = node.run("cat", "/etc/asterisk/pjsip.conf").out
+    node.run("tee", "-a", "/etc/asterisk/pjsip.conf", stdin=TRAP.format(address=own_address(node)))
+    try:
+        line = len(whole.splitlines()) + 7
+        assert [one for one in tied(node) if one != provider] == [
+            f"/etc/asterisk/pjsip.conf:{line} [caught] match={own_address(node)}: is this node's "
+            f"own address, and {VIRTUAL_ADDRESS} is not in the list: the active node sends from "
+            "the virtual address"]
+    finally:
+        node.run("tee", "/etc/asterisk/pjsip.conf", stdin=whole)
 
 
 def test_an_upgrade_adds_it_and_asterisk_runs_on(cluster: Cluster) -> None:
@@ -180,6 +250,16 @@ def test_everything_comes_from_the_address_after_a_start_a_switch_and_a_fail_bac
     assert_speaks_from_the_address(cluster)
     # A stop leaves what was there before the start.
     assert routes(passive, "show") == idle
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_real_user_agent_registers_and_calls(cluster: Cluster, port: int) -> None:
+    """Contact, SDP and the source of SIP and RTP, as SIPp and a firewall see them."""
+    text = sipp.scenario(sipp.PLAYS, "alice", "wonder")
+    with sipp.firewall(cluster.lab, *map(own_address, cluster.running)) as sound:
+        with sipp.Calls(cluster.lab, text, port) as calls:
+            calls.wait()
+        assert sound() > 0
 
 
 def test_other_nics_and_the_passive_node_keep_their_own(cluster: Cluster) -> None:

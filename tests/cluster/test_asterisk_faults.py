@@ -108,16 +108,19 @@ def test_a_stack_that_is_unloaded_is_told(two_stacks: Node) -> None:
     assert seen.code == 0, reason(seen)
 
 
-ADDRESSES = "from asha.asterisk.talk import sip_addresses\nprint(*sip_addresses.ask(), sep='\\n')"
+ADDRESSES = ("from asha.asterisk.talk import sip_addresses\nt = sip_addresses.ask()\n"
+             "print(*t.settings, t.identified, *sorted(t.modules), t.registers, sep='\\n')")
 
 
 def test_both_stacks_tell_which_addresses_they_use(two_stacks: Node) -> None:
     said = two_stacks.run("/usr/bin/python3", "-c", ADDRESSES).out.splitlines()
-    assert sorted(said) == [
+    assert sorted(said[:3]) == [
         "pjsip.conf [transport-udp] bind=0.0.0.0",
         "sip.conf [general] tcpbindaddr=0.0.0.0",
         "sip.conf [general] udpbindaddr=0.0.0.0",
     ]
+    assert {"chan_sip.so", "res_pjsip.so", "res_rtp_asterisk.so"} <= set(said)
+    assert (said[3], said[-1]) == ("[]", "False")
 
 
 def test_both_stacks_are_watched_after_a_restart_by_hand(two_stacks: Node) -> None:

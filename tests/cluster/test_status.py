@@ -21,10 +21,11 @@ import pytest
 
 from asha.status import switchover
 from tests.conftest import lab_or_skip
-from tests.lab import Node, Result, wait_for
+from tests.lab import Node, Result, sipp, wait_for
 from tests.lab.cluster import Cluster
 from tests.lab.cluster import asterisk as pbx
 from tests.lab.injectors import sigstop, stopped
+from tests.lab.prober import PORT
 
 # SEARCH of asha.machine has it before the true one.
 DRBDSETUP = "/usr/local/sbin/drbdsetup"
@@ -311,22 +312,34 @@ def ended(node: Node, name: str) -> bool:
     return "Value: yes" in pbx(node, f"database get {ENDED} {name}")
 
 
+# Of SIPp's calls, which begin one each second.
+SIPP_CALLS, SIPP_SECONDS = 3, 12.0
+
+
 def test_a_drain_cuts_no_call(cluster: Cluster) -> None:
+    """Neither the PBX's own nor a telephone's, begun before it or while it waits."""
     source, target = cluster.active(), cluster.passive()
     timed_call(source, "before", 12)
-    process = source.start("python3", "-m", "asha", "switchover", "--yes", "--drain=120")
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert "waiting for" in line, line
-        timed_call(source, "meanwhile", 15)
-        out, err = process.communicate(timeout=150)
-    finally:
-        process.kill()
-    assert process.returncode == 0, err
-    assert "no call is up, and none is taken until the move is done" in out
+    text = sipp.scenario(sipp.ECHO)
+    with sipp.Calls(cluster.lab, text, PORT, SIPP_CALLS, SIPP_SECONDS) as telephones:
+        wait_for(lambda: "PJSIP/" in pbx(source, "core show channels concise"), "SIPp's first call")
+        process = source.start("python3", "-m", "asha", "switchover", "--yes", "--drain=120")
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert "waiting for" in line, line
+            timed_call(source, "meanwhile", 15)
+            out, err = process.communicate(timeout=150)
+        finally:
+            process.kill()
+        assert process.returncode == 0, err
+        assert "no call is up, and none is taken until the move is done" in out
+        telephones.wait()
     cluster.wait_ready(active=target.name)
     assert [ended(target, name) for name in ("before", "meanwhile")] == [True, True]
+    # Refused only for the move.
+    with sipp.Calls(cluster.lab, text, PORT) as telephone:
+        telephone.wait()
     assert cluster.audit() == []
 
 

@@ -18,6 +18,7 @@ from asha.asterisk import configuration
 from asha.asterisk.evidence import events_in
 from asha.asterisk.process.proc import Proc
 from asha.asterisk.talk.ami import Credentials
+from asha.bootstrap.preflight import asterisk_files
 from asha.bootstrap.steps import asterisk, sark
 from asha.cli import main
 from asha.data import sqlite
@@ -91,7 +92,11 @@ MANAGER = ("[general]\nenabled = yes\nport = 5038\nbindaddr = 127.0.0.1\n#includ
            "\n#include \"more/*.conf\"\n",
            "[admin](!)\nsecret = x ; note\npermit => 127.0.0.1/255.0.0.0\n;-- block\n--;\n",
            "#tryinclude </etc/asterisk/manager.conf>\n[x]\nread=all\n", "#include fifo.conf\n",
-           "[modules]\nautoload=yes\nnoload => chan_sip.so\nload=res_pjsip.so\n")
+           "[modules]\nautoload=yes\nnoload => chan_sip.so\nload=res_pjsip.so\n",
+          "[a](!,b)\nmatch+=192.168.1.11/32,!10.0.0.0/255.0.0.0\n[c](a,a)\ndeny=0.0.0.0/0\n"
+          "[c](+type=acl)\npermit=192.168.1.11\nbind=crm1:5060\nserver_uri=sip:x@1.2.3.4\n")
+NODES = asterisk_files.Nodes("192.168.1.90", {"192.168.1.11": "its own"},
+                             {"192.168.1.11": "192.168.1.90"}, {"crm1": "its own"})
 
 
 @target("asterisk.conf", seconds=15.0, make=tree(
@@ -107,6 +112,7 @@ def _asterisk(data: bytes, scratch: Path) -> None:
                 section.get("port")
             _in(configuration.includes, ways)(name, "asha_manager.conf")
         _in(asterisk.uses_pjsip, ways)()
+        asterisk_files.look(top, NODES, ())
 
 
 def _in(function: Callable[..., Any], ways: tuple[Any, ...]) -> Callable[..., Any]:

@@ -49,7 +49,11 @@ CLUSTER_PACKAGES = (
     "iputils-arping psmisc rsync gdb python3-serial python3-lxml python3-panoramisk"
 ).split()
 # For the tests and for the stock agents.
-TEST_PACKAGES = "make pcs libxml2-utils sipsak sip-tester lsof".split()
+TEST_PACKAGES = (
+    "make pcs libxml2-utils sipsak sip-tester lsof dnsmasq-base isc-dhcp-client"
+).split()
+# Not installed, as it would take the nodes' NICs: a test may.
+OFFERED_PACKAGES = ("network-manager",)
 # Kept although they are installed, so that a test can have them installed again.
 UPGRADED_PACKAGES = (
     "mariadb-server mariadb-server-core apache2 apache2-bin asterisk asterisk-modules"
@@ -107,7 +111,8 @@ def recipe_hash(release: str, variant: str) -> str:
         parts: tuple[str, ...] = (release, *BUILDER_PACKAGES, *APT_OPTIONS, *DPKG_OPTIONS)
     elif variant == "customer":
         parts = (release, *PBX_PACKAGES, ASTERISK_RELEASE, *ASTERISK_PACKAGES, *CLUSTER_PACKAGES,
-                 *TEST_PACKAGES, *UPGRADED_PACKAGES, *APT_OPTIONS, *DPKG_OPTIONS, *DIVERTED)
+                 *TEST_PACKAGES, *OFFERED_PACKAGES, *UPGRADED_PACKAGES, *APT_OPTIONS,
+                 *DPKG_OPTIONS, *DIVERTED)
     elif variant == "real":
         recipe = Path(real_image.__file__).read_text()
         parts = (recipe_hash(release, "customer"), recipe)
@@ -128,6 +133,14 @@ def image_file(path: Path, variant: str) -> bool:
 
 def image_path(release: str, variant: str = "cluster") -> Path:
     return cache_directory() / f"{release}-{variant}-{recipe_hash(release, variant)}"
+
+
+def program(release: str, path: str) -> list[str]:
+    """The command that runs a program of the nodes' image on this machine, with the image's
+    own libraries. It sees this machine's files."""
+    tree = image_path(release)
+    [loader] = (tree / "usr/lib").glob("*-linux-gnu/ld-linux*.so.*")
+    return [str(loader), "--library-path", str(loader.parent), f"{tree}{path}"]
 
 
 def ensure_image(release: str, say: Say, variant: str = "cluster") -> Path:
@@ -217,7 +230,7 @@ def make_customer(release: str, tree: Path, step: Step) -> None:
         (tree / "srv/packages/partial").mkdir(parents=True)
         download = [*chroot, "apt-get", "install", "-y", "--download-only", packages]
         step("the cluster's packages, not installed",
-             [*download, *CLUSTER_PACKAGES, *TEST_PACKAGES])
+             [*download, *CLUSTER_PACKAGES, *TEST_PACKAGES, *OFFERED_PACKAGES])
         step("packages to install again", [*download, "--reinstall", *UPGRADED_PACKAGES])
         (tree / "etc/resolv.conf").unlink()
     shutil.rmtree(tree / "srv/packages/partial")

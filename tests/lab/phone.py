@@ -1,7 +1,7 @@
 """A telephone that looks at who speaks to it: each sender, Contact, Via, SDP and RTP.
 
 Run in the switchboard's namespace. It prints what it saw as JSON. SIP: RFC 3261; SDP: RFC
-4566; RTP: RFC 3550. A socket that is not connected takes packets from anybody.
+4566; RTP: RFC 3550; IAX: RFC 5456. A socket that is not connected takes packets from anybody.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ ECHO = "101"
 RTP = struct.Struct("!BBHII")
 PACKET_SECONDS = 0.02  # of sound in one packet of RTP
 CODEC_ULAW = 0
+# A full frame (RFC 5456, 8.1.1), its type and subclasses for control (8.4).
+IAX = struct.Struct("!HHIBBBB")
+IAX_PORT, IAX_FULL, IAX_CONTROL, IAX_PONG, IAX_POKE = 4569, 0x8000, 6, 3, 30
+POKE_SECONDS = 0.5
 # Longer than a stack takes to repeat what was lost (RFC 3261, timer A).
 PATIENCE = 15.0
 # A registration that nobody answers is repeated, in the lab's configuration, every 2 s.
@@ -141,6 +145,24 @@ class Phone:
                 return text
 
 
+def poke(target: str) -> dict[str, object]:
+    """Ask whether somebody is there (RFC 5456, 6.7.1 to 6.7.3), by IAX; who said so."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plug:
+        plug.bind((SWITCHBOARD_ADDRESS, 0))
+        plug.settimeout(POKE_SECONDS)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            plug.sendto(IAX.pack(IAX_FULL | 1, 0, 0, 0, 0, IAX_CONTROL, IAX_POKE),
+                        (target, IAX_PORT))
+            try:
+                data, sender = plug.recvfrom(4096)
+            except TimeoutError:
+                continue
+            if len(data) >= IAX.size and IAX.unpack_from(data)[5:] == (IAX_CONTROL, IAX_PONG):
+                return {"senders": [f"{sender[0]}:{sender[1]}"]}
+    raise SystemExit(f"nobody answers IAX at {target} in {PATIENCE:.0f} s")
+
+
 def listen(port: int, methods: list[str]) -> dict[str, dict[str, str]]:
     """Be the one that Asterisk registers with and asks: the first request of each method."""
     plug = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -165,11 +187,14 @@ def listen(port: int, methods: list[str]) -> dict[str, dict[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("options", "call", "listen"))
+    parser.add_argument("what", choices=("options", "call", "listen", "poke"))
     parser.add_argument("rest", nargs="+")
     given = parser.parse_args()
     if given.what == "listen":
         print(json.dumps(listen(int(given.rest[0]), given.rest[1:])))
+        return
+    if given.what == "poke":
+        print(json.dumps(poke(given.rest[0])))
         return
     phone = Phone(given.rest[0], int(given.rest[1]))
     print(json.dumps(phone.options() if given.what == "options" else phone.call_echo()))

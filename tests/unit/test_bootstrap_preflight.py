@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from asha.asterisk.talk import sip_addresses
-from asha.asterisk.talk.sip_addresses import Setting
+from asha.asterisk.talk.sip_addresses import Setting, Told
 from asha.bootstrap.facts import Facts
 from asha.bootstrap.firewall import backends
 from asha.bootstrap.host import data_directories, disks, nics
 from asha.bootstrap.host.disks import Disk
 from asha.bootstrap.host.nics import Address, Nic
 from asha.bootstrap.preflight import checks as checks_preflight
-from asha.bootstrap.preflight import peer
+from asha.bootstrap.preflight import peer, telephony
+from asha.bootstrap.steps import link_address
 from asha.cluster import drbd
 from asha.cluster import site as conf
 from asha.cluster.cib import MARKER
@@ -112,7 +113,7 @@ def flight(
     tmp_path: Path, wire: dict[str, str], disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> Preflight:
     monkeypatch.setattr(data_directories, "directories", lambda machine: [])
-    monkeypatch.setattr(sip_addresses, "ask", list)
+    monkeypatch.setattr(sip_addresses, "ask", Told)
     machine = FakeMachine(tmp_path, {"getent": Outcome(code=2), "ss": "", "dpkg-query": "",
                                      "modinfo": "", "nft": "", "ip": "[]"}).absent("asterisk")
     machine.installed("gdb")
@@ -141,14 +142,56 @@ def test_errors_come_first_and_each_has_a_mend(flight: Preflight) -> None:
     assert [one for one in found if not one.hint] == []
 
 
+LAN_NETWORK = "/etc/systemd/network/10-lan.network"
+
+
+FOREIGN = "/etc/systemd/networkd.conf.d/x.conf"
+KEPT = {LAN_NETWORK: "[Network]\nKeepConfiguration = static\n",
+        FOREIGN: "[Network]\nManageForeignRoutes=no\n"}
+
+
+@pytest.mark.parametrize(("managed", "files", "missing"), [
+    (LAN_NETWORK, {LAN_NETWORK: "[Network]\nDHCP=yes\n"}, "KM"),
+    ("n/a", {LAN_NETWORK: "[Network]\nDHCP=yes\n"}, ""),
+    (LAN_NETWORK, KEPT, ""),
+    (LAN_NETWORK, {**KEPT, FOREIGN: "[Network]\n#ManageForeignRoutes=no\n"}, "M"),
+    (LAN_NETWORK, {**KEPT, FOREIGN: "", "/etc/systemd/networkd.conf": "[Network]\n"
+                   "ManageForeignRoutes=false\n"}, ""),
+    (LAN_NETWORK, {**KEPT, LAN_NETWORK: "", f"{LAN_NETWORK}.d/a.conf": "[Network]\n"
+                   "KeepConfiguration=yes\n"}, ""),
+    ("/run/systemd/network/10-lan.network",
+     {**KEPT, f"{LAN_NETWORK}.d/a.conf": "[Network]\nKeepConfiguration=static\n",
+      f"{LAN_NETWORK}.d/b.conf": "[Network]\nKeepConfiguration=no\n"}, "K"),
+])
+def test_networkd_keeps_the_virtual_address(
+    flight: Preflight, managed: str, files: dict[str, str], missing: str
+) -> None:
+    assert flight.told() == []
+    flight.facts = replace(flight.facts, link=link_address.Found(networkd=True))
+    flight.machine.on("networkctl status eth0", f"* 2: eth0\n     Link File: n/a\n"
+                                                f"  Network File: {managed}\n     State: x\n")
+    for path, text in files.items():
+        flight.machine.put(path, text)
+    if not missing:
+        assert flight.told() == []
+        return
+    found = flight.alone()
+    assert found.severity == "warning"
+    assert f"eth0 is systemd-networkd's ({managed})" in found.what
+    keep = "KeepConfiguration=static in /etc/systemd/network/10-lan.network.d/asha.conf"
+    assert (keep in found.hint) == ("K" in missing)
+    assert ("ManageForeignRoutes=no in /etc/systemd/networkd.conf.d/asha.conf" in found.hint) \
+        == ("M" in missing)
+
+
 # The telephone system is tied to no node's address.
 
 
 @pytest.mark.parametrize(("setting", "said"), [
     (Setting("pjsip.conf", "transport-udp", "bind", "192.168.1.11"),
-     "pjsip.conf [transport-udp] bind=192.168.1.11: SIP is bound to this node's own address"),
+     "pjsip.conf [transport-udp] bind=192.168.1.11: Asterisk is bound to this node's own"),
     (Setting("sip.conf", "general", "udpbindaddr", "10.0.3.251"),
-     "sip.conf [general] udpbindaddr=10.0.3.251: SIP is bound"),
+     "sip.conf [general] udpbindaddr=10.0.3.251: Asterisk is bound"),
     (Setting("sip.conf", "general", "externaddr", "192.168.1.11"), "externaddr=192.168.1.11: is"),
     (Setting("pjsip.conf", "transport-udp", "external_media_address", "192.168.1.11"),
      "external_media_address=192.168.1.11: is this node's own address"),
@@ -160,7 +203,7 @@ def test_errors_come_first_and_each_has_a_mend(flight: Preflight) -> None:
 def test_sip_that_is_tied_to_one_node(
     flight: Preflight, monkeypatch: pytest.MonkeyPatch, setting: Setting, said: str
 ) -> None:
-    monkeypatch.setattr(sip_addresses, "ask", lambda: [setting])
+    monkeypatch.setattr(sip_addresses, "ask", lambda: Told([setting]))
     # As on the active node, which has the virtual address.
     flight.facts = replace(flight.facts, owned=True, nics=(replace(
         ETH0, addresses=(*ETH0.addresses, Address("192.168.1.90", 24))), ETH1))
@@ -172,6 +215,134 @@ def test_sip_that_is_tied_to_one_node(
     assert said in found.what
     assert setting.key in found.hint
     assert "crm resource restart p_asterisk" in found.hint
+
+
+# In sections of Asterisk's files: file, text, and what is said; "" for nothing. Each with a
+# line above it.
+IN_FILES = [
+    ("pjsip.conf", "[udp]\ntype=transport\nbind=192.168.1.11:5060",
+     "/etc/asterisk/pjsip.conf:4 [udp] bind=192.168.1.11: Asterisk is bound to this node's own"),
+    ("pjsip.conf", "[udp]\nbind = 0.0.0.0\n;bind=192.168.1.11", ""),
+    ("pjsip.conf", "[a](!)\nmedia_address=192.168.1.12\n[b](a)\n[c](a)",
+     "/etc/asterisk/pjsip.conf:3 [b] media_address=192.168.1.12: is crm2's address: after"),
+    ("pjsip.conf", "[a](!)\nmedia_address=192.168.1.12", ""),
+    ("pjsip.conf", "[i]\ntype=identify\nmatch=203.0.113.4\nmatch+=,192.168.1.11",
+     "/etc/asterisk/pjsip.conf:5 [i] match=192.168.1.11: is this node's own address, and "
+     "192.168.1.90 is not in the list: the active node sends from the virtual address"),
+    ("pjsip.conf", "[i]\ntype=acl\npermit=192.168.1.0/24", ""),
+    ("pjsip.conf", "[i]\ndeny=0.0.0.0/0.0.0.0\npermit=192.168.1.90/255.255.255.255", ""),
+    ("pjsip.conf", "[r]\ntype=aor\ncontact=sip:x@192.168.1.11:5070;transport=tcp",
+     "/etc/asterisk/pjsip.conf:4 [r] contact=192.168.1.11: is this node's own address: after a "
+     "switch it leads to the wrong node"),
+    ("pjsip_wizard.conf", "[t]\nidentify/match=192.168.1.11",
+     "/etc/asterisk/pjsip_wizard.conf:3 [t] match=192.168.1.11: is this"),
+    ("sip.conf", "[general]\nregister => u:pa@ss:192.168.1.12@192.168.1.11:5070/100",
+     "/etc/asterisk/sip.conf:3 [general] register=192.168.1.11: is this node's own"),
+    ("sip.conf", "[general]\nexternhost=CRM2",
+     "/etc/asterisk/sip.conf:3 [general] externhost=crm2: is crm2's address"),
+    ("sip.conf", "[p]\ndeny=0.0.0.0/0\npermit=192.168.1.11/32\npermit=192.168.1.12/32",
+     "/etc/asterisk/sip.conf:4 [p] permit=192.168.1.11"),
+    ("sip.conf", "[p]\npermit=192.168.1.11/255.255.255.255\npermit=192.168.1.90", ""),
+    ("sip.conf", "[p]\ndeny=192.168.1.11", "/etc/asterisk/sip.conf:3 [p] deny=192.168.1.11"),
+    ("iax.conf", "[general]\nsourceaddress=192.168.1.11",
+     "/etc/asterisk/iax.conf:3 [general] sourceaddress=192.168.1.11: Asterisk is bound"),
+    ("iax.conf", "[general]\nbindaddr=0.0.0.0\ncalltokenoptional=192.168.1.11/255.255.255.255",
+     "/etc/asterisk/iax.conf:4 [general] calltokenoptional=192.168.1.11"),
+    ("acl.conf", "[cluster]\ndeny=0.0.0.0/0\npermit=10.0.3.251",
+     "/etc/asterisk/acl.conf:4 [cluster] permit=10.0.3.251: is this node's own address, and "
+     "10.0.3.252 is not in the list: the other node has another one"),
+    ("acl.conf", "[cluster]\ndeny=0.0.0.0/0\npermit=10.0.3.251,10.0.3.252", ""),
+    ("acl.conf", "[cluster]\npermit=10.0.3.0/24,!10.0.3.252",
+     "/etc/asterisk/acl.conf:3 [cluster] permit=10.0.3.252: is crm2's address, and 10.0.3.251"),
+    ("http.conf", "[general]\nenabled=yes\nbindaddr=192.168.1.11",
+     "/etc/asterisk/http.conf:4 [general] bindaddr=192.168.1.11: Asterisk is bound"),
+    ("http.conf", "[general]\nenabled=no\nbindaddr=192.168.1.11", ""),
+    ("rtp.conf", "[ice_host_candidates]\n192.168.1.11 => 203.0.113.1",
+     "/etc/asterisk/rtp.conf:3 [ice_host_candidates] 192.168.1.11=192.168.1.11: is this node's"),
+    ("sip.conf", "[general]\n;-- udpbindaddr=192.168.1.11\n--;\ntcpbindaddr=192.168.1.11",
+     "/etc/asterisk/sip.conf:5 [general] tcpbindaddr=192.168.1.11"),
+    ("sip.conf", "[general]\n#include more/*.conf", "/etc/asterisk/more/one.conf:2 [general] "
+     "udpbindaddr=192.168.1.11: Asterisk is bound"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "said"), IN_FILES)
+def test_lines_that_tie_to_one_node(
+    flight: Preflight, name: str, text: str, said: str
+) -> None:
+    flight.conf |= {"BNODELAN": "192.168.1.12"}
+    flight.machine.put(f"/etc/asterisk/{name}", f"; comment\n{text}\n")
+    flight.machine.put("/etc/asterisk/more/one.conf", "\nudpbindaddr=192.168.1.11")
+    found = [one for one in flight.told() if "as the sender" not in one.what]
+    assert [one.severity for one in found[:1]] == (["warning"] if said else [])
+    # Both of two nodes' addresses that are there without the virtual one.
+    assert len(found) <= 2
+    if said:
+        assert found[0].what.startswith(said)
+        assert found[0].hint.endswith("crm resource restart p_asterisk")
+
+
+def test_what_asterisk_does_not_load_says_nothing(
+    flight: Preflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flight.machine.put("/etc/asterisk/sip.conf", "[general]\nudpbindaddr=192.168.1.11\n")
+    assert "udpbindaddr" in flight.alone().what
+    flight.machine.put("/etc/asterisk/modules.conf", "[modules]\nnoload => chan_sip.so\n")
+    assert flight.told() == []
+    # One that runs knows better.
+    told = Told([], modules=frozenset({"chan_sip.so"}))
+    monkeypatch.setattr(sip_addresses, "ask", lambda: told)
+    assert "udpbindaddr" in flight.alone().what
+    told.modules = frozenset({"res_pjsip.so"})
+    assert flight.told() == []
+
+
+def test_one_finding_where_asterisk_and_its_file_say_the_same(
+    flight: Preflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flight.machine.put("/etc/asterisk/pjsip.conf", "[udp]\ntype=transport\nbind=192.168.1.11\n")
+    told = Told([Setting("pjsip.conf", "udp", "bind", "192.168.1.11")],
+                modules=frozenset({"res_pjsip.so"}))
+    monkeypatch.setattr(sip_addresses, "ask", lambda: told)
+    assert "pjsip.conf:3 " in flight.alone().what
+    # From a database, say.
+    told.identified = [("a", "192.168.1.11"), ("b", "192.168.1.11/32"), ("b", "192.168.1.90/32"),
+                       ("c", "192.168.1.0/24")]
+    assert [one.what.partition(":")[0] for one in flight.told()[1:]] == [
+        "pjsip.conf [a] match=192.168.1.11"]
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("pjsip.conf", "[t]\ntype=registration\nserver_uri=sip:203.0.113.9\n"),
+    ("pjsip.conf", "[t]\ntype=identify\nmatch=sip.example.net\n"),
+    ("sip.conf", "[general]\nregister => user:secret@sip.example.net\n"),
+    ("iax.conf", "[t]\ntype=peer\nhost=203.0.113.9\n"),
+])
+def test_a_provider_must_know_the_virtual_address(
+    flight: Preflight, name: str, text: str
+) -> None:
+    flight.machine.put(f"/etc/asterisk/{name}", text)
+    found = flight.alone()
+    assert found.severity == "warning"
+    assert "sees the virtual address 192.168.1.90 as the sender" in found.what
+    assert "192.168.1.90" in found.hint
+    assert "secret" not in found.what
+
+
+def test_a_file_with_thousands_of_such_lines_is_told_in_short(flight: Preflight) -> None:
+    flight.machine.put("/etc/asterisk/sip.conf", "".join(
+        f"[{number}]\ntype=friend\nhost=dynamic\ndeny=192.168.1.11\n"
+        for number in range(5000)))
+    found = flight.told()
+    assert len(found) == telephony.LINES_MOST + 1
+    assert found[-1].what.startswith("4980 more lines")
+
+
+def test_templates_that_double_have_an_end(flight: Preflight) -> None:
+    text = "[t0](!)\n" + "permit=192.168.1.11,\n" * 1000 + "".join(
+        f"[t{number}](!,t{number - 1},t{number - 1})\na+=b\n" for number in range(1, 60))
+    flight.machine.put("/etc/asterisk/sip.conf", text + "[x](t59)\nudpbindaddr=0.0.0.0\n")
+    assert flight.told() == []
 
 
 @pytest.mark.parametrize(("address", "severity"), [

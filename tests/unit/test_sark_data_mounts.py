@@ -1257,9 +1257,9 @@ def inside_killed(site: Site, action: str) -> None:
     seed = random.randrange(1 << 30)
     dice = random.Random(seed)
     takes = {"start": duration(site, "start"), "stop": duration(site, "stop")}
-    seen = set()
+    seen: set[int] = set()
     for turn in itertools.count():
-        if turn >= KILLS and len(seen) > 1 or turn == PATIENCE * KILLS:
+        if (turn >= KILLS and len(seen) > 1) or turn == PATIENCE * KILLS:
             break
         told = f"seed {seed}, turn {turn}"
         site.must("start" if action == "stop" else "stop")

@@ -1,8 +1,13 @@
 """Which addresses Asterisk's SIP stacks are bound to and tell others, as they themselves say.
 
+Also whom they know by his address, whether they register somewhere, and which modules run.
+
 Source: Asterisk res/res_pjsip/config_transport.c, cli_print_header() and cli_print_body()
 ("pjsip show transports"), res/res_pjsip/pjsip_cli.c, ast_sip_cli_print_sorcery_objectset()
-("pjsip show transport NAME"), and channels/chan_sip.c, sip_show_settings().
+("pjsip show transport NAME"), channels/chan_sip.c, sip_show_settings(),
+res/res_pjsip_endpoint_identifier_ip.c, cli_print_body() ("pjsip show identifies"), the
+handlers of "pjsip show registrations", "sip show registry" and "iax2 show registry", and
+main/cli.c, modlist_modentry() ("module show").
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ SECONDS = 5.0
 # More transports than anybody has; each costs a question.
 TRANSPORTS_MOST = 20
 TRANSPORT = "Transport:"
+REGISTRIES = ("pjsip show registrations", "sip show registry", "iax2 show registry")
 PJSIP_KEYS = ("bind", "external_media_address", "external_signaling_address")
 # The words of "sip show settings", and the keys of sip.conf that they show.
 CHAN_SIP_KEYS = {
@@ -57,19 +63,37 @@ class Setting:
         return f"{self.file} [{self.section}] {self.key}={self.address}"
 
 
-def ask(seconds: float = SECONDS) -> list[Setting]:
-    """Of the Asterisk that runs here; [] where none does, or it does not tell. Raises nothing."""
+class Told:
+    """What the Asterisk that runs here says; nothing where none does.
+
+    ``identified``: names of PJSIP's identify sections, each with a network, as text.
+    ``modules``: those that run. ``registers``: whether it registers with anybody.
+    """
+
+    __slots__ = ("identified", "modules", "registers", "settings")
+
+    def __init__(self, settings: list[Setting] | None = None,
+                 identified: list[tuple[str, str]] | None = None,
+                 modules: frozenset[str] = frozenset(), registers: bool = False) -> None:
+        self.settings = settings or []
+        self.identified = identified or []
+        self.modules = modules
+        self.registers = registers
+
+
+def ask(seconds: float = SECONDS) -> Told:
+    """Raises nothing."""
     deadline = Deadline(seconds)
     try:
         ours = Ours(Proc(), BINARY, f"{RUN_DIRECTORY}/asterisk.pid", UNIT,
                     lambda: account_number(ACCOUNT, deadline))
         process = next(iter(ours.running()), None)
-        return _ask(process, deadline) if process is not None else []
+        return _ask(process, deadline) if process is not None else Told()
     except AgentError:
-        return []
+        return Told()
 
 
-def _ask(process: Process, deadline: Deadline) -> list[Setting]:
+def _ask(process: Process, deadline: Deadline) -> Told:
     console = Console(RUN_DIRECTORY, process)
 
     def said(command: str) -> str:
@@ -81,6 +105,34 @@ def _ask(process: Process, deadline: Deadline) -> list[Setting]:
     found = of_chan_sip(said("sip show settings"))
     for name in transports(said("pjsip show transports"))[:TRANSPORTS_MOST]:
         found += of_pjsip(name, said(f"pjsip show transport {name}"))
+    return Told(found, identified(said("pjsip show identifies")), running(said("module show")),
+                any(registers(said(question)) for question in REGISTRIES))
+
+
+def running(text: str) -> frozenset[str]:
+    """The names of the modules in the table."""
+    rows = [line.split() for line in text.splitlines()]
+    return frozenset(row[0] for row in rows if len(row) > 3 and row[0].endswith(".so")
+                     and "Running" in row and "Not" not in row)
+
+
+def registers(text: str) -> bool:
+    """Whether there is one: each of the lists ends with their number."""
+    rows = [line.split() for line in text.splitlines()]
+    counts = [row[0] for row in rows if row[1:] and row[1] in ("SIP", "IAX2")]
+    counts += [row[2] for row in rows if row[:2] == ["Objects", "found:"] and row[2:]]
+    return any(count.isdecimal() and count.strip("0") for count in counts)
+
+
+def identified(text: str) -> list[tuple[str, str]]:
+    """Each network by which a telephone or trunk is known, after the section's name."""
+    found, section = [], ""
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon and key.strip() == "Identify":
+            section = value.strip().partition("/")[0]
+        elif colon and key.strip() == "Match" and _address(value.partition("/")[0]):
+            found.append((section, value.strip()))
     return found
 
 

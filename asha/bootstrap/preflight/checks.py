@@ -44,6 +44,7 @@ CHECKS = (
     Check("the LAN", network.lan_has_address),
     Check("the LAN's prefix", network.lan, judges=("clusterip", "lanprefix")),
     Check("the virtual address", network.virtual_address, judges=("clusterip",)),
+    Check("systemd-networkd", network.kept_by_networkd),
     Check("the cluster address", network.cluster_address, judges=("ip", "linkprefix")),
     Check("the other node's address", network.other_address, judges=("otherip",)),
     Check("the other node", network.other_node),

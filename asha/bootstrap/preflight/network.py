@@ -25,6 +25,12 @@ LISTENERS = (
 PRIVATE = ("a cable straight from node to node, or a tunnel between them as LINKNIC (WireGuard, "
            "MACsec): /usr/share/doc/asha/security.md.gz")
 NEIGHBOURS_MOST = 3
+# A later folder's file replaces one of the same name (systemd.network(5)).
+SYSTEMD_FOLDERS = ("/usr/lib/systemd", "/run/systemd", "/etc/systemd")
+NETWORKD_CONF = "/etc/systemd/networkd.conf"
+# parse_boolean() in src/basic/parse-util.c
+SYSTEMD_TRUE = ("1", "yes", "y", "true", "t", "on")
+SYSTEMD_FALSE = ("0", "no", "n", "false", "f", "off")
 LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 
 
@@ -70,6 +76,43 @@ def lan(look: CheckContext) -> Iterator[Finding]:
     elif site.lan_prefix not in (0, home.prefix) and home.local != site.virtual_address:
         yield error(f"LANPREFIX={site.lan_prefix}: {nic.name} has {home.local}/{home.prefix}",
                     f"LANPREFIX={home.prefix} in asha.conf", "LANPREFIX")
+
+
+def kept_by_networkd(look: CheckContext) -> Iterator[Finding]:
+    """systemd-networkd takes neither the virtual address nor lan-source's routes for leftovers
+    (systemd.network(5), networkd.conf(5))."""
+    nic = look.site.lan_nic
+    if not nic or not look.facts.link.networkd:
+        return
+    said = look.machine.output("networkctl", "status", nic, "--no-pager", "--lines=0", timeout=5)
+    found = re.search(r"^\s*Network File: (/\S+\.network)\s*$", said, re.MULTILINE)
+    if not found:
+        return  # it leaves this NIC alone
+    own = f"network/{found[1].rpartition('/')[2]}.d"
+    missing = []
+    if _of_networkd(look, "KeepConfiguration", found[1], own) not in ("static", *SYSTEMD_TRUE):
+        missing.append(f"KeepConfiguration=static in /etc/systemd/{own}/asha.conf")
+    if _of_networkd(look, "ManageForeignRoutes", NETWORKD_CONF, "networkd.conf.d") \
+            not in SYSTEMD_FALSE:
+        missing.append(f"ManageForeignRoutes=no in {NETWORKD_CONF}.d/asha.conf")
+    if missing:
+        yield warning(f"{nic} is systemd-networkd's ({found[1]}): its restart or reload takes the "
+                      "virtual address and its routes away, until the cluster puts them back "
+                      "(1 to 20 s)",
+                      f"below [Network]: {' and '.join(missing)}; then systemctl restart "
+                      "systemd-networkd")
+
+
+def _of_networkd(look: CheckContext, key: str, file: str, dropped: str) -> str:
+    """The value of a key of that file and its drop-ins, of which the last counts; "" without."""
+    places = {place.name: place for folder in SYSTEMD_FOLDERS
+              # by name: in root's /usr, /run and /etc
+              for place in look.machine.path(f"{folder}/{dropped}").glob("*.conf")}
+    texts = [look.machine.read(file)]
+    for _, place in sorted(places.items()):
+        texts.append(look.machine.read("/" + str(place.relative_to(look.machine.root))))
+    values = re.findall(rf"^\s*{key}\s*=\s*(\S*)", "\n".join(filter(None, texts)), re.MULTILINE)
+    return values[-1].lower() if values else ""
 
 
 def virtual_address(look: CheckContext) -> Iterator[Finding]:
