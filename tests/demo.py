@@ -140,7 +140,7 @@ def show(cluster: Cluster, prober: Prober, fault: Fault) -> Report:
 def line(report: Report) -> str:
     if report.line_during != report.line:
         return f"{report.line_during}, then {report.line}"
-    return report.line
+    return report.line or "-"
 
 
 def data(report: Report) -> str:
