@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 # Seconds from one question to the next, multiples of the watcher's own step: what costs
 # Asterisk a connection or a write to the store's disk is asked less often.
 EVERY = 1.0
-CONSOLE_EVERY = 1.0
-CONNECTION_EVERY = 3.0
+CONSOLE_EVERY = 2.0
+CONNECTION_EVERY = 4.0
 
 # What does not answer as it should so often in a row is worth a look: Asterisk closes and
 # opens its sockets when it restarts itself.
