@@ -6,7 +6,13 @@ session for each lock, kept open, because Asterisk logs each login.
 
 from __future__ import annotations
 
-from asha.asterisk.probes import HUNG, ConsoleQuestion, ManagerQuestion, SipOptions
+from asha.asterisk.probes import (
+    HUNG,
+    ConsoleQuestion,
+    ControlSocket,
+    ManagerQuestion,
+    SipOptions,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +24,10 @@ if TYPE_CHECKING:
 # Seconds from one question to the next, multiples of the watcher's own step: what costs
 # Asterisk a connection or a write to the store's disk is asked less often.
 EVERY = 1.0
-CONSOLE_EVERY = 1.0
-CONNECTION_EVERY = 3.0
+CONSOLE_EVERY = 2.0
+CONNECTION_EVERY = 4.0
+# AstDB's begins with it.
+GREETING_EVERY = 10.0
 
 # What does not answer as it should so often in a row is worth a look: Asterisk closes and
 # opens its sockets when it restarts itself.
@@ -32,7 +40,7 @@ class Question:
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
         self.key = probe.key
-        self.due = 0.0
+        self.due = self.asked = 0.0
         # When the oldest question was put that nobody has answered, by the clock.
         self.since: float | None = None
         # Answers in a row that were not what a healthy one says.
@@ -43,6 +51,8 @@ class Question:
     def every(self) -> float:
         if isinstance(self.probe, SipOptions) and self.probe.endpoint.protocol == "udp":
             return EVERY
+        if isinstance(self.probe, ControlSocket):
+            return GREETING_EVERY
         return CONSOLE_EVERY if isinstance(self.probe, ConsoleQuestion) else CONNECTION_EVERY
 
     @property
@@ -55,7 +65,7 @@ class Question:
         return self._odd >= ODD_MOST
 
     def put(self, talks: Multiplexer, deadline: Deadline, now: float) -> None:
-        self.due = now + self.every
+        self.asked, self.due = now, now + self.every
         if self.since is None:
             self.since = now
         self._number = talks.begin(self.attempt(deadline))

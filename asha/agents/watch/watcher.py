@@ -21,7 +21,7 @@ from asha.agents.watch import beat, silence
 from asha.agents.watch.begin import GIVEN, GONE, given
 from asha.agents.watch.questions import Question, questions
 from asha.asterisk import cdr
-from asha.asterisk.probes import SECOND_ASKING, Database
+from asha.asterisk.probes import SECOND_ASKING
 from asha.asterisk.process.proc import STOPPED
 from asha.asterisk.talk.connections import Multiplexer
 from asha.ocf import AgentError, Context, Deadline
@@ -38,6 +38,10 @@ JUDGE_UNIT = "asha-asterisk-silent@{}.service"
 
 # Seconds between two looks at the process, and at what is due to be asked.
 EVERY = 0.5
+
+# Seconds of one's silence after which all others are asked, whatever is due: a question that the
+# judge had to be the first to ask would be asked twice.
+SUSPECT = 0.25
 
 # Seconds between two looks at where Asterisk listens, and for each.
 LEARN_EVERY = 60.0
@@ -159,7 +163,8 @@ class Watcher:
         """When to look again: as soon as something has been silent for long enough."""
         now = self._clock()
         enough = self._agent.probe_timeout * SECOND_ASKING
-        due = [one.since + enough for one in self._questions if one.since is not None]
+        due = [one.since + seconds for one in self._questions if one.since is not None
+               for seconds in (SUSPECT, enough)]
         return min([now + EVERY, *(moment for moment in due if moment > now)])
 
     def _come_back(self, until: float) -> None:
@@ -241,8 +246,8 @@ class Watcher:
             self._learn_at = now + LEARN_AGAIN
             return
         self._odd = None
-        if not any(isinstance(one, Database) for one in probes):
-            probes = [diagnosis.control_socket, *probes]
+        # As the judge does: it waits for all that is silent.
+        probes = [diagnosis.control_socket, *probes]
         before = [one.key for one in self._questions]
         if [one.key for one in probes] != before:
             self._stop_asking()
@@ -254,8 +259,11 @@ class Watcher:
     def _ask(self, until: float) -> None:
         while True:
             now = self._clock()
+            # Once for each silence.
+            suspected = max((one.since + SUSPECT for one in self._questions
+                             if one.since is not None and now - one.since >= SUSPECT), default=0.0)
             for one in self._questions:
-                if not one.is_pending and one.due <= now:
+                if not one.is_pending and (one.due <= now or one.asked < suspected):
                     one.put(self._talks, self._deadline(), now)
             self._talks.go_on(Deadline(max(0.0, until - now), self._clock))
             now = self._clock()

@@ -115,7 +115,8 @@ def test_one_that_answers_is_not_judged(watch: Watch) -> None:
         watch.ahead += 3
         watch.look()
     assert watch.heard == []
-    assert {one.key.split()[0] for one in asked} == {"sip", "channels", "dialplan", "astdb"}
+    words = {one.key.split()[0] for one in asked}
+    assert words == {"sip", "channels", "dialplan", "astdb", str(watch.pbx.run / "asterisk.ctl")}
     assert all(one.since is None and not one.is_pending for one in asked)
     # Asterisk would log each login.
     assert [one._ami for one in held] == sessions
@@ -126,8 +127,8 @@ def test_a_silent_part_is_judged(watch: Watch, part: str) -> None:
     watch.look()
     watch.pbx.silence(part)
     watch.look_until(lambda: bool(watch.heard))
-    word = {CONTROL: "astdb"}.get(part, part)
-    assert all(key.startswith(f"{word} ") for key in watch.heard[0])
+    words = {CONTROL: ("astdb ", " ")}.get(part, (f"{part} ",))
+    assert all(key.startswith(words) for key in watch.heard[0])
     assert watch.heard[0]
 
 
@@ -144,6 +145,30 @@ def test_it_looks_again_as_soon_as_a_silence_counts(watch: Watch) -> None:
     assert watch.watcher._next() <= counts
     watch.ahead += counts - watch.clock()
     assert watch.watcher.silent(watch.clock())
+
+
+def test_when_one_is_silent_all_are_asked(watch: Watch) -> None:
+    """So that the judge is not the first to ask one of them. Once, however long it lasts."""
+    watch.look()
+    watch.pbx.silence("dialplan")
+    watch.ahead += 1.1
+    [silent] = [one for one in watch.watcher._questions if one.key.startswith("dialplan ")]
+    others = [one for one in watch.watcher._questions if one is not silent]
+    watch.watcher._ask(watch.clock())
+    assert silent.since is not None
+    suspected = silent.since + watcher.SUSPECT
+    watch.ahead += suspected - watch.clock()
+    watch.watcher._ask(watch.clock())
+    deadline = time.monotonic() + 30
+    while not all(one.asked >= suspected and one.since is None for one in others):
+        assert time.monotonic() < deadline
+        watch.watcher._ask(watch.clock() + 0.1)
+    for one in others:
+        one.due = watch.clock() + 3600
+    before = [one.asked for one in others]
+    for _ in range(3):
+        watch.watcher._ask(watch.clock() + 0.1)
+    assert [one.asked for one in others] == before
 
 
 def test_a_whole_ami_that_is_silent_is_judged(watch: Watch) -> None:
