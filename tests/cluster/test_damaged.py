@@ -13,7 +13,7 @@ from tests.cluster.single import call, mount_store, without_judge
 from tests.conftest import lab_or_skip
 from tests.lab import Node, wait_for
 from tests.lab.cluster import Cluster, asterisk
-from tests.lab.faults import files_are_kept, pjsip_emptied, told_of_asterisk
+from tests.lab.faults import GENEROUS, by_name, told_of_asterisk
 from tests.lab.injectors import (
     ASTDB,
     LAST_GOOD,
@@ -392,17 +392,17 @@ def cluster() -> Iterator[Cluster]:
 
 def test_no_node_can_start_it_with_todays_files(cluster: Cluster) -> None:
     """The telephones are back by themselves, people are told, and the repaired files count."""
-    files_are_kept(cluster)
+    fault = by_name("pjsip-emptied")
+    fault.prepare(cluster)
     with Prober(cluster.lab) as prober:
         prober.wait_answering(time.monotonic())
         begun = time.monotonic()
-        with pjsip_emptied(cluster):
+        with fault.inject(cluster):
             wait_for(lambda: "pjsip.conf is empty" in told_of_asterisk(cluster),
                      "a start with the files that served", timeout=150)
             cluster.wait_ready()
             prober.wait_answering(time.monotonic(), timeout=150)
-            # 15 s are usual.
-            assert prober.outage(begun) < 90
+            assert prober.outage(begun) <= fault.limit * GENEROUS
             node = cluster.active()
             assert node.path(PJSIP).read_text() == ""
             said = node.run("asha", "status", check=False)

@@ -33,6 +33,7 @@ STAYS = "stays"  # the same Asterisk runs on
 CLUSTER = "cluster"  # tests/cluster/test_faults.py
 DEMO = "demo"  # make demo: each takes half a minute or more
 HANG = "hang"  # tests/cluster/test_hangs.py: done to Asterisk, and a fence device is there
+DAMAGE = "damage"  # tests/cluster/test_damaged.py: half a minute before it, too long for the demo
 
 # The stacks of the bench.
 STOCK, STOCK_SIP, OURS = "stock", "stock+sip", "ours"
@@ -465,10 +466,9 @@ FAULTS = (
           kinds=(CLUSTER,)),
     Fault("astdb-damaged", "AstDB damaged, then Asterisk killed", astdb_damaged, RESTARTS, 10.0,
           kinds=(CLUSTER,)),
-    # Three starts on one node, one on the other, and the one that counts. Half a minute before
-    # it, so not for the demo.
+    # Three starts on one node, one on the other, and the one that counts.
     Fault("pjsip-emptied", "pjsip.conf emptied, then Asterisk killed", pjsip_emptied, RETURNS, 30.0,
-          kinds=(CLUSTER,), prepare=files_are_kept),
+          kinds=(DAMAGE,), prepare=files_are_kept),
     # Too long for the demo.
     Fault("mariadb-broken", "MariaDB does not start any more", mariadb_broken, STAYS,
           named="p_mysql_start", kinds=(CLUSTER,)),
