@@ -608,11 +608,11 @@ class AsteriskHealth(AsteriskAgent):
 
     @action(timeout=30)
     def stop(self) -> None:
+        self.forget(TOLD)  # first: a judge that cannot tell gives SERVING back only with it
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
-        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", TOLD, *WATCHERS, KEPT, UNKEPT,
-                     WAS):
+        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", *WATCHERS, KEPT, UNKEPT, WAS):
             self.forget(kind)
         if self.read_state(DEGRADED):
             self._attribute().tell_all_is_well()

@@ -240,14 +240,39 @@ def test_that_we_were_halted_is_no_silence_of_asterisks(watch: Watch) -> None:
     assert since >= before + 60
 
 
+def test_who_is_halted_while_it_waits_for_answers_judges_nothing(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the whole node may be, for minutes: Asterisk has not had its time."""
+    watch.look()
+    watch.pbx.silence(SIP)
+    watch.ahead += 1.1  # all is due again
+    real = watch.watcher._talks.go_on
+
+    def go_on(deadline: Deadline | None = None) -> None:
+        watch.ahead += 60
+        real(deadline)
+
+    monkeypatch.setattr(watch.watcher._talks, "go_on", go_on)
+    begun = watch.clock()
+    assert watch.watcher.step(begun) >= begun + 60
+    asked = [one for one in watch.watcher._questions if one.key.startswith("sip UDP")]
+    assert all(one.since is not None and one.since <= watch.clock() for one in asked)
+    assert asked
+    assert watch.heard == []
+    monkeypatch.undo()
+    watch.look_until(lambda: bool(watch.heard))
+
+
 def test_it_ends_with_the_service(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[float] = []
 
-    def step(until: float) -> None:
+    def step(until: float) -> float:
         turns.append(until)
         assert len(turns) < 10
         if len(turns) == 2:
             Path(f"{files(watch.pbx)}.serving").unlink()
+        return until
 
     monkeypatch.setattr(watch.watcher, "step", step)
     watch.watcher.run()
@@ -466,6 +491,32 @@ def test_what_owes_the_watcher_an_answer_is_asked_once(
     assert len(asked) == questions
     assert list(left) == []
     queue.done()
+
+
+class Stopping(CallQueue):
+    """Pacemaker stops Asterisk while it is to be told of the hang, and takes nothing in."""
+
+    def __init__(self, pbx: Pbx) -> None:
+        super().__init__()
+        self.pbx = pbx
+
+    def run(self, argv, deadline, **named):  # type: ignore[no-untyped-def]
+        if tuple(argv) == FAIL:
+            assert self.pbx.act("stop").code == Exit.SUCCESS
+            assert not has(self.pbx, "told")
+        return super().run(argv, deadline, **named)
+
+
+def test_a_stop_meanwhile_leaves_nobody_to_tell(pbx: Pbx) -> None:
+    """Its kill would be told as a death, and the watcher would watch a node without Asterisk."""
+    queue = Stopping(pbx)
+    pbx.start()
+    pbx.silence(SIP)
+    expect_telling(queue, fail=1)
+    assert judged(pbx, queue)[0] == 1
+    queue.done()
+    assert not has(pbx, "serving")
+    assert not has(pbx, "told")
 
 
 def test_only_news_of_the_watcher_count(pbx: Pbx) -> None:
