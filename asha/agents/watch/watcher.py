@@ -301,9 +301,10 @@ class Watcher:
 
     def _records_wait(self) -> bool:
         """Whether the database of call records is up, and Asterisk does not know: a monitor
-        tells it (asha/asterisk/cdr.py)."""
+        tells it (asha/asterisk/cdr.py). It may let us wait, so not while Asterisk does."""
         return (
             self._process is not None
+            and all(one.since is None for one in self._questions)
             and self._file("records").read() == self._process.identity
             and cdr.database_is_up(self._agent.database_socket, self._deadline())
         )

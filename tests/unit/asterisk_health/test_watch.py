@@ -16,7 +16,7 @@ from asha.agents.watch import beat, begin, silence, watcher
 from asha.agents.watch.judge import Judge
 from asha.agents.watch.questions import HeldQuestion
 from asha.agents.watch.watcher import PAUSE, Watcher
-from asha.asterisk import HANG_ATTRIBUTE
+from asha.asterisk import HANG_ATTRIBUTE, cdr
 from asha.asterisk.probes import SECOND_ASKING, Database, Verdict
 from asha.asterisk.process.unit import Direct
 from asha.ocf import Context, Deadline, Exit
@@ -313,6 +313,30 @@ def test_call_records_do_not_wait_for_the_next_monitor(pbx: Pbx, tmp_path: Path)
         watch.ahead += 2 * PAUSE
         watch.look()
         assert len(watch.heard) == 1
+
+
+def test_a_database_is_not_waited_for_while_asterisk_is_silent(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hangs, or is somebody else's, takes its time with each step."""
+    pbx.start()
+    watch = Watch(pbx)
+    watch.look()
+    asked: list[str] = []
+
+    def is_up(path: str, deadline: Deadline) -> bool:
+        asked.append(path)
+        return False
+
+    monkeypatch.setattr(cdr, "database_is_up", is_up)
+    watch.look()
+    assert asked
+    pbx.silence(SIP)
+    watch.ahead += 1.1
+    watch.watcher._ask(watch.clock() + 0.05)
+    asked.clear()
+    watch.watcher._have_it_judged()
+    assert asked == []
 
 
 def test_another_secret_is_learned(watch: Watch) -> None:
