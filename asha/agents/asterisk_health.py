@@ -246,8 +246,8 @@ class AsteriskHealth(AsteriskAgent):
 
     def _was_told_of(self, process: Process) -> bool:
         """Whether Pacemaker is about to act on a failure that the judge has told."""
-        told = self.state_file(TOLD)
-        return told.read() == process.identity and told.age() < TOLD_SECONDS
+        return self.read_state(TOLD) == process.identity and beat.is_fresh(
+            self.state_path(TOLD), self.context.clock(), TOLD_SECONDS)
 
     def _was_restarted(self, before: Process | None) -> bool:
         """Whether it failed because somebody else restarts Asterisk, and it is up again."""

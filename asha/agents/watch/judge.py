@@ -84,6 +84,10 @@ class Judge(AsteriskHealth):
             return 0
         # In this order: a monitor that fails to claim it looks for the other.
         self.write_state(TOLD, process.identity)
+        try:
+            beat.give(self.state_path(TOLD), self.context.clock())
+        except OSError as problem:
+            self.warn(f"cannot write {self.state_path(TOLD)}: {problem.strerror}")
         if not self.claim():
             self.forget(TOLD)
             return 0
