@@ -244,8 +244,10 @@ class Watcher:
         """Where it listens, as a monitor finds it."""
         assert self._process is not None
         self._learn_at = now + LEARN_EVERY
-        if any(one.since is not None for one in self._questions):
-            return  # who is silent is not forgotten
+        if any(one.since is not None for one in self._questions) and (
+            not self._judged or self._judge.is_at_work(now)
+        ):
+            return  # who is silent is not forgotten before the judge knows better
         self._agent = self._new_agent()
         diagnosis = Diagnosis(self._agent, self._process)
         try:

@@ -279,6 +279,23 @@ def test_it_ends_with_the_service(watch: Watch, monkeypatch: pytest.MonkeyPatch)
     assert len(turns) == 2
 
 
+def test_where_it_listens_no_more_nothing_stays_silent(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge has found no hang: perhaps that address is gone."""
+    watch.look()
+    watch.pbx.silence(SIP)
+    watch.look_until(lambda: bool(watch.heard))
+    monkeypatch.setattr(watcher.Diagnosis, "deep_probes", lambda self: ([], []))
+    watch.ahead += watcher.LEARN_EVERY - 10  # the judge may take no more
+    watch.look()
+    assert {key.split()[0] for key in watch.watcher.silent(watch.clock())} == {"sip"}
+    watch.end_judge()
+    watch.ahead += watcher.LEARN_EVERY
+    watch.look()
+    assert watch.watcher.silent(watch.clock()) == {}
+
+
 def test_another_asterisk_is_asked_anew(watch: Watch) -> None:
     watch.look()
     first = watch.watcher._questions
