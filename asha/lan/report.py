@@ -17,8 +17,12 @@ FAIL_SECONDS = 5.0
 
 LOOK = ("crm_mon", "-1", "--output-as=xml", "--inactive")
 
-# The replicated disk in cib/asha.crm; and what must be Pacemaker's to stop and to start.
+# The replicated disk in cib/asha.crm.
 DISK = "p_drbd"
+# By how much the other node's disk may be worse: less than the 3000 of l_lan (cib/asha.crm), as
+# Pacemaker counts other scores too. A disk that is not UpToDate is 9000 worse.
+LAN_WORTH = 1000
+# What must be Pacemaker's to stop and to start.
 MOVING = (pacemaker.TELEPHONES, "p_mysql", "p_apache")
 
 
@@ -75,7 +79,7 @@ class Cluster:
             return False
         disks = self._disks()
         own = disks.get(self.node.lower(), 0)
-        return any(disks.get(name, 0) >= max(own, 1) for name in others)
+        return any(disks.get(name, 0) > max(0, own - LAN_WORTH) for name in others)
 
     def _disks(self) -> dict[str, int]:
         """By node, in lower case: what DRBD's agent thinks of its disk. A resync that is under

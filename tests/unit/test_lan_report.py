@@ -112,8 +112,15 @@ def test_whether_the_telephones_leave(tools: Path, changes: dict[str, str], leav
     assert not Cluster("crm2").is_left_for_another()
 
 
+def test_disks_that_are_as_good(tools: Path) -> None:
+    """They need not have the very same score."""
+    (tools / "state").write_text(TWO_NODES.format(**BETTER))
+    (tools / "disks").write_text(DISKS.format(9990))
+    assert Cluster("crm1").is_left_for_another()
+
+
 @pytest.mark.parametrize("disks", [
-    DISKS.format(1000),  # a resync is under way
+    DISKS.format(0), DISKS.format(1000),  # a resync is under way
     DISKS.format("-INFINITY"), DISKS.format("x"), DISKS.format("9" * 5000),
     DISKS.splitlines()[0], "no such attribute\n", "",
 ])
