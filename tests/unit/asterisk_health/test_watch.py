@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.watch import beat, begin, silence, watcher
 from asha.agents.watch.judge import Judge
 from asha.agents.watch.questions import HeldQuestion
@@ -286,7 +287,7 @@ def test_where_it_listens_no_more_nothing_stays_silent(
     watch.look()
     watch.pbx.silence(SIP)
     watch.look_until(lambda: bool(watch.heard))
-    monkeypatch.setattr(watcher.Diagnosis, "deep_probes", lambda self: ([], []))
+    monkeypatch.setattr(Diagnosis, "deep_probes", lambda self: ([], []))
     watch.ahead += watcher.LEARN_EVERY - 10  # the judge may take no more
     watch.look()
     assert {key.split()[0] for key in watch.watcher.silent(watch.clock())} == {"sip"}
