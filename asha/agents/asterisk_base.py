@@ -32,7 +32,8 @@ KNOWN = "known"
 ASTDB = "astdb"
 
 # The state file of a failure that the judge (asha/agents/watch/judge.py) has told Pacemaker:
-# which Asterisk; and the seconds in which Pacemaker acts on it.
+# which Asterisk. Its time is the monotonic clock's, as the watcher's sign of life. And the
+# seconds in which Pacemaker acts on it.
 TOLD = "told"
 TOLD_SECONDS = 30.0
 

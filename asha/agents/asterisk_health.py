@@ -246,8 +246,8 @@ class AsteriskHealth(AsteriskAgent):
 
     def _was_told_of(self, process: Process) -> bool:
         """Whether Pacemaker is about to act on a failure that the judge has told."""
-        told = self.state_file(TOLD)
-        return told.read() == process.identity and told.age() < TOLD_SECONDS
+        return self.read_state(TOLD) == process.identity and beat.is_fresh(
+            self.state_path(TOLD), self.context.clock(), TOLD_SECONDS)
 
     def _was_restarted(self, before: Process | None) -> bool:
         """Whether it failed because somebody else restarts Asterisk, and it is up again."""
@@ -608,11 +608,11 @@ class AsteriskHealth(AsteriskAgent):
 
     @action(timeout=30)
     def stop(self) -> None:
+        self.forget(TOLD)  # first: a judge that cannot tell gives SERVING back only with it
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
-        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", TOLD, *WATCHERS, KEPT, UNKEPT,
-                     WAS):
+        for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", *WATCHERS, KEPT, UNKEPT, WAS):
             self.forget(kind)
         if self.read_state(DEGRADED):
             self._attribute().tell_all_is_well()

@@ -119,6 +119,8 @@ class State:
     attributes: tuple[Attribute, ...] = ()
     # (resource, node): it has failed there as often as it may.
     worn_out: frozenset[tuple[str, str]] = frozenset()
+    # (clone, agent): what it is a clone of.
+    clones: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def active_node(self) -> str:
@@ -202,6 +204,10 @@ def parse(text: str) -> State:
             for node in top.iterfind("node_history/node")
             for one in node.iterfind("resource_history")
             if 0 < _count(one, "migration-threshold") <= _count(one, "fail-count")
+        ),
+        clones=frozenset(
+            (clone.get("id", ""), one.get("resource_agent", ""))
+            for clone in top.iterfind("resources/clone") for one in clone.iterfind(".//resource")
         ),
     )
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import struct
 import sys
 from collections.abc import Sequence
@@ -56,8 +57,12 @@ MEMORY = "/run/asha-retry-"
 # it was the same), and seconds between two looks where that cannot be watched.
 DECISIONS = "/var/lib/pacemaker/pengine"
 UNWATCHED_EVERY = 30.0
+# And where it can, and nothing comes: a full disk has no room for what was decided, and
+# pe-input-series-max=0 has none of it kept.
+UNTOLD_EVERY = 60.0
 # inotify(7), linux/inotify.h.
-CLOSE_WRITE, MOVED_TO, IGNORED = 0x8, 0x80, 0x8000
+CLOSE_WRITE, MOVED_TO, MOVE_SELF, IGNORED = 0x8, 0x80, 0x800, 0x8000
+ONLY_DIRECTORY, NO_LINK = 0x1000000, 0x2000000
 EVENT = struct.Struct("iIII")
 
 
@@ -88,11 +93,16 @@ class Decisions:
             self._machine.pause(UNWATCHED_EVERY)
             return
         assert self._file is not None
+        # poll(2), whose time is in milliseconds.
+        poller = select.poll()
+        poller.register(self._file, select.POLLIN)
+        if not poller.poll(UNTOLD_EVERY * 1000):
+            return
         said = os.read(self._file, 65536)
         while len(said) >= EVENT.size:
             _, mask, _, length = EVENT.unpack_from(said)
             said = said[EVENT.size + length:]
-            if mask & IGNORED:  # the directory is gone
+            if mask & (IGNORED | MOVE_SELF):  # the directory is gone, or another's now
                 os.close(self._file)
                 self._file = None
                 return
@@ -102,7 +112,7 @@ class Decisions:
         file = libc.inotify_init1(os.O_CLOEXEC)
         if file < 0:
             return False
-        mask = CLOSE_WRITE | MOVED_TO
+        mask = CLOSE_WRITE | MOVED_TO | MOVE_SELF | ONLY_DIRECTORY | NO_LINK
         if libc.inotify_add_watch(file, os.fsencode(self._folder), mask) < 0:
             print(f"{self._folder} cannot be watched: {os.strerror(ctypes.get_errno())}; "
                   f"looking every {UNWATCHED_EVERY:.0f} s", file=sys.stderr, flush=True)
@@ -208,8 +218,10 @@ def _last_failure(state: State, name: str, resources: Sequence[str]) -> datetime
 
 
 def _usable(state: State) -> list[str]:
+    """Not one that is to be fenced, or was not in vain: its failure is why."""
     return [node.name for node in state.nodes
-            if node.online and not (node.standby or node.pending or node.maintenance)]
+            if node.online and not (
+                node.standby or node.pending or node.maintenance or node.unclean)]
 
 
 def _look(machine: Machine) -> State | None:

@@ -44,6 +44,7 @@ UNKNOWN = 1
 # As drbd-utils' own scripts call it, so that `crm configure` and older versions know it.
 PREFIX = "drbd-fence-by-handler-asha"
 CLONE = "cl_drbd"
+AGENT = ":linbit:drbd"
 CONSTRAINT = f"{PREFIX}-{CLONE}"
 RULE = f"{PREFIX}-rule-{CLONE}"
 EXPRESSION = f"{PREFIX}-expr-{CLONE}"
@@ -97,14 +98,20 @@ def _judge(machine: Machine, state: State, node: str) -> tuple[int, str]:
     if not others:
         return DOWN, "is no node of this cluster any more"
     (peer,) = others
-    if peer.online and not peer.unclean:
-        return _outdate(machine, node, peer.name)
+    clone = _clone(state)
+    if not clone:
+        return UNKNOWN, f"may promote its disk: {CLONE} is no clone in Pacemaker's configuration"
+    if peer.online and peer.pending:
+        # It may bring a configuration that wins over this one's, without the constraint.
+        return 0, f"{peer.name} is joining"
+    if peer.online and not (peer.unclean and state.stonith_enabled):
+        return _outdate(machine, node, peer.name, clone)
     if state.stonith_enabled and peer.unclean:
         return 0, f"{peer.name} is to be fenced"
     if disk != "UpToDate":
         # That it is off does not make this disk the newer one.
         return DOWN, f"{peer.name} is off, and this node's disk is {disk} only"
-    problem = _constrain(machine, node)
+    problem = _constrain(machine, node, clone)
     if problem:
         return _refused(problem)
     if state.stonith_enabled:
@@ -112,11 +119,20 @@ def _judge(machine: Machine, state: State, node: str) -> tuple[int, str]:
     return DOWN, f"{peer.name} is not in the cluster; nobody has fenced it"
 
 
-def _outdate(machine: Machine, node: str, peer: str) -> tuple[int, str]:
+def _clone(state: State) -> str:
+    """The clone of the disk; "" without one, or where it is one of several: a constraint on what
+    does not exist forbids nothing."""
+    disks = {clone for clone, agent in state.clones if agent.endswith(AGENT)}
+    if CLONE in disks:
+        return CLONE
+    return disks.pop() if len(disks) == 1 else ""
+
+
+def _outdate(machine: Machine, node: str, peer: str, clone: str) -> tuple[int, str]:
     """The cluster still has the peer, only DRBD's connection is lost. Corosync hands each node
     the same messages in the same order. So a controller that answers, asked after the
     constraint was made, is on a node that has it. One that is silent may just be dying."""
-    problem = _constrain(machine, node)
+    problem = _constrain(machine, node, clone)
     if problem:
         return _refused(problem)
     if not _answers(machine, peer):
@@ -163,7 +179,7 @@ def owner(machine: Machine) -> str | None:
     return expressions[0].get("value")
 
 
-def _constrain(machine: Machine, node: str) -> str:
+def _constrain(machine: Machine, node: str, clone: str) -> str:
     """Make it, if it is not there. What is wrong, "" for nothing: "has ..." is for good."""
     for _ in range(2):
         try:
@@ -175,7 +191,7 @@ def _constrain(machine: Machine, node: str) -> str:
                     f"has this disk for itself: {CONSTRAINT} in Pacemaker's configuration")
             # Fails where somebody has made one meanwhile.
             made = machine.run("cibadmin", "--create", "--scope=constraints", "--xml-pipe",
-                               stdin=_constraint(node), timeout=CHANGE_SECONDS, check=False)
+                               stdin=_constraint(node, clone), timeout=CHANGE_SECONDS, check=False)
         except UserError as problem:
             return str(problem)
         if made.ok:
@@ -183,9 +199,9 @@ def _constrain(machine: Machine, node: str) -> str:
     return f"cibadmin --create: exit {made.code}"
 
 
-def _constraint(node: str) -> str:
+def _constraint(node: str, clone: str) -> str:
     """Double negation: no disk is promoted but this node's."""
-    top = ElementTree.Element("rsc_location", {"rsc": CLONE, "id": CONSTRAINT})
+    top = ElementTree.Element("rsc_location", {"rsc": clone, "id": CONSTRAINT})
     rule = ElementTree.SubElement(top, "rule", {
         "role": "Promoted", "score": "-INFINITY", "id": RULE})
     ElementTree.SubElement(rule, "expression", {

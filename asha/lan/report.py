@@ -19,6 +19,11 @@ LOOK = ("crm_mon", "-1", "--output-as=xml", "--inactive")
 
 # The replicated disk in cib/asha.crm.
 DISK = "p_drbd"
+# By how much the other node's disk may be worse: less than the 3000 of l_lan (cib/asha.crm), as
+# Pacemaker counts other scores too. A disk that is not UpToDate is 9000 worse.
+LAN_WORTH = 1000
+# What must be Pacemaker's to stop and to start.
+MOVING = (pacemaker.TELEPHONES, "p_mysql", "p_apache")
 
 
 class Cluster:
@@ -63,13 +68,31 @@ class Cluster:
             state = pacemaker.parse(said.out)
         except UserError:
             return False
-        managed = all(one.managed for one in state.of(pacemaker.TELEPHONES))
+        managed = all(one.managed for name in MOVING for one in state.of(name))
         copies = state.where(DISK, "Unpromoted")
-        return managed and not state.maintenance and any(
-            node.name in copies and node.online and not (node.standby or node.maintenance)
+        others = [
+            node.name.lower() for node in state.nodes if node.name.lower() != self.node.lower()
+            and node.name in copies and node.online and not (node.standby or node.maintenance)
             and state.attribute(node.name, ATTRIBUTE) == OK
-            for node in state.nodes if node.name.lower() != self.node.lower()
-        )
+        ]
+        if not (managed and others) or state.maintenance:
+            return False
+        disks = self._disks()
+        own = disks.get(self.node.lower(), 0)
+        return any(disks.get(name, 0) > max(0, own - LAN_WORTH) for name in others)
+
+    def _disks(self) -> dict[str, int]:
+        """By node, in lower case: what DRBD's agent thinks of its disk. A resync that is under
+        way outweighs the LAN (cib/asha.crm, l_lan)."""
+        said = self._run(TELL_SECONDS, "attrd_updater", "--query", "--all", "--name",
+                         f"master-{DISK}")
+        found = {}
+        for line in said.out.splitlines() if said else []:
+            fields = dict(part.split("=", 1) for part in line.split() if "=" in part)
+            value = fields.get("value", "").strip('"')
+            if value.isdecimal() and len(value) < pacemaker.DIGITS_MOST:
+                found[fields.get("host", "").strip('"').lower()] = int(value)
+        return found
 
     def has_better_lan(self) -> bool:
         """Whether another node's watcher says that its LAN works, by the latest news."""

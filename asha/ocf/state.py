@@ -29,12 +29,22 @@ class StateFile:
             return ""
 
     def write(self, text: str) -> None:
-        """Replace the text. Raises OSError; the file then has the old text."""
-        fresh = f"{self.path}.new"
-        # by name: the same
-        with open(fresh, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            file.write(text)
-        os.replace(fresh, self.path)  # by name: the same
+        """Replace the text. Raises OSError; the file then has the old text.
+
+        A monitor, the watcher and its judge may write the same one at once.
+        """
+        fresh = f"{self.path}.{os.getpid()}.new"
+        try:
+            # by name: the same
+            with open(fresh, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                file.write(text)
+            os.replace(fresh, self.path)  # by name: the same
+        except OSError:
+            try:
+                os.unlink(fresh)  # by name: the same
+            except OSError:
+                pass
+            raise
 
     def remove(self) -> None:
         """Remove the file. It is no error if there is none. Raises OSError."""

@@ -195,6 +195,8 @@ def test_a_cleanup_that_fails_is_tried_again(seen: Seen) -> None:
     dataclasses.replace(GIVEN_UP, quorum=False),
     dataclasses.replace(GIVEN_UP, resources=()),
     dataclasses.replace(GIVEN_UP, nodes=(Node("crm1", True, standby=True), Node("crm2", False))),
+    # It is to be fenced, and that has failed.
+    dataclasses.replace(GIVEN_UP, nodes=(Node("crm1", True, unclean=True), Node("crm2", False))),
     *(dataclasses.replace(GIVEN_UP, resources=(dataclasses.replace(STOPPED, **change),))
       for change in ({"blocked": True}, {"failed": True}, {"managed": False},
                      {"pending": "Starting"}, {"active": True})),
@@ -256,6 +258,32 @@ def test_a_directory_that_cannot_be_watched_is_looked_at_now_and_then(
     decisions.wait()  # that it has gone
     decisions.wait()
     assert machine.clock == 2 * retry.UNWATCHED_EVERY
+
+
+def test_a_directory_that_is_moved_away_is_looked_for_anew(tmp_path: Path) -> None:
+    """Its owner is Pacemaker's user: what lies in its place then counts."""
+    machine, folder = FakeMachine(tmp_path), tmp_path / "pengine"
+    folder.mkdir()
+    decisions = retry.Decisions(machine, str(folder))
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    decisions.wait()  # that it has gone
+    decisions.wait()  # a link is not followed
+    assert machine.clock == retry.UNWATCHED_EVERY
+    folder.unlink()
+    folder.mkdir()
+    assert decisions._watch()
+    (folder / "pe-input-1.bz2").write_bytes(b"x")
+    decisions.wait()
+    assert machine.clock == retry.UNWATCHED_EVERY
+
+
+def test_what_was_decided_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full, or Pacemaker is told to keep none: it looks all the same."""
+    monkeypatch.setattr(retry, "UNTOLD_EVERY", 0.01)
+    retry.Decisions(FakeMachine(tmp_path), str(tmp_path)).wait()
 
 
 def test_the_unit_runs_this() -> None:

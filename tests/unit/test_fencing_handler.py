@@ -18,7 +18,8 @@ from tests.fakes.machine import FakeMachine, Outcome
 BOTH = State(
     dc="crm1", quorum=True, nodes=(Node("crm1", True), Node("crm2", True)), resources=(),
     failures=(), bans=(), stonith_enabled=True, maintenance=False, last_change=None,
-    last_start=None,
+    last_start=None, clones=frozenset({("cl_drbd", "ocf:linbit:drbd"),
+                                       ("cl_line", "ocf:asha:rhino-relay")}),
 )
 SHOT = dataclasses.replace(BOTH, nodes=(Node("crm1", True), Node("crm2", False)))
 UNCLEAN = dataclasses.replace(BOTH, nodes=(Node("crm1", True), Node("crm2", False, unclean=True)))
@@ -96,6 +97,9 @@ def test_only_the_connection_is_lost(told: Told) -> None:
 
 @pytest.mark.parametrize(("state", "code"), [
     (SHOT, handler.FENCED), (unfenced(SHOT), handler.DOWN), (unfenced(UNCLEAN), handler.DOWN),
+    # Corosync is up there again, Pacemaker is not.
+    (dataclasses.replace(SHOT, nodes=(Node("crm1", True), Node("crm2", False, pending=True))),
+     handler.FENCED),
 ])
 def test_the_peer_is_off(told: Told, state: State, code: int) -> None:
     machine = told(state)
@@ -141,6 +145,58 @@ def test_a_peer_that_has_the_disk_for_itself(told: Told, state: State) -> None:
     machine = told(state).on("cibadmin --query", held_by("crm2"))
     assert fence(machine) == handler.UNKNOWN
     assert CREATE not in machine.lines
+
+
+def test_a_peer_that_is_joining_is_waited_for(told: Told) -> None:
+    """It may bring a newer configuration, which has no such constraint."""
+    joining = dataclasses.replace(
+        unfenced(BOTH), nodes=(Node("crm1", True), Node("crm2", True, pending=True)))
+    machine = told(joining, joining, BOTH)
+    assert fence(machine) == handler.OUTDATED
+    assert machine.clock == pytest.approx(2 * handler.LOOK_EVERY)
+    machine = told(joining)
+    assert fence(machine) == handler.UNKNOWN
+    assert machine.lines == []
+
+
+@pytest.mark.parametrize(("answer", "code"), [
+    (ALIVE, handler.OUTDATED), (SILENT, handler.UNKNOWN),
+])
+def test_without_fencing_an_unclean_member_is_a_member(
+    told: Told, answer: Outcome | str, code: int
+) -> None:
+    """It may serve still: its answer counts, and not that nobody has fenced it."""
+    machine = told(unfenced(dataclasses.replace(
+        BOTH, nodes=(Node("crm1", True), Node("crm2", True, unclean=True)))))
+    machine.on("crmadmin", answer).on("cibadmin --query", [NOTHING, held_by("crm1")])
+    assert fence(machine) == code
+
+
+@pytest.mark.parametrize(("clones", "name"), [
+    ({("ms_disk", "ocf::linbit:drbd"), ("cl_line", "ocf:asha:rhino-relay")}, "ms_disk"),
+    ({("cl_other", "ocf:linbit:drbd"), ("cl_drbd", "ocf:linbit:drbd")}, "cl_drbd"),
+])
+def test_whatever_the_clone_is_called(
+    told: Told, clones: set[tuple[str, str]], name: str
+) -> None:
+    machine = told(dataclasses.replace(BOTH, clones=frozenset(clones)))
+    assert fence(machine) == handler.OUTDATED
+    [made] = [call.stdin for call in machine.calls if str(call) == CREATE]
+    assert made is not None
+    assert f'rsc="{name}"' in made
+
+
+@pytest.mark.parametrize("state", [BOTH, SHOT, unfenced(SHOT)])
+@pytest.mark.parametrize("clones", [
+    set(), {("cl_line", "ocf:asha:rhino-relay")},
+    {("cl_a", "ocf:linbit:drbd"), ("cl_b", "ocf:linbit:drbd")},
+])
+def test_nothing_is_forbidden_to_a_clone_that_is_none(
+    told: Told, state: State, clones: set[tuple[str, str]]
+) -> None:
+    machine = told(dataclasses.replace(state, clones=frozenset(clones)))
+    assert fence(machine) == handler.UNKNOWN
+    assert machine.lines == []
 
 
 def test_two_ask_at_once_and_one_is_first(told: Told) -> None:

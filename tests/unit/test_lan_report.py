@@ -31,7 +31,8 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tool = tmp_path / name
         tool.write_text(f'#!/bin/sh\necho "{name} $*" >>"{tmp_path}/calls"\n'
                         f'[ ! -e "{tmp_path}/broken" ] || {{ echo broken >&2; exit 1; }}\n'
-                        f'[ "{name}" != crm_mon ] || cat "{tmp_path}/state"\n')
+                        f'[ "{name}" != crm_mon ] || cat "{tmp_path}/state"\n'
+                        f'[ "$1 $2" != "--query --all" ] || cat "{tmp_path}/disks"\n')
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return tmp_path
@@ -79,13 +80,17 @@ TWO_NODES = """\
   <resources><resource id="p_drbd" role="{role}" active="true" failed="false" managed="true">
     <node name="crm2"/></resource>
     <resource id="p_asterisk" role="Started" active="true" failed="false" managed="{managed}">
+    <node name="crm1"/></resource>
+    <resource id="p_mysql" role="Started" active="true" failed="false" managed="{beside}">
     <node name="crm1"/></resource></resources>
   <node_attributes><node name="crm1"><attribute name="asha-lan" value="no-carrier"/></node>
     <node name="crm2"><attribute name="asha-lan" value="{lan}"/></node></node_attributes>
 </pacemaker-result>
 """
 BETTER = {"maintenance": "false", "online": "true", "standby": "false", "role": "Unpromoted",
-          "managed": "true", "lan": "ok"}
+          "managed": "true", "lan": "ok", "beside": "true"}
+DISKS = ('name="master-p_drbd" host="CRM1" value="10000"\n'
+         'name="master-p_drbd" host="crm2" value="{}"\n')
 
 
 @pytest.mark.parametrize(("changes", "leave"), [
@@ -97,12 +102,33 @@ BETTER = {"maintenance": "false", "online": "true", "standby": "false", "role": 
     ({"standby": "true"}, False),
     ({"managed": "false"}, False),
     ({"maintenance": "true"}, False),
+    ({"beside": "false"}, False),  # nobody would start it again
 ])
 def test_whether_the_telephones_leave(tools: Path, changes: dict[str, str], leave: bool) -> None:
+    (tools / "disks").write_text(DISKS.format(10000))
     (tools / "state").write_text(TWO_NODES.format(**{**BETTER, **changes}))
     assert Cluster("crm1").is_left_for_another() is leave
     # To the other node its own LAN is no reason.
     assert not Cluster("crm2").is_left_for_another()
+
+
+def test_disks_that_are_as_good(tools: Path) -> None:
+    """They need not have the very same score."""
+    (tools / "state").write_text(TWO_NODES.format(**BETTER))
+    (tools / "disks").write_text(DISKS.format(9990))
+    assert Cluster("crm1").is_left_for_another()
+
+
+@pytest.mark.parametrize("disks", [
+    DISKS.format(0), DISKS.format(1000),  # a resync is under way
+    DISKS.format("-INFINITY"), DISKS.format("x"), DISKS.format("9" * 5000),
+    DISKS.splitlines()[0], "no such attribute\n", "",
+])
+def test_the_telephones_stay_with_the_better_disk(tools: Path, disks: str) -> None:
+    """Pacemaker moves nothing then, and nothing is asked to end."""
+    (tools / "state").write_text(TWO_NODES.format(**BETTER))
+    (tools / "disks").write_text(disks)
+    assert not Cluster("crm1").is_left_for_another()
 
 
 @pytest.mark.parametrize(("said", "better"), [

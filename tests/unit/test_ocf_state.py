@@ -55,7 +55,33 @@ def test_age(file: StateFile) -> None:
 
 def test_a_write_that_fails_leaves_what_was(file: StateFile, tmp_path: Path) -> None:
     file.write("before")
-    (tmp_path / "agent-p_test.kind.new").mkdir()
+    (tmp_path / f"agent-p_test.kind.{os.getpid()}.new").mkdir()
     with pytest.raises(OSError, match="Is a directory"):
         file.write("after")
     assert file.read() == "before"
+
+
+def test_a_write_that_fails_leaves_nothing_else(file: StateFile, tmp_path: Path) -> None:
+    os.mkdir(file.path)
+    with pytest.raises(OSError, match="Is a directory"):
+        file.write("x")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agent-p_test.kind"]
+
+
+def test_two_write_at_once(
+    file: StateFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a monitor and the watcher may."""
+    real, other = os.replace, os.getpid() + 1
+
+    def replace(source: str, target: str) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(os, "getpid", lambda: other)
+        StateFile(file.path).write("the other's")
+        assert file.read() == "the other's"
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    file.write("the first's")
+    assert file.read() == "the first's"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agent-p_test.kind"]

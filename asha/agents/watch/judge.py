@@ -84,18 +84,31 @@ class Judge(AsteriskHealth):
             return 0
         # In this order: a monitor that fails to claim it looks for the other.
         self.write_state(TOLD, process.identity)
+        try:
+            beat.give(self.state_path(TOLD), self.context.clock())
+        except OSError as problem:
+            self.warn(f"cannot write {self.state_path(TOLD)}: {problem.strerror}")
         if not self.claim():
             self.forget(TOLD)
             return 0
         self.error(f"{reason}: Pacemaker is told")
         if not self._fail():
-            self.write_state(SERVING, said)
-            self.forget(TOLD)
+            self._give_back(said, process)
             return 1
         from time import time
 
         self.set_node_attribute(HANG_ATTRIBUTE, f"{time():.0f} {reason}", ATTRIBUTE_SECONDS)
         return 0
+
+    def _give_back(self, said: str, process: Process) -> None:
+        """The right to tell; not once a stop has begun, which removes TOLD before SERVING. With
+        the file its kill would be told as a death, and the watcher would watch on."""
+        if self.read_state(TOLD) != process.identity:
+            return
+        self.write_state(SERVING, said)
+        if self.read_state(TOLD) != process.identity:
+            self.forget(SERVING)
+        self.forget(TOLD)
 
     def _fail(self) -> bool:
         try:

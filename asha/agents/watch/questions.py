@@ -85,10 +85,10 @@ class Question:
         self.since = None
         self._odd = 0 if verdict.healthy else self._odd + 1
 
-    def forgive(self, seconds: float) -> None:
+    def forgive(self, seconds: float, now: float) -> None:
         """We were halted ourselves for so long: nobody owes us an answer for that."""
         if self.since is not None:
-            self.since += seconds
+            self.since = min(self.since + seconds, now)
 
     def close(self) -> None:
         """Nothing is asked any more."""

@@ -156,8 +156,7 @@ class Watcher:
         """Until Asterisk is to stop, or Pacemaker was told of a failure."""
         while not self._file(SERVING).is_absent:
             until = self._next()
-            self.step(until)
-            self._come_back(until)
+            self._come_back(self.step(until))
 
     def _next(self) -> float:
         """When to look again: as soon as something has been silent for long enough."""
@@ -171,23 +170,34 @@ class Watcher:
         left = until - self._clock()
         if left > 0:
             self._sleep(left)
-        late = self._clock() - until
+        self._forgive(until)
+
+    def _forgive(self, until: float) -> float:
+        """What waited while we were late. Returns ``until``, or now where that was so."""
+        now = self._clock()
+        late = now - until
         if late > LATE:
             for one in self._questions:
-                one.forgive(late)
+                one.forgive(late, now)
             if self._odd is not None:
-                self._odd += late
+                self._odd = min(self._odd + late, now)
+            return now
+        return until
 
-    def step(self, until: float) -> None:
-        """Ask what is due, and take in what comes ``until`` then."""
+    def step(self, until: float) -> float:
+        """Ask what is due, and take in what comes ``until`` then. Returns ``until``, or how long
+        we were halted meanwhile."""
         now = self._clock()
         self._look_at_the_process()
         if self._process is not None:
             if now >= self._learn_at:
                 self._learn(now)
             self._ask(until)
+        # Before anything is judged: it was perhaps halted while it waited for answers.
+        until = self._forgive(until)
         self._have_it_judged()
         self._beat()
+        return until
 
     def _beat(self) -> None:
         try:
@@ -234,8 +244,10 @@ class Watcher:
         """Where it listens, as a monitor finds it."""
         assert self._process is not None
         self._learn_at = now + LEARN_EVERY
-        if any(one.since is not None for one in self._questions):
-            return  # who is silent is not forgotten
+        if any(one.since is not None for one in self._questions) and (
+            not self._judged or self._judge.is_at_work(now)
+        ):
+            return  # who is silent is not forgotten before the judge knows better
         self._agent = self._new_agent()
         diagnosis = Diagnosis(self._agent, self._process)
         try:
@@ -291,9 +303,10 @@ class Watcher:
 
     def _records_wait(self) -> bool:
         """Whether the database of call records is up, and Asterisk does not know: a monitor
-        tells it (asha/asterisk/cdr.py)."""
+        tells it (asha/asterisk/cdr.py). It may let us wait, so not while Asterisk does."""
         return (
             self._process is not None
+            and all(one.since is None for one in self._questions)
             and self._file("records").read() == self._process.identity
             and cdr.database_is_up(self._agent.database_socket, self._deadline())
         )

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from asha.agents.asterisk_diagnosis import Diagnosis
 from asha.agents.watch import beat, begin, silence, watcher
 from asha.agents.watch.judge import Judge
 from asha.agents.watch.questions import HeldQuestion
 from asha.agents.watch.watcher import PAUSE, Watcher
-from asha.asterisk import HANG_ATTRIBUTE
+from asha.asterisk import HANG_ATTRIBUTE, cdr
 from asha.asterisk.probes import SECOND_ASKING, Database, Verdict
 from asha.asterisk.process.unit import Direct
 from asha.ocf import Context, Deadline, Exit
@@ -240,18 +241,60 @@ def test_that_we_were_halted_is_no_silence_of_asterisks(watch: Watch) -> None:
     assert since >= before + 60
 
 
+def test_who_is_halted_while_it_waits_for_answers_judges_nothing(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the whole node may be, for minutes: Asterisk has not had its time."""
+    watch.look()
+    watch.pbx.silence(SIP)
+    watch.ahead += 1.1  # all is due again
+    real = watch.watcher._talks.go_on
+
+    def go_on(deadline: Deadline | None = None) -> None:
+        watch.ahead += 60
+        real(deadline)
+
+    monkeypatch.setattr(watch.watcher._talks, "go_on", go_on)
+    begun = watch.clock()
+    assert watch.watcher.step(begun) >= begun + 60
+    asked = [one for one in watch.watcher._questions if one.key.startswith("sip UDP")]
+    assert all(one.since is not None and one.since <= watch.clock() for one in asked)
+    assert asked
+    assert watch.heard == []
+    monkeypatch.undo()
+    watch.look_until(lambda: bool(watch.heard))
+
+
 def test_it_ends_with_the_service(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[float] = []
 
-    def step(until: float) -> None:
+    def step(until: float) -> float:
         turns.append(until)
         assert len(turns) < 10
         if len(turns) == 2:
             Path(f"{files(watch.pbx)}.serving").unlink()
+        return until
 
     monkeypatch.setattr(watch.watcher, "step", step)
     watch.watcher.run()
     assert len(turns) == 2
+
+
+def test_where_it_listens_no_more_nothing_stays_silent(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge has found no hang: perhaps that address is gone."""
+    watch.look()
+    watch.pbx.silence(SIP)
+    watch.look_until(lambda: bool(watch.heard))
+    monkeypatch.setattr(Diagnosis, "deep_probes", lambda self: ([], []))
+    watch.ahead += watcher.LEARN_EVERY - 10  # the judge may take no more
+    watch.look()
+    assert {key.split()[0] for key in watch.watcher.silent(watch.clock())} == {"sip"}
+    watch.end_judge()
+    watch.ahead += watcher.LEARN_EVERY
+    watch.look()
+    assert watch.watcher.silent(watch.clock()) == {}
 
 
 def test_another_asterisk_is_asked_anew(watch: Watch) -> None:
@@ -288,6 +331,30 @@ def test_call_records_do_not_wait_for_the_next_monitor(pbx: Pbx, tmp_path: Path)
         watch.ahead += 2 * PAUSE
         watch.look()
         assert len(watch.heard) == 1
+
+
+def test_a_database_is_not_waited_for_while_asterisk_is_silent(
+    pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hangs, or is somebody else's, takes its time with each step."""
+    pbx.start()
+    watch = Watch(pbx)
+    watch.look()
+    asked: list[str] = []
+
+    def is_up(path: str, deadline: Deadline) -> bool:
+        asked.append(path)
+        return False
+
+    monkeypatch.setattr(cdr, "database_is_up", is_up)
+    watch.look()
+    assert asked
+    pbx.silence(SIP)
+    watch.ahead += 1.1
+    watch.watcher._ask(watch.clock() + 0.05)
+    asked.clear()
+    watch.watcher._have_it_judged()
+    assert asked == []
 
 
 def test_another_secret_is_learned(watch: Watch) -> None:
@@ -424,8 +491,11 @@ def test_a_hang_is_told_once(pbx: Pbx) -> None:
     # And the watcher's next judge.
     assert judged(pbx, queue)[0] == 0
     # Pacemaker has not acted on it: then the monitor counts.
-    old = time.time() - 60
-    os.utime(f"{files(pbx)}.told", (old, old))
+    told = f"{files(pbx)}.told"
+    # Whatever somebody sets the other clock to.
+    assert os.stat(told).st_mtime <= time.monotonic()
+    old = time.monotonic() - 60
+    os.utime(told, (old, old))
     assert pbx.act("monitor", DEEP).code == Exit.ERR_GENERIC
     queue.done()
 
@@ -466,6 +536,32 @@ def test_what_owes_the_watcher_an_answer_is_asked_once(
     assert len(asked) == questions
     assert list(left) == []
     queue.done()
+
+
+class Stopping(CallQueue):
+    """Pacemaker stops Asterisk while it is to be told of the hang, and takes nothing in."""
+
+    def __init__(self, pbx: Pbx) -> None:
+        super().__init__()
+        self.pbx = pbx
+
+    def run(self, argv, deadline, **named):  # type: ignore[no-untyped-def]
+        if tuple(argv) == FAIL:
+            assert self.pbx.act("stop").code == Exit.SUCCESS
+            assert not has(self.pbx, "told")
+        return super().run(argv, deadline, **named)
+
+
+def test_a_stop_meanwhile_leaves_nobody_to_tell(pbx: Pbx) -> None:
+    """Its kill would be told as a death, and the watcher would watch a node without Asterisk."""
+    queue = Stopping(pbx)
+    pbx.start()
+    pbx.silence(SIP)
+    expect_telling(queue, fail=1)
+    assert judged(pbx, queue)[0] == 1
+    queue.done()
+    assert not has(pbx, "serving")
+    assert not has(pbx, "told")
 
 
 def test_only_news_of_the_watcher_count(pbx: Pbx) -> None:
