@@ -126,6 +126,25 @@ def test_a_change_is_seen(etc: Path, change: object) -> None:
     assert before[1] != now[1]
 
 
+def test_the_ten_thousandth_is_the_newest(etc: Path, kept: Path) -> None:
+    made = keep(etc, kept)
+    old = f"9999-{made.partition('-')[2]}"
+    (kept / made).rename(kept / old)
+    (etc / "more.conf").write_text("; changed\n")
+    newest = keep(etc, kept)
+    assert newest.startswith("10000-")
+    assert [one.name for one in listed(kept)] == [newest, old]
+    (kept / ("9" * 200 + made[4:])).mkdir()  # no number of ours
+    assert [one.name for one in listed(kept)] == [newest, old]
+
+
+def test_asterisk_tells_of_more_sockets_than_are_kept(etc: Path, kept: Path) -> None:
+    made = keep(etc, kept, "".join(f"udp {number} PJSIP\n" for number in range(9000)))
+    (found,) = listed(kept)
+    assert found.name == made
+    assert set(found.sip.splitlines()) <= {f"udp {number} PJSIP" for number in range(9000)}
+
+
 def test_no_half_one_is_left(etc: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(etc, kept)
     (etc / "more.conf").write_text("; changed\n")
@@ -198,7 +217,7 @@ def test_failures_are_counted_by_content_node_and_files(etc: Path, kept: Path) -
         for number in range(100):
             generations.add_failure(place, str(number), "crm1", TODAY)
         assert len(generations.failures(place)) == generations.FAILED_MOST
-        place.write("failed", b"\xff garbage\nd crm1 today x\n\n")
+        place.write("failed", b"\xff garbage\nd crm1 today x\nd crm1 today " + b"9" * 5000)
         assert generations.failures(place) == []
     keep(etc, kept)
     assert not (kept / "failed").exists()

@@ -19,6 +19,7 @@ import os
 from asha.asterisk.lastgood import tree
 from asha.rootwork import Directory, Untrusted, access_list, is_roots_alone
 from asha.run.results import Failed
+from asha.run.text import number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ KEPT_MOST = 3
 DRAFT = ".asha-new"
 ABOUT, FILES, FAILED = "about", "files", "failed"
 ABOUT_MOST = 64 << 10
+# Of these, for where it takes SIP: Asterisk itself tells that.
+SIP_MOST = 8 << 10
 
 # Lines of ``failed``, the newest: a person tries to repair, again and again.
 FAILED_MOST = 40
@@ -88,23 +91,31 @@ def enter(path: str) -> Directory:
 def listed(place: Directory) -> list[Generation]:
     """The newest first. Raises OSError."""
     found = []
-    for name in reversed(place.names()):
-        if is_generation(name):
-            try:
-                with place.enter(name) as inner:
-                    text = inner.read(ABOUT, ABOUT_MOST).decode("utf-8", "replace")
-            except OSError:
-                continue  # only a part of it is left
-            lines = [line.partition(" ") for line in text.splitlines()]
-            told = {word: rest for word, _, rest in lines}
-            sip = "".join(f"{rest}\n" for word, _, rest in lines if word == "sip")
-            found.append(Generation(name, told.get("digest", ""), sip))
+    for name in _named(place):
+        try:
+            with place.enter(name) as inner:
+                text = inner.read(ABOUT, ABOUT_MOST).decode("utf-8", "replace")
+        except OSError:
+            continue  # only a part of it is left
+        lines = [line.partition(" ") for line in text.splitlines()]
+        told = {word: rest for word, _, rest in lines}
+        sip = "".join(f"{rest}\n" for word, _, rest in lines if word == "sip")
+        found.append(Generation(name, told.get("digest", ""), sip))
     return found
 
 
+def _named(place: Directory) -> list[str]:
+    """The names of generations, the newest first: 10000 comes after 9999."""
+    return sorted(filter(is_generation, place.names()), key=_number, reverse=True)
+
+
+def _number(name: str) -> int:
+    return number(name.partition("-")[0]) or 0
+
+
 def is_generation(name: str) -> bool:
-    number, dash, stamp = name.partition("-")
-    return bool(dash) and number.isdecimal() and number.isascii() and len(stamp) == 15
+    first, _, stamp = name.partition("-")
+    return number(first) is not None and len(stamp) == 15
 
 
 def failures(place: Directory) -> list[Failure]:
@@ -114,8 +125,8 @@ def failures(place: Directory) -> list[Failure]:
     except FileNotFoundError:
         return []
     words = [line.split() for line in text.splitlines()]
-    return [Failure(one[0], one[1], one[2], int(one[3])) for one in words
-            if len(one) == 4 and one[3].isascii() and one[3].isdecimal()]
+    return [Failure(one[0], one[1], one[2], count) for one in words
+            if len(one) == 4 and (count := number(one[3])) is not None]
 
 
 def add_failure(place: Directory, digest: str, node: str, what: str) -> None:
@@ -186,6 +197,8 @@ def keep(path: str, source: Directory, state: str, node: str, sip: str) -> str:
 def _keep(place: Directory, source: Directory, state: str, node: str, sip: str) -> str:
     from time import localtime, strftime
 
+    if len(sip) > SIP_MOST:
+        sip = sip[:SIP_MOST].rpartition("\n")[0]
     items = tree.read(source)
     digest = tree.digest_of(items)
     before = listed(place)
@@ -197,8 +210,7 @@ def _keep(place: Directory, source: Directory, state: str, node: str, sip: str) 
     if room.f_bavail * room.f_frsize < tree.size_of(items) + ROOM:
         raise Failed(f"{place.path}: its disk has no room for {tree.size_of(items) >> 10} kB "
                      f"beside {ROOM >> 20} MB that must stay free")
-    newest = max((int(one.partition("-")[0]) for one in place.names() if is_generation(one)),
-                 default=0)
+    newest = max(map(_number, _named(place)), default=0)
     made = f"{newest + 1:04}-{strftime('%Y%m%dT%H%M%S', localtime())}"
     place.remove_tree(DRAFT)  # of one that was killed
     try:
@@ -219,6 +231,6 @@ def _keep(place: Directory, source: Directory, state: str, node: str, sip: str) 
     for same in listed(place)[1:]:
         if same.digest == digest:
             place.remove_tree(same.name)  # the same files served again, or take SIP elsewhere too
-    for old in [one for one in reversed(place.names()) if is_generation(one)][KEPT_MOST:]:
+    for old in _named(place)[KEPT_MOST:]:
         place.remove_tree(old)
     return made

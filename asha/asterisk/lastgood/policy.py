@@ -181,8 +181,9 @@ class Plan:
             return []
         text = (f"Asterisk runs with {ETC} of {kept.when}, the last that served ({self.path}), "
                 f"as it does not start with today's files: {self._differences(self.path)}. "
-                "A reload reads the old ones too. Repair today's, then: crm resource restart "
-                f"{self.agent.instance}")
+                "A reload and systemctl restart read the old ones too. Repair today's (or, to have "
+                f"them tried as they are: rm {self.directory}/{generations.FAILED}), then: crm "
+                f"resource restart {self.agent.instance}")
         _write(self.agent, KEPT, f"{kept.name}\n{text}")
         self.agent.warn(text)
         return [text]
@@ -322,7 +323,14 @@ def _in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
 
 
 def _digest() -> str:
-    return _on_etc(lambda top: tree.digest_of(tree.read(top)))
+    return _on_etc(_digest_of)
+
+
+def _digest_of(top: Directory) -> str:
+    try:
+        return tree.digest_of(tree.read(top))
+    except Failed:
+        return tree.rough(top)
 
 
 def _on_etc(work: Callable[[Directory], str]) -> str:

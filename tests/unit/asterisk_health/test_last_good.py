@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -9,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from asha.asterisk import astdb, hindrance
-from asha.asterisk.lastgood import generations, policy
+from asha.asterisk.lastgood import generations, policy, tree
 from asha.ocf import Exit
 from tests.fakes.asterisk import LOADING
 from tests.fakes.ocf import Outcome
@@ -193,8 +194,8 @@ def lacks_memory(site: Site) -> None:
 
 def held_up(site: Site) -> None:
     site.write("")
-    log = "/var/log/asterisk/full is a FIFO, at which Asterisk waits"
-    site.pbx.agent._what_holds = lambda agent, process: (log, False)  # type: ignore[assignment]
+    base = "/var/lib/asterisk/astdb.sqlite3 is a directory and no file: remove it"
+    site.pbx.agent._what_holds = lambda agent, process: [base]  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("happens", [lacks_memory, held_up])
@@ -210,9 +211,97 @@ def test_what_is_no_fault_of_the_files(
     assert not any(site.used)
 
 
+def test_a_fifo_elsewhere_hides_no_damage(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asterisk waits at one, and does not end; who can damage its files can make one anywhere."""
+    base = "/var/lib/asterisk/astdb.sqlite3 is a "
+    found = ["/var/log/asterisk/x is a FIFO, at which Asterisk waits: rm /var/log/asterisk/x",
+             f"{base} is a FIFO, at which Asterisk waits: rm {base}",
+             "looking at Asterisk's files did not end within 0.5 s"]
+    monkeypatch.setattr(hindrance, "odd_files", lambda *_: list(found))
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    assert site.used[-1]
+
+
+@pytest.mark.parametrize("much", ["a large file", "many files"])
+def test_what_is_too_much_to_read_hides_no_damage(
+    site: Site, monkeypatch: pytest.MonkeyPatch, much: str
+) -> None:
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    if much == "a large file":
+        with (site.etc / "backup.tar").open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        monkeypatch.setattr(tree, "NAMES_MOST", 4)
+        for number in range(6):
+            (site.etc / f"{number}.conf").touch()
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    assert site.used[-1]
+    assert "MB" in told(site) if much == "a large file" else "4 files" in told(site)
+    assert site.act("stop").code == Exit.SUCCESS
+    # Repaired, though as much as before: today's.
+    site.write(GOOD + "; repaired\n")
+    if much == "a large file":
+        assert site.start().code == Exit.SUCCESS
+        assert site.used[-1] == ""
+
+
+def test_todays_files_are_tried_as_they_are_by_the_command_that_is_told(site: Site) -> None:
+    """What was wrong was elsewhere: a package, what a link leads to."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    command = told(site).partition("tried as they are: ")[2].partition(")")[0]
+    assert command == f"rm {site.kept}/failed"
+    Path(command.removeprefix("rm ")).unlink()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.start()
+    assert site.used[-1] == ""
+
+
+def test_who_starts_it_by_hand_has_todays_files(site: Site) -> None:
+    """After a stop."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    wanted: list[str] = []
+
+    class Asked(site.pbx.agent.launcher_class):  # type: ignore[name-defined, misc]
+        def use(self, files: str) -> None:
+            wanted.append(files)
+            super().use(files)
+
+    site.pbx.agent.launcher_class = Asked
+    assert site.act("stop").code == Exit.SUCCESS
+    assert wanted == [""]
+
+
+def test_names_of_any_bytes_and_length_keep_no_start(site: Site) -> None:
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    folder = os.fsencode(site.etc)
+    for number in range(3):
+        folder += b"/" + str(number).encode() + b"\xff\n\x1b[2J" * 30
+        os.mkdir(folder)
+        with open(folder + b"/\xfe" + b"x" * 200, "wb"):
+            pass
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    assert site.used[-1]
+    assert len(told(site)) < 1200
+    assert site.act("monitor", DEEPEST).code == Exit.DEGRADED
+
+
 @pytest.mark.parametrize(("found", "serves"), [
     (["/etc/asterisk/x.conf is a FIFO, at which Asterisk waits: rm /etc/asterisk/x.conf"], True),
     (["it has started sleep (7); does #exec in its configuration wait for that?"], True),
+    (["asterisk (7) waits for who opens the other end of a FIFO"], True),
     (["/var/log/asterisk/full is a FIFO, at which Asterisk waits"], False),
     ([], False),
 ])
@@ -224,8 +313,8 @@ def test_what_it_waits_for_while_it_loads(
     assert site.act("stop").code == Exit.SUCCESS
     site.write("#exec /bin/wait\n")
     monkeypatch.setattr(site.pbx.launcher, "clears", False)
-    monkeypatch.setattr(hindrance, "odd_files", lambda *_: found)
-    monkeypatch.setattr(hindrance, "waits_for", lambda *_: [])
+    monkeypatch.setattr(hindrance, "odd_files", lambda *_: [])
+    monkeypatch.setattr(hindrance, "waits_for", lambda *_: found)
     flag = site.pbx.run / f"silent-{LOADING}"
     flag.touch()
     outcome = site.pbx.act("start", given=site.given, timeout=3)
