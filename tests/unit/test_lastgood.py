@@ -274,6 +274,7 @@ def test_other_files_are_tried_first() -> None:
     # What somebody may have wanted.
     (PJSIP, ""),
     (PJSIP[:16], ""),  # whole lines
+    (PJSIP[:15], ""),  # also where no newline ends the last
     (PJSIP + "#tryinclude gone.conf\n", ""),
     (PJSIP + "#include gone*.conf\n", ""),
     (PJSIP + "; [half\n", ""),

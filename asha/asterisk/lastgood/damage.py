@@ -80,7 +80,9 @@ def of_file(now: Directory, path: str, before: Directory) -> str:
         return "has zero bytes"
     if not new.strip():
         return "is empty"
-    if old.startswith(new) and not new.endswith(b"\n"):
+    # Without its last lines it may be meant: many a panel ends none of its files with a newline.
+    rest = old[len(new):].lstrip(b"\r")
+    if old.startswith(new) and not (new.endswith(b"\n") or rest.startswith(b"\n")):
         return "is cut off"
     line = _open_section(new)
     if line and not _open_section(old):

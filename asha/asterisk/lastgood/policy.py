@@ -159,7 +159,7 @@ class Plan:
         try:
             found = self._child(work, COMPARE_SECONDS, f"comparing {ETC}")
         except AgentError as problem:
-            self.agent.warn(f"Asterisk takes less SIP than before ({said}): {problem.reason}")
+            self._serves_less(f"Asterisk takes less SIP than before ({said}): {problem.reason}")
             return
         if not found:
             self.agent.warn(f"Asterisk takes less SIP than before ({said}); no file of that is "
@@ -167,7 +167,13 @@ class Plan:
             return
         if self._note_today(just_this=True):
             raise LostSip(f"Asterisk has lost SIP: {found} ({said})")
-        self.agent.warn(f"Asterisk has lost SIP: {found} ({said})")
+        self._serves_less(f"Asterisk has lost SIP: {found} ({said})")
+
+    def _serves_less(self, text: str) -> None:
+        """Some SIP is better than none, but such files are not kept as those that serve: the
+        next start would measure by them."""
+        self._state, self._unkept = "", text
+        self.agent.warn(text)
 
     def served(self, identity: str) -> list[str]:
         """What people must know of this start."""
@@ -314,7 +320,8 @@ def _in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
         try:
             return work()
         except Untrusted as problem:
-            raise Failed(str(problem)) from None
+            hint = f" ({problem.hint})" if problem.hint else ""
+            raise Failed(f"{problem}{hint}") from None
         except OSError as problem:
             where = f"{problem.filename}: " if problem.filename else ""
             raise Failed(f"{where}{problem.strerror}") from None

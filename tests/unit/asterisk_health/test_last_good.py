@@ -282,6 +282,19 @@ def test_who_starts_it_by_hand_has_todays_files(site: Site) -> None:
     assert wanted == [""]
 
 
+def test_a_store_that_others_can_write_is_told_with_the_command(site: Site) -> None:
+    above = site.kept.parent / "open"
+    above.mkdir()
+    above.chmod(0o777)
+    given = {"last_good_directory": str(above / "last-good/x")}
+    (above / "last-good").mkdir()
+    os.chown(above, os.geteuid(), os.getegid())
+    site.serve(**given)
+    seen = site.act("monitor", DEEPEST, **given)
+    assert seen.code == Exit.DEGRADED
+    assert f"chmod go-w {above}" in seen.err
+
+
 def test_names_of_any_bytes_and_length_keep_no_start(site: Site) -> None:
     site.serve()
     assert site.act("stop").code == Exit.SUCCESS
@@ -378,6 +391,12 @@ def test_a_stack_that_is_lost_by_damage(site: Site) -> None:
     (made / "files/pjsip.conf").write_text("")
     assert [site.start(**AUTO).code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
     assert site.used[-1] == ""
+    # That is told, and is no measure for the next start.
+    assert site.act("monitor", DEEP, **AUTO).code == Exit.SUCCESS
+    seen = site.act("monitor", DEEPEST, **AUTO)
+    assert seen.code == Exit.DEGRADED
+    assert "Asterisk has lost SIP: sip.conf is cut off" in seen.err
+    assert [one for one in site.kept.iterdir() if one.is_dir()] == [made]
 
 
 def test_a_stack_that_somebody_has_removed(site: Site) -> None:
