@@ -249,6 +249,20 @@ def test_both_nodes_come_first(failed: list[tuple[str, str, int]], wanted: str) 
     assert chosen(*failed) == wanted
 
 
+def test_files_that_change_all_the_time() -> None:
+    def chosen_of(count: int, in_vain: int = 0) -> Generation | None:
+        failed = [Failure(str(number), ("crm1", "crm2")[number % 2], TODAY, 1)
+                  for number in range(count)]
+        if in_vain:
+            failed.append(Failure("0", "crm1", NEW.name, in_vain))
+        return generations.choose([NEW, OLD], failed, "again another", "crm1", lambda: True, 3)
+
+    many = generations.CHANGING
+    assert [chosen_of(many - 1), chosen_of(many)] == [None, NEW]
+    assert [chosen_of(many, 1), chosen_of(2 * many, 1)] == [None, OLD]
+    assert many * 2 < generations.FAILED_MOST
+
+
 def test_a_node_alone_waits_for_nobody() -> None:
     assert chosen(("crm1", TODAY, 1), peer=False) == NEW.name
     assert chosen(peer=False) == TODAY

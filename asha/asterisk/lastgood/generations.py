@@ -38,6 +38,14 @@ FAILED_MOST = 40
 # What it says of one that is today's; else the name of a generation.
 TODAY = "today"
 
+# Stands for the other node, where what is known of one is true of both.
+ANY_NODE = "*"
+
+# So many starts of both nodes have failed since one served, each perhaps with other files: who
+# changes a file before each start must not keep the last good ones from being used. Three
+# here, three there, three more; who repairs files has had a start with the kept ones before.
+CHANGING = 9
+
 # What keep() returns where there is no store: the agent may be used without.
 NOWHERE = "-"
 
@@ -152,19 +160,30 @@ def choose(
     A generation where just these files have failed here and on the other node; with no other
     node there, or as many ``tries`` here as make Pacemaker move it, here alone. Not
     where these files have served: then something else is wrong. Where generations fail too, each
-    second try is today's.
+    second try is today's. Also where files that change all the time have failed so often.
     """
     if not generations or any(one.digest == today for one in generations):
         return None
     these = [one for one in failed if one.digest == today]
     own = sum(one.count for one in these if one.node == node and one.what == TODAY)
     kept = sum(one.count for one in these if one.node == node and one.what != TODAY)
-    if own <= kept:
-        return None
     elsewhere = any(one.node != node and one.what == TODAY for one in these)
-    if not (elsewhere or own >= tries or not is_there_a_peer()):
-        return None
-    return generations[kept % len(generations)]
+    if own > kept and (elsewhere or own >= tries or not is_there_a_peer()):
+        return generations[kept % len(generations)]
+    in_vain = sum(one.count for one in failed if one.what != TODAY)
+    if not own and _tried(failed) >= CHANGING * (in_vain + 1):
+        return generations[in_vain % len(generations)]
+    return None
+
+
+def _tried(failed: Sequence[Failure]) -> int:
+    return sum(one.count for one in failed if one.what == TODAY and one.node != ANY_NODE)
+
+
+def forget_failures(place: Directory) -> None:
+    """Raises OSError."""
+    place.remove(FAILED)
+    place.sync()
 
 
 def keep(path: str, source: Directory, state: str, node: str, sip: str) -> str:
@@ -189,8 +208,7 @@ def keep(path: str, source: Directory, state: str, node: str, sip: str) -> str:
             above.sync()
             made = _keep(place, source, state, node, sip)
             if made:
-                place.remove(FAILED)
-                place.sync()
+                forget_failures(place)
             return made
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from asha.asterisk import astdb
 from asha.asterisk.lastgood import KEPT, UNKEPT, WAS, generations, tree
-from asha.asterisk.lastgood.generations import TODAY, Failure, Generation
+from asha.asterisk.lastgood.generations import ANY_NODE, TODAY, Failure, Generation
 from asha.rootwork import Directory, Untrusted
 from asha.run.child import in_child
 from asha.run.results import AgentError, Failed
@@ -185,8 +185,12 @@ class Plan:
             if self._unkept:
                 _write(self.agent, UNKEPT, self._unkept)
             return []
+        why = "it does not start with today's files"
+        if not any(one.digest == self._today for one in self._failed):
+            why = "files that change all the time have failed again and again"
+            self._forget_failures()
         text = (f"Asterisk runs with {ETC} of {kept.when}, the last that served ({self.path}), "
-                f"as it does not start with today's files: {self._differences(self.path)}. "
+                f"as {why}: {self._differences(self.path)}. "
                 "A reload and systemctl restart read the old ones too. Repair today's (or, to have "
                 f"them tried as they are: rm {self.directory}/{generations.FAILED}), then: crm "
                 f"resource restart {self.agent.instance}")
@@ -262,12 +266,21 @@ class Plan:
             return False
         return True
 
+    def _forget_failures(self) -> None:
+        """Nobody has tried today's: they are the next start's."""
+
+        def work() -> str:
+            with generations.enter(self.directory) as place:
+                generations.forget_failures(place)
+            return ""
+
+        try:
+            self._child(work, NOTE_SECONDS, "forgetting what failed")
+        except AgentError as problem:
+            self.agent.warn(f"the next start is not made with today's files: {problem.reason}")
+
     def _child(self, work: Callable[[], str], seconds: float, doing: str) -> str:
         return _in_child(work, self.agent.deadline.at_least(seconds).within(seconds), doing)
-
-
-# Stands for the other node, where what is known of one is true of both.
-ANY_NODE = "*"
 
 
 def keep(agent: Agent, directory: str, identity: str, sip: str) -> None:

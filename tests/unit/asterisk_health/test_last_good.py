@@ -101,6 +101,26 @@ def told(site: Site) -> str:
     return files[0].read_text() if files else ""
 
 
+def test_files_that_change_before_each_start(site: Site) -> None:
+    """Whoever does it: the kept ones serve at last, and the next start is today's again."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.peer = "crm2"
+    site.write("")
+    for number in range(generations.CHANGING):
+        (site.etc / "time.conf").write_text(f"; {number}\n")
+        assert site.start().code == Exit.ERR_GENERIC
+    assert not any(site.used)
+    (site.etc / "time.conf").write_text("; now\n")
+    assert site.start().code == Exit.SUCCESS
+    assert site.used[-1]
+    assert "files that change all the time" in told(site)
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write(GOOD + "; repaired\n")
+    site.serve()
+    assert site.used[-1] == ""
+
+
 def test_what_served_is_kept_once(site: Site) -> None:
     site.serve()
     (made,) = site.kept.iterdir()
