@@ -451,6 +451,12 @@ class AsteriskHealth(AsteriskAgent):
             place = evidence.note(self.evidence_directory, *shown, self.deadline)
             if place:
                 self.info(f"how the files differ is kept in {place}")
+            try:
+                # Who changes the files has as many kept as he likes.
+                evidence.prune(self.evidence_directory, self.evidence_keep,
+                               self.evidence_megabytes, self.deadline)
+            except AgentError as problem:
+                self.warn(f"old evidence cannot be deleted: {problem.reason}")
 
     def _keep_files(self, process: Process) -> None:
         """As those of a start that served; some time after it."""

@@ -315,6 +315,23 @@ def test_a_store_that_others_can_write_is_told_with_the_command(site: Site) -> N
     assert f"chmod go-w {above}" in seen.err
 
 
+def test_evidence_of_many_contents_has_an_end(site: Site) -> None:
+    """Each content that does not start has its own, and who changes files makes many."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    place = Path(f"{site.pbx.state}-evidence")
+    for number in range(10, 15):
+        (place / f"20260101-0000{number}-7").mkdir(parents=True)
+    site.write("")
+    assert site.start().code == Exit.ERR_GENERIC
+    outcome = site.start(evidence_keep="2")
+    assert outcome.code == Exit.SUCCESS, outcome.err
+    left = sorted(one.name for one in place.iterdir())
+    assert left[0] == "20260101-000014-7"
+    assert len(left) == 2
+    assert (place / left[1] / "changes.txt").exists()
+
+
 def test_names_of_any_bytes_and_length_keep_no_start(site: Site) -> None:
     site.serve()
     assert site.act("stop").code == Exit.SUCCESS
