@@ -389,10 +389,10 @@ class AsteriskHealth(AsteriskAgent):
         plan = self._plan()
         try:
             launcher.use(plan.path if plan else "")
-            launcher.launch()
-            launcher.while_it_loads()
             if plan:
                 plan.begins()
+            launcher.launch()
+            launcher.while_it_loads()
             if remarks:
                 self._tell(remarks, 20)
             process = self._await_loaded(launcher, self.deadline)

@@ -36,7 +36,7 @@ SHOWN = "last-good-shown"
 TRIES = 3
 
 # Seconds before a start for what was kept, and for today's files where some have failed; for
-# their state beside Asterisk's own loading; to write a failure down.
+# their state, some milliseconds on a disk that is well; to write a failure down.
 LOOK_SECONDS = 2.0
 STATE_SECONDS = 1.0
 NOTE_SECONDS = 2.0
@@ -110,7 +110,8 @@ class Plan:
                 self._failed.append(Failure(rest[0], rest[1], rest[2], int(rest[3])))
 
     def begins(self) -> None:
-        """While Asterisk loads: how the files are that it loads."""
+        """Before Asterisk is launched: how the files are that it loads. What somebody writes
+        while it loads them may be what it has not read."""
         if self.kept:
             return
         try:

@@ -150,6 +150,19 @@ def test_what_changed_after_the_start_is_not_kept(site: Site) -> None:
     assert not site.kept.exists()
 
 
+def test_what_changes_while_it_loads_is_not_kept(site: Site) -> None:
+    """It may have been read before."""
+
+    class Late(site.pbx.agent.launcher_class):  # type: ignore[name-defined, misc]
+        def launch(self) -> None:
+            super().launch()
+            site.write("[half")
+
+    site.pbx.agent.launcher_class = Late
+    site.serve()
+    assert not site.kept.exists()
+
+
 def test_both_nodes_fail_and_the_kept_files_serve(site: Site) -> None:
     site.serve()
     assert site.act("stop").code == Exit.SUCCESS
