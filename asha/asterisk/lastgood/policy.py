@@ -191,10 +191,11 @@ class Plan:
             why = "files that change all the time have failed again and again"
             self._forget_failures()
         text = (f"Asterisk runs with {ETC} of {kept.when}, the last that served ({self.path}), "
-                f"as {why}: {self._differences(self.path)}. "
-                "A reload and systemctl restart read the old ones too. Repair today's (or, to have "
-                f"them tried as they are: rm {self.directory}/{generations.FAILED}), then: crm "
-                f"resource restart {self.agent.instance}")
+                f"as {why}. Repair today's (or, to have them tried as they are: "
+                f"rm {self.directory}/{generations.FAILED}), then: "
+                f"crm resource restart {self.agent.instance}. A reload and systemctl restart read "
+                # Last, as the end of a long text is cut off.
+                f"the old ones too. Today: {self._differences(self.path)}")
         _write(self.agent, KEPT, f"{kept.name}\n{text}")
         self.agent.warn(text)
         return [text]

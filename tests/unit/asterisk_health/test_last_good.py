@@ -358,6 +358,7 @@ def test_names_of_any_bytes_and_length_keep_no_start(site: Site) -> None:
     assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
     assert site.used[-1]
     assert len(told(site)) < 1200
+    assert "crm resource restart p_test" in told(site)
     assert site.act("monitor", DEEPEST).code == Exit.DEGRADED
 
 
