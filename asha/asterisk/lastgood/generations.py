@@ -132,6 +132,11 @@ def failures(place: Directory) -> list[Failure]:
         text = place.read(FAILED, ABOUT_MOST).decode("utf-8", "replace")
     except FileNotFoundError:
         return []
+    return parsed(text)
+
+
+def parsed(text: str) -> list[Failure]:
+    """What with_another() has written; what is no line of that is left out."""
     words = [line.split() for line in text.splitlines()]
     return [Failure(one[0], one[1], one[2], count) for one in words
             if len(one) == 4 and (count := number(one[3])) is not None]
@@ -139,12 +144,15 @@ def failures(place: Directory) -> list[Failure]:
 
 def add_failure(place: Directory, digest: str, node: str, what: str) -> None:
     """Write one more down. Raises OSError."""
-    found = failures(place)
+    place.write(FAILED, with_another(failures(place), digest, node, what).encode())
+
+
+def with_another(found: Sequence[Failure], digest: str, node: str, what: str) -> str:
     same = [one for one in found if (one.digest, one.node, one.what) == (digest, node, what)]
     rest = [one for one in found if one not in same]
     rest.append(Failure(digest, node, what, sum(one.count for one in same) + 1))
-    lines = [f"{one.digest} {one.node} {one.what} {one.count}\n" for one in rest[-FAILED_MOST:]]
-    place.write(FAILED, "".join(lines).encode())
+    return "".join([f"{one.digest} {one.node} {one.what} {one.count}\n"
+                    for one in rest[-FAILED_MOST:]])
 
 
 def choose(

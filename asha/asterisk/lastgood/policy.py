@@ -31,6 +31,9 @@ ETC = astdb.ETC
 # For which of today's files evidence was kept.
 SHOWN = "last-good-shown"
 
+# What has failed here while the store took no file more: it is full, or has no inode left.
+FAILED_HERE = "last-good-failed"
+
 # A start may have failed so often here before the other node's counts for nothing: as many
 # as move it (migration-threshold), so that it cannot be moved.
 TRIES = 3
@@ -83,6 +86,8 @@ class Plan:
         return self.kept.files(self.directory) if self.kept else ""
 
     def _look(self) -> None:
+        here = generations.parsed(self.agent.state_file(FAILED_HERE).read())
+
         def work() -> str:
             try:
                 place = generations.enter(self.directory)
@@ -90,7 +95,7 @@ class Plan:
                 return ""  # nothing has served yet
             with place:
                 found = generations.listed(place)
-                failed = generations.failures(place) if found else []
+                failed = [*generations.failures(place), *here] if found else []
             today = _digest() if failed else ""
             lines = [f"generation {one.name} {one.digest}" for one in found]
             lines += [f"sip {line}" for one in found[:1] for line in one.sip.splitlines()]
@@ -190,9 +195,12 @@ class Plan:
         if not any(one.digest == self._today for one in self._failed):
             why = "files that change all the time have failed again and again"
             self._forget_failures()
+        record = [f"{self.directory}/{generations.FAILED}"]
+        if not self.agent.state_file(FAILED_HERE).is_absent:
+            record.insert(0, f"-f {self.agent.state_path(FAILED_HERE)}")
         text = (f"Asterisk runs with {ETC} of {kept.when}, the last that served ({self.path}), "
                 f"as {why}. Repair today's (or, to have them tried as they are: "
-                f"rm {self.directory}/{generations.FAILED}), then: "
+                f"rm {' '.join(record)}), then: "
                 f"crm resource restart {self.agent.instance}. A reload and systemctl restart read "
                 # Last, as the end of a long text is cut off.
                 f"the old ones too. Today: {self._differences(self.path)}")
@@ -255,17 +263,22 @@ class Plan:
         return self._note(self._today, TODAY, everywhere=just_this)
 
     def _note(self, digest: str, what: str, everywhere: bool = False) -> bool:
+        nodes = (self.agent.node, *((ANY_NODE,) if everywhere else ()))
+
         def work() -> str:
             with generations.enter(self.directory) as place:
-                for node in (self.agent.node, *((ANY_NODE,) if everywhere else ())):
+                for node in nodes:
                     generations.add_failure(place, digest, node, what)
             return ""
 
         try:
             self._child(work, NOTE_SECONDS, "writing down that it failed")
         except AgentError as problem:
-            self.agent.warn(f"this start's failure is not remembered: {problem.reason}")
-            return False
+            self.agent.warn(f"only this node remembers that this start failed: {problem.reason}")
+            here = self.agent.state_file(FAILED_HERE).read()
+            for node in nodes:
+                here = generations.with_another(generations.parsed(here), digest, node, what)
+            return _write(self.agent, FAILED_HERE, here)
         return True
 
     def _forget_failures(self) -> None:
@@ -276,6 +289,7 @@ class Plan:
                 generations.forget_failures(place)
             return ""
 
+        _remove(self.agent, FAILED_HERE)
         try:
             self._child(work, NOTE_SECONDS, "forgetting what failed")
         except AgentError as problem:
@@ -305,6 +319,8 @@ def keep(agent: Agent, directory: str, identity: str, sip: str) -> None:
         _write(agent, WAS, f"{started}\n{state}")  # its age counts anew
         return
     _forget(agent)
+    if made:
+        _remove(agent, FAILED_HERE)
     if made == generations.NOWHERE:
         agent.info(f"{ETC} is not kept as one that serves: there is no {directory}, nor what it "
                    "could be made in")
@@ -315,7 +331,11 @@ def keep(agent: Agent, directory: str, identity: str, sip: str) -> None:
 
 
 def _forget(agent: Agent) -> None:
-    for kind in (WAS, KEPT, UNKEPT):
+    _remove(agent, WAS, KEPT, UNKEPT)
+
+
+def _remove(agent: Agent, *kinds: str) -> None:
+    for kind in kinds:
         try:
             agent.state_file(kind).remove()
         except OSError:
@@ -360,11 +380,13 @@ def _on_etc(work: Callable[[Directory], str]) -> str:
         return work(top)
 
 
-def _write(agent: Agent, kind: str, text: str) -> None:
+def _write(agent: Agent, kind: str, text: str) -> bool:
     try:
         agent.state_file(kind).write(text)
     except OSError as problem:
         agent.warn(f"cannot write {kind} of {agent.instance}: {problem.strerror}")
+        return False
+    return True
 
 
 def _changes(now: Directory, before: Directory) -> str:

@@ -345,6 +345,34 @@ def test_evidence_of_many_contents_has_an_end(site: Site) -> None:
     assert (place / left[1] / "changes.txt").exists()
 
 
+def test_a_store_that_takes_no_file_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full one is how half-written files come about."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.peer = "crm2"
+    site.write("")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generations, "add_failure", full)
+        for _ in range(policy.TRIES):
+            outcome = site.start()
+            assert outcome.code == Exit.ERR_GENERIC
+            assert "only this node remembers" in outcome.err
+        assert site.start().code == Exit.SUCCESS
+        assert site.used[-1]
+    # The command that is told has today's tried again.
+    command = told(site).partition("tried as they are: ")[2].partition(")")[0].split()
+    assert command[:2] == ["rm", "-f"]
+    assert site.act("stop").code == Exit.SUCCESS
+    for path in command[2:]:
+        Path(path).unlink(missing_ok=True)
+    assert site.start().code == Exit.ERR_GENERIC
+    assert site.used[-1] == ""
+
+
 def test_names_of_any_bytes_and_length_keep_no_start(site: Site) -> None:
     site.serve()
     assert site.act("stop").code == Exit.SUCCESS
