@@ -389,10 +389,10 @@ class AsteriskHealth(AsteriskAgent):
         plan = self._plan()
         try:
             launcher.use(plan.path if plan else "")
-            launcher.launch()
-            launcher.while_it_loads()
             if plan:
                 plan.begins()
+            launcher.launch()
+            launcher.while_it_loads()
             if remarks:
                 self._tell(remarks, 20)
             process = self._await_loaded(launcher, self.deadline)
@@ -451,6 +451,12 @@ class AsteriskHealth(AsteriskAgent):
             place = evidence.note(self.evidence_directory, *shown, self.deadline)
             if place:
                 self.info(f"how the files differ is kept in {place}")
+            try:
+                # Who changes the files has as many kept as he likes.
+                evidence.prune(self.evidence_directory, self.evidence_keep,
+                               self.evidence_megabytes, self.deadline)
+            except AgentError as problem:
+                self.warn(f"old evidence cannot be deleted: {problem.reason}")
 
     def _keep_files(self, process: Process) -> None:
         """As those of a start that served; some time after it."""
@@ -524,10 +530,13 @@ class AsteriskHealth(AsteriskAgent):
                         if self._has_loaded(launcher, process, problem):
                             return process
             if deadline.expired:
-                held, by_files = self._what_holds(process)
-                why = held or "does one of them wait for DNS?"
+                from asha.asterisk import hindrance
+
+                held = self._what_holds(process)
+                why = "; ".join(held) or "does one of them wait for DNS?"
                 raise NotLoaded(
-                    f"ran out of time while Asterisk was loading its modules: {why}", by_files
+                    f"ran out of time while Asterisk was loading its modules: {why}",
+                    hindrance.is_of_configuration(held),
                 )
             deadline.pause(LOOK_EVERY)
 
@@ -541,17 +550,18 @@ class AsteriskHealth(AsteriskAgent):
             process.listening(port, ("udp", "tcp")) for port in self.sip_port or [SIP_PORT]
         )
 
-    def _what_holds(self, process: Process | None) -> tuple[str, bool]:
-        """What may keep Asterisk from starting, in words, or ""; and whether that is something
-        in its configuration."""
+    def _what_holds(self, process: Process | None) -> list[str]:
+        """What may keep Asterisk from starting, in words."""
         from asha.asterisk import hindrance
 
         limit = self.deadline.at_least(REASON_SECONDS).within(REASON_SECONDS)
         folders = [*hindrance.FOLDERS, self.run_directory]
         found = hindrance.odd_files(folders, self._account(), limit)
-        if process is not None and not found:
-            found = hindrance.waits_for(self.proc, process)
-        return "; ".join(found), hindrance.is_of_configuration(found)
+        if process is not None:
+            # A FIFO that it waits at is named already, where one was found.
+            waits = hindrance.waits_for(self.proc, process)
+            found += [one for one in waits if not found or one.startswith(hindrance.STARTED)]
+        return found
 
     def _with_strangers(self, problem: Failed, process: Process) -> Failed:
         """A process that keeps Asterisk from its ports is not ours to kill, but to name."""
@@ -567,12 +577,14 @@ class AsteriskHealth(AsteriskAgent):
         if reason is None:
             return None
         self._count_death(launcher)
-        held, by_files = self._what_holds(None)
+        from asha.asterisk import hindrance
+
+        held = self._what_holds(None)
         # First, as the end of a long reason is cut off.
-        why = "; ".join(filter(None, (held, reason)))
+        why = "; ".join([*held, reason])
         sent = launcher.last_end().get("MONITOR_EXIT_STATUS", "") in SENT
         return EarlyDeath(f"Asterisk ended while it started: {why}",
-                          by_files or not (held or sent))
+                          not (hindrance.ends_it(held) or sent))
 
     def _count_death(self, launcher: Launcher) -> None:
         """One of which systemd has not told (death_notice.py): `asha status` names a crash
@@ -612,6 +624,10 @@ class AsteriskHealth(AsteriskAgent):
         self.forget(SERVING)  # what dies from now on does so on purpose
         launcher = self.launcher()
         self._end(launcher)
+        try:
+            launcher.use("")  # who starts it by hand from now on wants today's files
+        except AgentError as problem:
+            self.warn(problem.reason)
         for kind in ("ami", "cpu", "hung", KNOWN, "records", "sip", *WATCHERS, KEPT, UNKEPT, WAS):
             self.forget(kind)
         if self.read_state(DEGRADED):

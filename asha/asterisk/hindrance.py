@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from asha.run.deadline import Deadline
 
 ETC = "/etc/asterisk"
-FOLDERS = (ETC, "/var/lib/asterisk", "/var/log/asterisk")
+LIB = "/var/lib/asterisk"
+FOLDERS = (ETC, LIB, "/var/log/asterisk")
 
 # Without it Asterisk ends (main/db.c, ast_db_init()).
 DATABASE = "astdb.sqlite3"
 
 STARTED = "it has started "
+AT_FIFO = " waits for who opens the other end of a FIFO"
+IS_FIFO = " is a FIFO, at which Asterisk waits"
+NOT_WRITABLE = "Asterisk may not write "
 
 # Asterisk's own child, by which it knows that it is not the only one to get a processor.
 CANARY = "astcanary"
@@ -90,13 +94,13 @@ def _odd_files(folders: Sequence[str]) -> Iterator[str]:
                 for entry, _ in zip(entries, range(NAMES_MOST), strict=False):
                     kind = _kind_behind(entry)
                     if kind == "FIFO":
-                        yield f"{entry.path} is a FIFO, at which Asterisk waits: rm {entry.path}"
+                        yield f"{entry.path}{IS_FIFO}: rm {entry.path}"
                     elif entry.name == DATABASE and kind != "file":
                         yield f"{entry.path} is a {kind} and no file: remove it"
                     elif entry.name == DATABASE and not os.access(entry.path, os.R_OK | os.W_OK):
                         link = f": it is a link to {os.readlink(entry.path)}" if (
                             entry.is_symlink()) else ""
-                        yield f"Asterisk may not write {entry.path}{link}"
+                        yield f"{NOT_WRITABLE}{entry.path}{link}"
         except OSError:
             continue
 
@@ -113,7 +117,7 @@ def waits_for(proc: Proc, process: Process) -> list[str]:
     programs that it has started. While it reads its configuration it waits for each (#exec)."""
     at_fifo = [str(task) for task in process.tasks() if task.where == WAITS_AT_FIFO]
     if at_fifo:
-        return [f"{at_fifo[0]} waits for who opens the other end of a FIFO"]
+        return [f"{at_fifo[0]}{AT_FIFO}"]
     found = [one for one in proc.descendants([process]) if one.name != CANARY and not one.gone]
     if not found:
         return []
@@ -122,5 +126,20 @@ def waits_for(proc: Proc, process: Process) -> list[str]:
 
 
 def is_of_configuration(found: Sequence[str]) -> bool:
-    """Whether other files in /etc/asterisk could make an end of what was found."""
-    return any(one.startswith((f"{ETC}/", STARTED)) for one in found)
+    """Whether other files in /etc/asterisk could make an end of what was found.
+
+    A FIFO that is in none of the directories looked at is one that the configuration names.
+    """
+    return any(one.startswith((f"{ETC}/", STARTED)) for one in found) or (
+        len(found) == 1 and found[0].endswith(AT_FIFO))
+
+
+def ends_it(found: Sequence[str]) -> bool:
+    """Whether Asterisk ends for what was found, whatever its configuration is.
+
+    It ends without its database. At a FIFO it waits: who puts one anywhere does not have
+    a damaged file of the configuration overlooked.
+    """
+    base = f"{LIB}/{DATABASE}"
+    return any(one.startswith((f"{base} is a ", f"{NOT_WRITABLE}{base}")) and IS_FIFO not in one
+               for one in found)

@@ -72,8 +72,7 @@ class NodeAttribute:
         from asha.run.text import plain
 
         text = plain(text)
-        if len(text) > TEXT_MOST:
-            text = f"{text[:TEXT_MOST]} ... (see the log)"
+        text = _cut(text)
         try:
             self.text.write(text)
         except OSError as problem:
@@ -133,12 +132,16 @@ class NodeAttribute:
 
 def merged(kept: str, found: Sequence[Remark], looked: int) -> str:
     """A line "DEPTH REASON" each: ``found`` for depths up to ``looked``, older ones beyond."""
-    lines = [f"{depth} {' '.join(reason.split())}" for depth, reason in found]
+    lines = [f"{depth} {_cut(' '.join(reason.split()))}" for depth, reason in found]
     for line in kept.splitlines():
         depth, _, reason = line.partition(" ")
         if reason and depth.isdecimal() and int(depth) > looked:
             lines.append(line)
     return "\n".join(lines).encode("ascii", "replace").decode("ascii")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_MOST else f"{text[:TEXT_MOST]} ... (see the log)"
 
 
 def is_news(text: str, kept: str) -> bool:

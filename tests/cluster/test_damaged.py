@@ -283,6 +283,11 @@ def test_a_file_of_no_length(etc: Node, given: Mapping[str, str] | None) -> None
     stopped(etc, given)
     assert call(etc, AGENT, "start", given).code == 0
     stopped(etc, given)
+    # Who starts it by hand has today's files.
+    etc.run("systemctl", "start", "asterisk")
+    main = etc.run("systemctl", "show", "-P", "MainPID", "asterisk").out.strip()
+    assert etc.run("nsenter", "-t", main, "-m", "cat", PJSIP).out == ""
+    stopped(etc, given)
     etc.path(PJSIP).write_text(before + "; repaired\n")
     repaired = call(etc, AGENT, "start", given)
     assert repaired.code == 0, repaired.err

@@ -126,6 +126,25 @@ def test_a_change_is_seen(etc: Path, change: object) -> None:
     assert before[1] != now[1]
 
 
+def test_the_ten_thousandth_is_the_newest(etc: Path, kept: Path) -> None:
+    made = keep(etc, kept)
+    old = f"9999-{made.partition('-')[2]}"
+    (kept / made).rename(kept / old)
+    (etc / "more.conf").write_text("; changed\n")
+    newest = keep(etc, kept)
+    assert newest.startswith("10000-")
+    assert [one.name for one in listed(kept)] == [newest, old]
+    (kept / ("9" * 200 + made[4:])).mkdir()  # no number of ours
+    assert [one.name for one in listed(kept)] == [newest, old]
+
+
+def test_asterisk_tells_of_more_sockets_than_are_kept(etc: Path, kept: Path) -> None:
+    made = keep(etc, kept, "".join(f"udp {number} PJSIP\n" for number in range(9000)))
+    (found,) = listed(kept)
+    assert found.name == made
+    assert set(found.sip.splitlines()) <= {f"udp {number} PJSIP" for number in range(9000)}
+
+
 def test_no_half_one_is_left(etc: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(etc, kept)
     (etc / "more.conf").write_text("; changed\n")
@@ -198,7 +217,7 @@ def test_failures_are_counted_by_content_node_and_files(etc: Path, kept: Path) -
         for number in range(100):
             generations.add_failure(place, str(number), "crm1", TODAY)
         assert len(generations.failures(place)) == generations.FAILED_MOST
-        place.write("failed", b"\xff garbage\nd crm1 today x\n\n")
+        place.write("failed", b"\xff garbage\nd crm1 today x\nd crm1 today " + b"9" * 5000)
         assert generations.failures(place) == []
     keep(etc, kept)
     assert not (kept / "failed").exists()
@@ -230,6 +249,20 @@ def test_both_nodes_come_first(failed: list[tuple[str, str, int]], wanted: str) 
     assert chosen(*failed) == wanted
 
 
+def test_files_that_change_all_the_time() -> None:
+    def chosen_of(count: int, in_vain: int = 0) -> Generation | None:
+        failed = [Failure(str(number), ("crm1", "crm2")[number % 2], TODAY, 1)
+                  for number in range(count)]
+        if in_vain:
+            failed.append(Failure("0", "crm1", NEW.name, in_vain))
+        return generations.choose([NEW, OLD], failed, "again another", "crm1", lambda: True, 3)
+
+    many = generations.CHANGING
+    assert [chosen_of(many - 1), chosen_of(many)] == [None, NEW]
+    assert [chosen_of(many, 1), chosen_of(2 * many, 1)] == [None, OLD]
+    assert many * 2 < generations.FAILED_MOST
+
+
 def test_a_node_alone_waits_for_nobody() -> None:
     assert chosen(("crm1", TODAY, 1), peer=False) == NEW.name
     assert chosen(peer=False) == TODAY
@@ -255,6 +288,7 @@ def test_other_files_are_tried_first() -> None:
     # What somebody may have wanted.
     (PJSIP, ""),
     (PJSIP[:16], ""),  # whole lines
+    (PJSIP[:15], ""),  # also where no newline ends the last
     (PJSIP + "#tryinclude gone.conf\n", ""),
     (PJSIP + "#include gone*.conf\n", ""),
     (PJSIP + "; [half\n", ""),

@@ -23,8 +23,10 @@ OF_STACK = {"PJSIP": ("pjsip*.conf", "pjproject.conf", "sorcery.conf"), "chan_si
 OF_ALL = ("asterisk.conf", "modules.conf")
 
 FILES_MOST = 200
-# Differences that are named to people.
+# Differences that are named to people, and characters of each path: who may make files there
+# may give them names of 255, in ten directories.
 NAMED_MOST = 5
+PATH_MOST = 120
 
 
 def differences(today: Mapping[str, tree.Item], kept: Mapping[str, tree.Item]) -> list[str]:
@@ -49,7 +51,7 @@ def described(
             why = "is empty"
         else:
             why = of_file(now, path, before) or "has changed"
-        told.append(f"{path} {why}")
+        told.append(f"{_short(path)} {why}")
     return told
 
 
@@ -63,7 +65,7 @@ def of_stack(now: Directory, before: Directory, stacks: set[str]) -> list[str]:
         if path in wanted and path in today:
             why = of_file(now, path, before)
             if why:
-                found.append(f"{path} {why}")
+                found.append(f"{_short(path)} {why}")
     return found
 
 
@@ -78,13 +80,19 @@ def of_file(now: Directory, path: str, before: Directory) -> str:
         return "has zero bytes"
     if not new.strip():
         return "is empty"
-    if old.startswith(new) and not new.endswith(b"\n"):
+    # Without its last lines it may be meant: many a panel ends none of its files with a newline.
+    rest = old[len(new):].lstrip(b"\r")
+    if old.startswith(new) and not (new.endswith(b"\n") or rest.startswith(b"\n")):
         return "is cut off"
     line = _open_section(new)
     if line and not _open_section(old):
         return f"has no closing ] in line {line}"
     gone = _missing(now, new) - _missing(before, old)
-    return f"includes {min(gone)}, which is missing" if gone else ""
+    return f"includes {_short(min(gone))}, which is missing" if gone else ""
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= PATH_MOST else f"{path[:PATH_MOST]}..."
 
 
 def _open_section(data: bytes) -> int:

@@ -19,6 +19,7 @@ import os
 from asha.asterisk.lastgood import tree
 from asha.rootwork import Directory, Untrusted, access_list, is_roots_alone
 from asha.run.results import Failed
+from asha.run.text import number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,11 +30,21 @@ KEPT_MOST = 3
 DRAFT = ".asha-new"
 ABOUT, FILES, FAILED = "about", "files", "failed"
 ABOUT_MOST = 64 << 10
+# Of these, for where it takes SIP: Asterisk itself tells that.
+SIP_MOST = 8 << 10
 
 # Lines of ``failed``, the newest: a person tries to repair, again and again.
 FAILED_MOST = 40
 # What it says of one that is today's; else the name of a generation.
 TODAY = "today"
+
+# Stands for the other node, where what is known of one is true of both.
+ANY_NODE = "*"
+
+# So many starts of both nodes have failed since one served, each perhaps with other files: who
+# changes a file before each start must not keep the last good ones from being used. Three
+# here, three there, three more; who repairs files has had a start with the kept ones before.
+CHANGING = 9
 
 # What keep() returns where there is no store: the agent may be used without.
 NOWHERE = "-"
@@ -88,23 +99,31 @@ def enter(path: str) -> Directory:
 def listed(place: Directory) -> list[Generation]:
     """The newest first. Raises OSError."""
     found = []
-    for name in reversed(place.names()):
-        if is_generation(name):
-            try:
-                with place.enter(name) as inner:
-                    text = inner.read(ABOUT, ABOUT_MOST).decode("utf-8", "replace")
-            except OSError:
-                continue  # only a part of it is left
-            lines = [line.partition(" ") for line in text.splitlines()]
-            told = {word: rest for word, _, rest in lines}
-            sip = "".join(f"{rest}\n" for word, _, rest in lines if word == "sip")
-            found.append(Generation(name, told.get("digest", ""), sip))
+    for name in _named(place):
+        try:
+            with place.enter(name) as inner:
+                text = inner.read(ABOUT, ABOUT_MOST).decode("utf-8", "replace")
+        except OSError:
+            continue  # only a part of it is left
+        lines = [line.partition(" ") for line in text.splitlines()]
+        told = {word: rest for word, _, rest in lines}
+        sip = "".join(f"{rest}\n" for word, _, rest in lines if word == "sip")
+        found.append(Generation(name, told.get("digest", ""), sip))
     return found
 
 
+def _named(place: Directory) -> list[str]:
+    """The names of generations, the newest first: 10000 comes after 9999."""
+    return sorted(filter(is_generation, place.names()), key=_number, reverse=True)
+
+
+def _number(name: str) -> int:
+    return number(name.partition("-")[0]) or 0
+
+
 def is_generation(name: str) -> bool:
-    number, dash, stamp = name.partition("-")
-    return bool(dash) and number.isdecimal() and number.isascii() and len(stamp) == 15
+    first, _, stamp = name.partition("-")
+    return number(first) is not None and len(stamp) == 15
 
 
 def failures(place: Directory) -> list[Failure]:
@@ -113,19 +132,27 @@ def failures(place: Directory) -> list[Failure]:
         text = place.read(FAILED, ABOUT_MOST).decode("utf-8", "replace")
     except FileNotFoundError:
         return []
+    return parsed(text)
+
+
+def parsed(text: str) -> list[Failure]:
+    """What with_another() has written; what is no line of that is left out."""
     words = [line.split() for line in text.splitlines()]
-    return [Failure(one[0], one[1], one[2], int(one[3])) for one in words
-            if len(one) == 4 and one[3].isascii() and one[3].isdecimal()]
+    return [Failure(one[0], one[1], one[2], count) for one in words
+            if len(one) == 4 and (count := number(one[3])) is not None]
 
 
 def add_failure(place: Directory, digest: str, node: str, what: str) -> None:
     """Write one more down. Raises OSError."""
-    found = failures(place)
+    place.write(FAILED, with_another(failures(place), digest, node, what).encode())
+
+
+def with_another(found: Sequence[Failure], digest: str, node: str, what: str) -> str:
     same = [one for one in found if (one.digest, one.node, one.what) == (digest, node, what)]
     rest = [one for one in found if one not in same]
     rest.append(Failure(digest, node, what, sum(one.count for one in same) + 1))
-    lines = [f"{one.digest} {one.node} {one.what} {one.count}\n" for one in rest[-FAILED_MOST:]]
-    place.write(FAILED, "".join(lines).encode())
+    return "".join([f"{one.digest} {one.node} {one.what} {one.count}\n"
+                    for one in rest[-FAILED_MOST:]])
 
 
 def choose(
@@ -141,19 +168,30 @@ def choose(
     A generation where just these files have failed here and on the other node; with no other
     node there, or as many ``tries`` here as make Pacemaker move it, here alone. Not
     where these files have served: then something else is wrong. Where generations fail too, each
-    second try is today's.
+    second try is today's. Also where files that change all the time have failed so often.
     """
     if not generations or any(one.digest == today for one in generations):
         return None
     these = [one for one in failed if one.digest == today]
     own = sum(one.count for one in these if one.node == node and one.what == TODAY)
     kept = sum(one.count for one in these if one.node == node and one.what != TODAY)
-    if own <= kept:
-        return None
     elsewhere = any(one.node != node and one.what == TODAY for one in these)
-    if not (elsewhere or own >= tries or not is_there_a_peer()):
-        return None
-    return generations[kept % len(generations)]
+    if own > kept and (elsewhere or own >= tries or not is_there_a_peer()):
+        return generations[kept % len(generations)]
+    in_vain = sum(one.count for one in failed if one.what != TODAY)
+    if not own and _tried(failed) >= CHANGING * (in_vain + 1):
+        return generations[in_vain % len(generations)]
+    return None
+
+
+def _tried(failed: Sequence[Failure]) -> int:
+    return sum(one.count for one in failed if one.what == TODAY and one.node != ANY_NODE)
+
+
+def forget_failures(place: Directory) -> None:
+    """Raises OSError."""
+    place.remove(FAILED)
+    place.sync()
 
 
 def keep(path: str, source: Directory, state: str, node: str, sip: str) -> str:
@@ -178,14 +216,15 @@ def keep(path: str, source: Directory, state: str, node: str, sip: str) -> str:
             above.sync()
             made = _keep(place, source, state, node, sip)
             if made:
-                place.remove(FAILED)
-                place.sync()
+                forget_failures(place)
             return made
 
 
 def _keep(place: Directory, source: Directory, state: str, node: str, sip: str) -> str:
     from time import localtime, strftime
 
+    if len(sip) > SIP_MOST:
+        sip = sip[:SIP_MOST].rpartition("\n")[0]
     items = tree.read(source)
     digest = tree.digest_of(items)
     before = listed(place)
@@ -197,8 +236,7 @@ def _keep(place: Directory, source: Directory, state: str, node: str, sip: str) 
     if room.f_bavail * room.f_frsize < tree.size_of(items) + ROOM:
         raise Failed(f"{place.path}: its disk has no room for {tree.size_of(items) >> 10} kB "
                      f"beside {ROOM >> 20} MB that must stay free")
-    newest = max((int(one.partition("-")[0]) for one in place.names() if is_generation(one)),
-                 default=0)
+    newest = max(map(_number, _named(place)), default=0)
     made = f"{newest + 1:04}-{strftime('%Y%m%dT%H%M%S', localtime())}"
     place.remove_tree(DRAFT)  # of one that was killed
     try:
@@ -219,6 +257,6 @@ def _keep(place: Directory, source: Directory, state: str, node: str, sip: str) 
     for same in listed(place)[1:]:
         if same.digest == digest:
             place.remove_tree(same.name)  # the same files served again, or take SIP elsewhere too
-    for old in [one for one in reversed(place.names()) if is_generation(one)][KEPT_MOST:]:
+    for old in _named(place)[KEPT_MOST:]:
         place.remove_tree(old)
     return made

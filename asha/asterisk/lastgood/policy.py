@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from asha.asterisk import astdb
 from asha.asterisk.lastgood import KEPT, UNKEPT, WAS, generations, tree
-from asha.asterisk.lastgood.generations import TODAY, Failure, Generation
+from asha.asterisk.lastgood.generations import ANY_NODE, TODAY, Failure, Generation
 from asha.rootwork import Directory, Untrusted
 from asha.run.child import in_child
 from asha.run.results import AgentError, Failed
@@ -31,12 +31,15 @@ ETC = astdb.ETC
 # For which of today's files evidence was kept.
 SHOWN = "last-good-shown"
 
+# What has failed here while the store took no file more: it is full, or has no inode left.
+FAILED_HERE = "last-good-failed"
+
 # A start may have failed so often here before the other node's counts for nothing: as many
 # as move it (migration-threshold), so that it cannot be moved.
 TRIES = 3
 
 # Seconds before a start for what was kept, and for today's files where some have failed; for
-# their state beside Asterisk's own loading; to write a failure down.
+# their state, some milliseconds on a disk that is well; to write a failure down.
 LOOK_SECONDS = 2.0
 STATE_SECONDS = 1.0
 NOTE_SECONDS = 2.0
@@ -83,6 +86,8 @@ class Plan:
         return self.kept.files(self.directory) if self.kept else ""
 
     def _look(self) -> None:
+        here = generations.parsed(self.agent.state_file(FAILED_HERE).read())
+
         def work() -> str:
             try:
                 place = generations.enter(self.directory)
@@ -90,7 +95,7 @@ class Plan:
                 return ""  # nothing has served yet
             with place:
                 found = generations.listed(place)
-                failed = generations.failures(place) if found else []
+                failed = [*generations.failures(place), *here] if found else []
             today = _digest() if failed else ""
             lines = [f"generation {one.name} {one.digest}" for one in found]
             lines += [f"sip {line}" for one in found[:1] for line in one.sip.splitlines()]
@@ -110,7 +115,8 @@ class Plan:
                 self._failed.append(Failure(rest[0], rest[1], rest[2], int(rest[3])))
 
     def begins(self) -> None:
-        """While Asterisk loads: how the files are that it loads."""
+        """Before Asterisk is launched: how the files are that it loads. What somebody writes
+        while it loads them may be what it has not read."""
         if self.kept:
             return
         try:
@@ -159,7 +165,7 @@ class Plan:
         try:
             found = self._child(work, COMPARE_SECONDS, f"comparing {ETC}")
         except AgentError as problem:
-            self.agent.warn(f"Asterisk takes less SIP than before ({said}): {problem.reason}")
+            self._serves_less(f"Asterisk takes less SIP than before ({said}): {problem.reason}")
             return
         if not found:
             self.agent.warn(f"Asterisk takes less SIP than before ({said}); no file of that is "
@@ -167,7 +173,13 @@ class Plan:
             return
         if self._note_today(just_this=True):
             raise LostSip(f"Asterisk has lost SIP: {found} ({said})")
-        self.agent.warn(f"Asterisk has lost SIP: {found} ({said})")
+        self._serves_less(f"Asterisk has lost SIP: {found} ({said})")
+
+    def _serves_less(self, text: str) -> None:
+        """Some SIP is better than none, but such files are not kept as those that serve: the
+        next start would measure by them."""
+        self._state, self._unkept = "", text
+        self.agent.warn(text)
 
     def served(self, identity: str) -> list[str]:
         """What people must know of this start."""
@@ -179,10 +191,19 @@ class Plan:
             if self._unkept:
                 _write(self.agent, UNKEPT, self._unkept)
             return []
+        why = "it does not start with today's files"
+        if not any(one.digest == self._today for one in self._failed):
+            why = "files that change all the time have failed again and again"
+            self._forget_failures()
+        record = [f"{self.directory}/{generations.FAILED}"]
+        if not self.agent.state_file(FAILED_HERE).is_absent:
+            record.insert(0, f"-f {self.agent.state_path(FAILED_HERE)}")
         text = (f"Asterisk runs with {ETC} of {kept.when}, the last that served ({self.path}), "
-                f"as it does not start with today's files: {self._differences(self.path)}. "
-                "A reload reads the old ones too. Repair today's, then: crm resource restart "
-                f"{self.agent.instance}")
+                f"as {why}. Repair today's (or, to have them tried as they are: "
+                f"rm {' '.join(record)}), then: "
+                f"crm resource restart {self.agent.instance}. A reload and systemctl restart read "
+                # Last, as the end of a long text is cut off.
+                f"the old ones too. Today: {self._differences(self.path)}")
         _write(self.agent, KEPT, f"{kept.name}\n{text}")
         self.agent.warn(text)
         return [text]
@@ -242,25 +263,40 @@ class Plan:
         return self._note(self._today, TODAY, everywhere=just_this)
 
     def _note(self, digest: str, what: str, everywhere: bool = False) -> bool:
+        nodes = (self.agent.node, *((ANY_NODE,) if everywhere else ()))
+
         def work() -> str:
             with generations.enter(self.directory) as place:
-                for node in (self.agent.node, *((ANY_NODE,) if everywhere else ())):
+                for node in nodes:
                     generations.add_failure(place, digest, node, what)
             return ""
 
         try:
             self._child(work, NOTE_SECONDS, "writing down that it failed")
         except AgentError as problem:
-            self.agent.warn(f"this start's failure is not remembered: {problem.reason}")
-            return False
+            self.agent.warn(f"only this node remembers that this start failed: {problem.reason}")
+            here = self.agent.state_file(FAILED_HERE).read()
+            for node in nodes:
+                here = generations.with_another(generations.parsed(here), digest, node, what)
+            return _write(self.agent, FAILED_HERE, here)
         return True
+
+    def _forget_failures(self) -> None:
+        """Nobody has tried today's: they are the next start's."""
+
+        def work() -> str:
+            with generations.enter(self.directory) as place:
+                generations.forget_failures(place)
+            return ""
+
+        _remove(self.agent, FAILED_HERE)
+        try:
+            self._child(work, NOTE_SECONDS, "forgetting what failed")
+        except AgentError as problem:
+            self.agent.warn(f"the next start is not made with today's files: {problem.reason}")
 
     def _child(self, work: Callable[[], str], seconds: float, doing: str) -> str:
         return _in_child(work, self.agent.deadline.at_least(seconds).within(seconds), doing)
-
-
-# Stands for the other node, where what is known of one is true of both.
-ANY_NODE = "*"
 
 
 def keep(agent: Agent, directory: str, identity: str, sip: str) -> None:
@@ -283,6 +319,8 @@ def keep(agent: Agent, directory: str, identity: str, sip: str) -> None:
         _write(agent, WAS, f"{started}\n{state}")  # its age counts anew
         return
     _forget(agent)
+    if made:
+        _remove(agent, FAILED_HERE)
     if made == generations.NOWHERE:
         agent.info(f"{ETC} is not kept as one that serves: there is no {directory}, nor what it "
                    "could be made in")
@@ -293,7 +331,11 @@ def keep(agent: Agent, directory: str, identity: str, sip: str) -> None:
 
 
 def _forget(agent: Agent) -> None:
-    for kind in (WAS, KEPT, UNKEPT):
+    _remove(agent, WAS, KEPT, UNKEPT)
+
+
+def _remove(agent: Agent, *kinds: str) -> None:
+    for kind in kinds:
         try:
             agent.state_file(kind).remove()
         except OSError:
@@ -313,7 +355,8 @@ def _in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
         try:
             return work()
         except Untrusted as problem:
-            raise Failed(str(problem)) from None
+            hint = f" ({problem.hint})" if problem.hint else ""
+            raise Failed(f"{problem}{hint}") from None
         except OSError as problem:
             where = f"{problem.filename}: " if problem.filename else ""
             raise Failed(f"{where}{problem.strerror}") from None
@@ -322,7 +365,14 @@ def _in_child(work: Callable[[], str], deadline: Deadline, doing: str) -> str:
 
 
 def _digest() -> str:
-    return _on_etc(lambda top: tree.digest_of(tree.read(top)))
+    return _on_etc(_digest_of)
+
+
+def _digest_of(top: Directory) -> str:
+    try:
+        return tree.digest_of(tree.read(top))
+    except Failed:
+        return tree.rough(top)
 
 
 def _on_etc(work: Callable[[Directory], str]) -> str:
@@ -330,11 +380,13 @@ def _on_etc(work: Callable[[Directory], str]) -> str:
         return work(top)
 
 
-def _write(agent: Agent, kind: str, text: str) -> None:
+def _write(agent: Agent, kind: str, text: str) -> bool:
     try:
         agent.state_file(kind).write(text)
     except OSError as problem:
         agent.warn(f"cannot write {kind} of {agent.instance}: {problem.strerror}")
+        return False
+    return True
 
 
 def _changes(now: Directory, before: Directory) -> str:

@@ -66,12 +66,13 @@ Environment="RES_OPTIONS={dns}"
 
 # Beside it, for a start with the files that served last. Nothing has to be undone: the
 # mount is in the namespace of Asterisk's processes, and gone with them. Read-only, so that
-# nobody can change what was kept. "-": by hand, on a node without the store, Asterisk starts
-# with the files that are there.
+# nobody can change what was kept. By a link, which systemd follows and a stop removes, without
+# the time of a daemon-reload. "-": without the link, or on a node without the store, Asterisk
+# starts with the files that are there.
 KEPT_DROP_IN = """\
 # Written by ocf:asha:asterisk-health; gone at the next boot, or start with today's files.
 [Service]
-BindReadOnlyPaths=-{files}:{place}
+BindReadOnlyPaths=-{link}:{place}
 """
 # The same without a unit: $1 on $2, then the rest is what is run.
 WITH_FILES = (
@@ -80,6 +81,7 @@ WITH_FILES = (
       'shift 2 && exec "$@"', "sh"),
 )
 ETC = "/etc/asterisk"
+KEPT_LINK = "run/asha-last-good"
 
 # systemd's word for a unit's result, and what it comes from here. Said beside Asterisk's
 # last words: those are of the process that was left, and need not have to do with it.
@@ -322,6 +324,7 @@ class SystemdUnit(Launcher):
         self.folder = os.path.join(root, f"run/systemd/system/{name}.d")
         self.drop_in = f"{self.folder}/50-asha.conf"
         self.kept_drop_in = f"{self.folder}/60-asha-last-good.conf"
+        self.kept_link = os.path.join(root, KEPT_LINK)
         self.drop_in_text = DROP_IN.format(resource=agent.instance, dns=PATIENCE_WITH_DNS)
 
     def warning(self) -> str:
@@ -377,19 +380,22 @@ class SystemdUnit(Launcher):
         )
 
     def use(self, files: str) -> None:
-        wanted = KEPT_DROP_IN.format(files=files, place=ETC) if files else ""
         before = _text(self.kept_drop_in)
-        if not wanted and not before:
-            return
         try:
-            _replace(self.kept_drop_in, wanted)
+            _link(self.kept_link, files)
+            if not files:
+                # Without the link it counts for nothing: while_it_loads() reloads for it.
+                _replace(self.kept_drop_in, "")
+                return
+            _replace(self.kept_drop_in, KEPT_DROP_IN.format(link=self.kept_link, place=ETC))
             complaint = self._systemctl("daemon-reload")
             if complaint is None:
                 return
             # Or the next start would not see that systemd has still the old one.
             _replace(self.kept_drop_in, before)
         except OSError as problem:
-            complaint = f"cannot write {self.kept_drop_in}: {problem.strerror}"
+            complaint = (f"cannot write {problem.filename2 or problem.filename}: "
+                         f"{problem.strerror}")
         raise Failed(f"systemd does not take other files for {self.name}: {complaint}")
 
     def launch(self) -> None:
@@ -552,6 +558,19 @@ def _replace(path: str, text: str) -> None:
         os.fchmod(file.fileno(), 0o644)  # whatever Pacemaker's umask is
         file.write(text)
     os.replace(f"{path}.new", path)
+
+
+def _link(path: str, target: str) -> None:
+    """Have the link in /run lead there; "" for no link. Raises OSError."""
+    for old in (f"{path}.new", *([] if target else [path])):
+        try:
+            os.unlink(old)
+        except FileNotFoundError:
+            pass
+    if target:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        os.symlink(target, f"{path}.new")
+        os.replace(f"{path}.new", path)
 
 
 def account_number(name: str, deadline: Deadline) -> int:

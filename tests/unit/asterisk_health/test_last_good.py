@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -9,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from asha.asterisk import astdb, hindrance
-from asha.asterisk.lastgood import generations, policy
+from asha.asterisk.lastgood import generations, policy, tree
 from asha.ocf import Exit
 from tests.fakes.asterisk import LOADING
 from tests.fakes.ocf import Outcome
@@ -100,6 +101,26 @@ def told(site: Site) -> str:
     return files[0].read_text() if files else ""
 
 
+def test_files_that_change_before_each_start(site: Site) -> None:
+    """Whoever does it: the kept ones serve at last, and the next start is today's again."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.peer = "crm2"
+    site.write("")
+    for number in range(generations.CHANGING):
+        (site.etc / "time.conf").write_text(f"; {number}\n")
+        assert site.start().code == Exit.ERR_GENERIC
+    assert not any(site.used)
+    (site.etc / "time.conf").write_text("; now\n")
+    assert site.start().code == Exit.SUCCESS
+    assert site.used[-1]
+    assert "files that change all the time" in told(site)
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write(GOOD + "; repaired\n")
+    site.serve()
+    assert site.used[-1] == ""
+
+
 def test_what_served_is_kept_once(site: Site) -> None:
     site.serve()
     (made,) = site.kept.iterdir()
@@ -126,6 +147,19 @@ def test_what_changed_after_the_start_is_not_kept(site: Site) -> None:
     outcome = site.act("monitor", DEEP)
     assert outcome.code == Exit.SUCCESS
     assert "has changed since Asterisk was started" in outcome.err
+    assert not site.kept.exists()
+
+
+def test_what_changes_while_it_loads_is_not_kept(site: Site) -> None:
+    """It may have been read before."""
+
+    class Late(site.pbx.agent.launcher_class):  # type: ignore[name-defined, misc]
+        def launch(self) -> None:
+            super().launch()
+            site.write("[half")
+
+    site.pbx.agent.launcher_class = Late
+    site.serve()
     assert not site.kept.exists()
 
 
@@ -193,8 +227,8 @@ def lacks_memory(site: Site) -> None:
 
 def held_up(site: Site) -> None:
     site.write("")
-    log = "/var/log/asterisk/full is a FIFO, at which Asterisk waits"
-    site.pbx.agent._what_holds = lambda agent, process: (log, False)  # type: ignore[assignment]
+    base = "/var/lib/asterisk/astdb.sqlite3 is a directory and no file: remove it"
+    site.pbx.agent._what_holds = lambda agent, process: [base]  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("happens", [lacks_memory, held_up])
@@ -210,9 +244,156 @@ def test_what_is_no_fault_of_the_files(
     assert not any(site.used)
 
 
+def test_a_fifo_elsewhere_hides_no_damage(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asterisk waits at one, and does not end; who can damage its files can make one anywhere."""
+    base = "/var/lib/asterisk/astdb.sqlite3 is a "
+    found = ["/var/log/asterisk/x is a FIFO, at which Asterisk waits: rm /var/log/asterisk/x",
+             f"{base} is a FIFO, at which Asterisk waits: rm {base}",
+             "looking at Asterisk's files did not end within 0.5 s"]
+    monkeypatch.setattr(hindrance, "odd_files", lambda *_: list(found))
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    assert site.used[-1]
+
+
+@pytest.mark.parametrize("much", ["a large file", "many files"])
+def test_what_is_too_much_to_read_hides_no_damage(
+    site: Site, monkeypatch: pytest.MonkeyPatch, much: str
+) -> None:
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    if much == "a large file":
+        with (site.etc / "backup.tar").open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        monkeypatch.setattr(tree, "NAMES_MOST", 4)
+        for number in range(6):
+            (site.etc / f"{number}.conf").touch()
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    assert site.used[-1]
+    assert "MB" in told(site) if much == "a large file" else "4 files" in told(site)
+    assert site.act("stop").code == Exit.SUCCESS
+    # Repaired, though as much as before: today's.
+    site.write(GOOD + "; repaired\n")
+    if much == "a large file":
+        assert site.start().code == Exit.SUCCESS
+        assert site.used[-1] == ""
+
+
+def test_todays_files_are_tried_as_they_are_by_the_command_that_is_told(site: Site) -> None:
+    """What was wrong was elsewhere: a package, what a link leads to."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    command = told(site).partition("tried as they are: ")[2].partition(")")[0]
+    assert command == f"rm {site.kept}/failed"
+    Path(command.removeprefix("rm ")).unlink()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.start()
+    assert site.used[-1] == ""
+
+
+def test_who_starts_it_by_hand_has_todays_files(site: Site) -> None:
+    """After a stop."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    wanted: list[str] = []
+
+    class Asked(site.pbx.agent.launcher_class):  # type: ignore[name-defined, misc]
+        def use(self, files: str) -> None:
+            wanted.append(files)
+            super().use(files)
+
+    site.pbx.agent.launcher_class = Asked
+    assert site.act("stop").code == Exit.SUCCESS
+    assert wanted == [""]
+
+
+def test_a_store_that_others_can_write_is_told_with_the_command(site: Site) -> None:
+    above = site.kept.parent / "open"
+    above.mkdir()
+    above.chmod(0o777)
+    given = {"last_good_directory": str(above / "last-good/x")}
+    (above / "last-good").mkdir()
+    os.chown(above, os.geteuid(), os.getegid())
+    site.serve(**given)
+    seen = site.act("monitor", DEEPEST, **given)
+    assert seen.code == Exit.DEGRADED
+    assert f"chmod go-w {above}" in seen.err
+
+
+def test_evidence_of_many_contents_has_an_end(site: Site) -> None:
+    """Each content that does not start has its own, and who changes files makes many."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    place = Path(f"{site.pbx.state}-evidence")
+    for number in range(10, 15):
+        (place / f"20260101-0000{number}-7").mkdir(parents=True)
+    site.write("")
+    assert site.start().code == Exit.ERR_GENERIC
+    outcome = site.start(evidence_keep="2")
+    assert outcome.code == Exit.SUCCESS, outcome.err
+    left = sorted(one.name for one in place.iterdir())
+    assert left[0] == "20260101-000014-7"
+    assert len(left) == 2
+    assert (place / left[1] / "changes.txt").exists()
+
+
+def test_a_store_that_takes_no_file_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full one is how half-written files come about."""
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.peer = "crm2"
+    site.write("")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generations, "add_failure", full)
+        for _ in range(policy.TRIES):
+            outcome = site.start()
+            assert outcome.code == Exit.ERR_GENERIC
+            assert "only this node remembers" in outcome.err
+        assert site.start().code == Exit.SUCCESS
+        assert site.used[-1]
+    # The command that is told has today's tried again.
+    command = told(site).partition("tried as they are: ")[2].partition(")")[0].split()
+    assert command[:2] == ["rm", "-f"]
+    assert site.act("stop").code == Exit.SUCCESS
+    for path in command[2:]:
+        Path(path).unlink(missing_ok=True)
+    assert site.start().code == Exit.ERR_GENERIC
+    assert site.used[-1] == ""
+
+
+def test_names_of_any_bytes_and_length_keep_no_start(site: Site) -> None:
+    site.serve()
+    assert site.act("stop").code == Exit.SUCCESS
+    site.write("")
+    folder = os.fsencode(site.etc)
+    for number in range(3):
+        folder += b"/" + str(number).encode() + b"\xff\n\x1b[2J" * 30
+        os.mkdir(folder)
+        with open(folder + b"/\xfe" + b"x" * 200, "wb"):
+            pass
+    assert [site.start().code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
+    assert site.used[-1]
+    assert len(told(site)) < 1200
+    assert "crm resource restart p_test" in told(site)
+    assert site.act("monitor", DEEPEST).code == Exit.DEGRADED
+
+
 @pytest.mark.parametrize(("found", "serves"), [
     (["/etc/asterisk/x.conf is a FIFO, at which Asterisk waits: rm /etc/asterisk/x.conf"], True),
     (["it has started sleep (7); does #exec in its configuration wait for that?"], True),
+    (["asterisk (7) waits for who opens the other end of a FIFO"], True),
     (["/var/log/asterisk/full is a FIFO, at which Asterisk waits"], False),
     ([], False),
 ])
@@ -224,8 +405,8 @@ def test_what_it_waits_for_while_it_loads(
     assert site.act("stop").code == Exit.SUCCESS
     site.write("#exec /bin/wait\n")
     monkeypatch.setattr(site.pbx.launcher, "clears", False)
-    monkeypatch.setattr(hindrance, "odd_files", lambda *_: found)
-    monkeypatch.setattr(hindrance, "waits_for", lambda *_: [])
+    monkeypatch.setattr(hindrance, "odd_files", lambda *_: [])
+    monkeypatch.setattr(hindrance, "waits_for", lambda *_: found)
     flag = site.pbx.run / f"silent-{LOADING}"
     flag.touch()
     outcome = site.pbx.act("start", given=site.given, timeout=3)
@@ -289,6 +470,12 @@ def test_a_stack_that_is_lost_by_damage(site: Site) -> None:
     (made / "files/pjsip.conf").write_text("")
     assert [site.start(**AUTO).code for _ in range(2)] == [Exit.ERR_GENERIC, Exit.SUCCESS]
     assert site.used[-1] == ""
+    # That is told, and is no measure for the next start.
+    assert site.act("monitor", DEEP, **AUTO).code == Exit.SUCCESS
+    seen = site.act("monitor", DEEPEST, **AUTO)
+    assert seen.code == Exit.DEGRADED
+    assert "Asterisk has lost SIP: sip.conf is cut off" in seen.err
+    assert [one for one in site.kept.iterdir() if one.is_dir()] == [made]
 
 
 def test_a_stack_that_somebody_has_removed(site: Site) -> None:
