@@ -185,7 +185,7 @@ def render(site: Site, secret: Secret, version: str) -> str:
     if old:
         lines.append(f'        after-resync-target "{HANDLER} unfence";')
     lines += [
-        # 8.4 does not call it by itself, but has it as a command: drbdadm unfence-peer asha
+        # 9 calls it where 8.4 calls both: after-resync-target on the one node, this on the other.
         f'        unfence-peer "{HANDLER} unfence";',
         "        # In many a section common these reset the node, or forbid a sync.",
         *(f'        {name} "{NOTHING}";' for name in _silenced(old)),
