@@ -118,8 +118,8 @@ def helpers(node: Node, name: str) -> list[str]:
 
 
 def test_cluster_link_cut(cluster: Cluster) -> None:
-    """DRBD calls our fence handler, as its kernel part does: without open files, a home or a
-    locale. The other disk may not be promoted until it is whole again; calls go on."""
+    """DRBD's kernel part calls our fence handler, with no more than a PATH. The other disk may
+    not be promoted until it is whole again; calls go on."""
     active, passive = cluster.active(), cluster.passive()
     call = cluster.place_call()
     before = helpers(active, "fence-peer")

@@ -98,6 +98,7 @@ BOTH = {
         "disk-flushes": "no", "disk-drain": "no", "md-flushes": "no", "al-updates": "no",
         "al-extents": "67", "read-balancing": "round-robin", "c-plan-ahead": "0",
         "c-fill-target": "1", "c-max-rate": "1M", "c-min-rate": "1M",
+        "resync-rate": "1M",
     },
     "options": {"on-no-data-accessible": "suspend-io"},
     "handlers": dict.fromkeys(
