@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from asha.fencing import handler
 from tests.cluster.customer import (
     answers_for,
     install_node,
@@ -107,6 +108,39 @@ def test_is_a_cluster_on_real_drbd(cluster: Cluster) -> None:
         assert node.path("/proc/drbd").read_text().startswith("version: 8.4.")
     assert drbd(cluster.lab.node("crm1"), "role") == "Primary/Secondary"
     wait_for(lambda: not cluster.audit(), "every invariant", timeout=UP_SECONDS, every=1)
+
+
+def helpers(node: Node, name: str) -> list[str]:
+    """The exit codes of the handlers of that name, as the kernel had them."""
+    ended = f"/sbin/drbdadm {name} "
+    return [line.split("exit code ")[1].split()[0] for line in node.run("dmesg").out.splitlines()
+            if ended in line and "exit code" in line]
+
+
+def test_cluster_link_cut(cluster: Cluster) -> None:
+    """DRBD's kernel part calls our fence handler, with no more than a PATH. The other disk may
+    not be promoted until it is whole again; calls go on."""
+    active, passive = cluster.active(), cluster.passive()
+    call = cluster.place_call()
+    before = helpers(active, "fence-peer")
+    active.cut("eth1")
+    try:
+        wait_for(lambda: len(helpers(active, "fence-peer")) > len(before),
+                 "the fence handler's end", timeout=UP_SECONDS)
+        assert helpers(active, "fence-peer")[len(before):] == [str(handler.OUTDATED)]
+        assert handler.CONSTRAINT in constraints(passive)
+        assert drbd(active, "dstate") == "UpToDate/Outdated"
+    finally:
+        active.restore("eth1")
+    wait_in_sync(active, SYNC_SECONDS)
+    wait_for(lambda: handler.CONSTRAINT not in constraints(active), "the constraint's removal",
+             timeout=UP_SECONDS)
+    assert cluster.call_is_up(call)
+    wait_for(lambda: not cluster.audit(), "every invariant", timeout=UP_SECONDS, every=1)
+
+
+def constraints(node: Node) -> str:
+    return node.run("cibadmin", "--query", "--scope=constraints").out
 
 
 def test_switches(cluster: Cluster) -> None:

@@ -114,8 +114,10 @@ def test_never_throws_data_away_by_itself(version: str) -> None:
         "after-sb-1pri consensus;",
         "after-sb-2pri disconnect;",
     ]
-    for dangerous in ("allow-two-primaries", "resource-and-stonith", "always-asbp",
-                      "discard-younger", "discard-secondary", "call-pri-lost"):
+    for safe in ("allow-two-primaries no;", "always-asbp no;", "rr-conflict disconnect;"):
+        assert safe in lines_of(version)
+    for dangerous in ("resource-and-stonith", "discard-younger", "discard-secondary",
+                      "call-pri-lost", "violently"):
         assert dangerous not in text
 
 
@@ -138,16 +140,26 @@ def test_fencing_is_where_each_version_wants_it() -> None:
     assert section_of("", "fencing resource-only;") == "net"
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_inherited_handler_cannot_reset_the_node(version: str) -> None:
+    """Every one that the kernel calls, but for those that only tell somebody."""
+    both = ("pri-on-incon-degr", "pri-lost", "pri-lost-after-sb", "local-io-error", "fence-peer",
+            "before-resync-target", "before-resync-source", "after-resync-target", "unfence-peer")
+    for name in both if drbd.is_old(version) else (*both, "quorum-lost"):
+        assert section_of(version, f"{name} ") == "handlers"
+
+
 def test_what_only_9_takes() -> None:
     for version in ("9.2.8", ""):
         lines = lines_of(version)
         assert lines[lines.index("on crm1 {") + 2] == "node-id 0;"
         assert lines[lines.index("on crm2 {") + 2] == "node-id 1;"
         assert "auto-promote no;" in lines
+        assert "quorum off;" in lines
         assert any(line.endswith('asha.fencing.handler fence";') for line in lines)
         assert any(line.startswith("unfence-peer ") for line in lines)
     old = drbd.render(SITE, SECRET, "8.4.11")
-    for word in ("node-id", "auto-promote", ".9.sh"):
+    for word in ("node-id", "auto-promote", "quorum", "allow-remote-read"):
         assert word not in old
     assert 'after-resync-target "/usr/bin/python3 -I -m asha.fencing.handler unfence";' in old
 
