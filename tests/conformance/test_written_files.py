@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 import pytest
 
@@ -112,6 +113,17 @@ ONLY_9 = {
     "options": {"auto-promote": "yes", "quorum": "majority"},
     "handlers": {"quorum-lost": "/sbin/theirs"},
 }
+# Options of drbdsetup that asha.res leaves to the kernel, and to a customer's section common.
+# Of no meaning beside what is said:
+IDLE = {"c-delay-target", "congestion-fill", "congestion-extents", "csums-after-crash-only",
+        "resync-after", "auto-promote-timeout", "on-no-quorum", "quorum-minimum-redundancy",
+        "on-suspended-primary-outdated"}
+# Only about speed and load, or how the disk beneath is spoken to:
+SPEED = {"unplug-watermark", "cpu-mask", "discard-zeroes-if-aligned", "disable-write-same",
+         "rs-discard-granularity", "max-io-depth", "peer-ack-window", "peer-ack-delay",
+         "bitmap"}
+# Time-outs of a connection that is being made, and of 9's own:
+WAITS = {"socket-check-timeout", "twopc-timeout", "twopc-retry-timeout"}
 BARE = """\
 resource asha {
     device /dev/drbd0 minor 0; disk /dev/sda5; meta-disk internal;
@@ -164,6 +176,22 @@ def test_nothing_comes_from_the_common_section(node: Node, version: str) -> None
     assert set(theirs) - {"_name=crm2"} == {
         f"{key}={value}" for name, options in common.items() if name != "handlers"
         for key, value in options.items()}
+
+
+@pytest.mark.parametrize("version", ["8.4.11", "9.2.8"])
+def test_each_option_is_said_or_left_out_on_purpose(node: Node, version: str) -> None:
+    if drbd.is_old(version):
+        program, commands = "/lib/drbd/drbdsetup-84", ["disk-options"]
+    else:  # where the lab has put Debian's own
+        program = "/usr/lib/lab/usr/sbin/drbdsetup"
+        commands = ["disk-options", "peer-device-options"]
+    known = {str(option.get("name"))
+             for command in (*commands, "net-options", "resource-options")
+             for option in ElementTree.fromstring(
+                 node.run(program, "xml-help", command).out).iter("option")}
+    said = {key for options in common_of(version).values() for key in options}
+    assert "fencing" in known
+    assert known - said <= IDLE | SPEED | WAITS | {"set-defaults", "_name"}
 
 
 @pytest.mark.parametrize("joined", [False, True])
