@@ -182,8 +182,9 @@ def test_nothing_comes_from_the_common_section(node: Node, version: str) -> None
 def test_each_option_is_said_or_left_out_on_purpose(node: Node, version: str) -> None:
     if drbd.is_old(version):
         program, commands = "/lib/drbd/drbdsetup-84", ["disk-options"]
-    else:  # where the lab has put Debian's own
-        program = "/usr/lib/lab/usr/sbin/drbdsetup"
+    else:  # where the lab has put Debian's own: 12 has it in /sbin, 13 in /usr/sbin
+        program = next(path for path in (f"/usr/lib/lab{place}/sbin/drbdsetup"
+                                         for place in ("/usr", "")) if node.path(path).exists())
         commands = ["disk-options", "peer-device-options"]
     known = {str(option.get("name"))
              for command in (*commands, "net-options", "resource-options")
