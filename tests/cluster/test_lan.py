@@ -53,7 +53,7 @@ def nothing_moves(cluster: Cluster, seconds: float = WATCH_SECONDS) -> Iterator[
     wait_for(lambda: time.monotonic() >= end or node.pids("asterisk") != pids,
              "a restart of Asterisk, or the end of the watch", timeout=seconds + 30)
     assert node.pids("asterisk") == pids
-    assert cluster.state().active == node.name
+    assert cluster.active() is node
     assert cluster.call_is_up(call)
     assert cluster.audit() == []
 

@@ -581,17 +581,22 @@ def test_expired_says_where(act: Act) -> None:
 @pytest.mark.parametrize("name", ["start", "stop", "promote", "demote"])
 def test_changing_actions_take_the_lock(act: Act, file: Path, name: str) -> None:
     held = []
+    paths = set()
 
     class Looks(Promotable):
         def _maybe(self, where: str) -> None:
-            path = self.state_path("lock")
-            held.append(any(os.path.realpath(f"/proc/self/fd/{fd}") == path for fd in fds()))
+            paths.add(self.state_path("lock"))
+            held.append(paths <= open_files())
 
     file.write_text("unpromoted")
     act(Looks, name)
     assert held
     assert all(held)
-    assert not any(os.path.realpath(f"/proc/self/fd/{fd}").endswith(".lock") for fd in fds())
+    assert paths.isdisjoint(open_files())
+
+
+def open_files() -> set[str]:
+    return {os.path.realpath(f"/proc/self/fd/{fd}") for fd in fds()}
 
 
 def fds() -> list[str]:

@@ -6,6 +6,7 @@ are never touched, and all that a test mounts is gone with it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import pwd
@@ -33,8 +34,9 @@ INSIDE = "ASHA_TEST_IN_NAMESPACE"
 # A stop ends processes: it shall see those of the test only.
 UNSHARE = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]
 
-# How often start and stop are killed half way.
+# How often start and stop are killed half way; more often until the moments have differed.
 KILLS = 50
+PATIENCE = 10
 
 AGENT = f"""#!{PYTHON} -I
 import sys
@@ -1235,9 +1237,10 @@ def inside_a_database_with_a_journal_is_rolled_back_by_its_owner(site: Site) -> 
 
 
 def kill_half_way(site: Site, action: str, takes: float, dice: random.Random) -> None:
-    """SIGKILL to the agent, or to all of its children too, as Pacemaker does."""
+    """SIGKILL to the agent, or to all of its children too, as Pacemaker does; at any moment of
+    what it ``takes``, or a little later."""
     process = site.begin(action)
-    time.sleep(dice.uniform(0, takes))
+    time.sleep(dice.uniform(0, takes * 1.2))
     with_children = dice.random() < 0.5
     (os.killpg if with_children else os.kill)(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
@@ -1254,8 +1257,10 @@ def inside_killed(site: Site, action: str) -> None:
     seed = random.randrange(1 << 30)
     dice = random.Random(seed)
     takes = {"start": duration(site, "start"), "stop": duration(site, "stop")}
-    seen = set()
-    for turn in range(KILLS):
+    seen: set[int] = set()
+    for turn in itertools.count():
+        if (turn >= KILLS and len(seen) > 1) or turn == PATIENCE * KILLS:
+            break
         told = f"seed {seed}, turn {turn}"
         site.must("start" if action == "stop" else "stop")
         kill_half_way(site, action, takes[action], dice)

@@ -238,11 +238,15 @@ def _is_stamp(text: str) -> bool:
 
 
 def _limit_memory() -> None:
+    """Beside what this process has mapped already: a test's is large."""
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_AS)[1]
-    # Who has given up root may not raise it.
-    most = MEMORY_MOST if before == resource.RLIM_INFINITY else min(MEMORY_MOST, before)
+    with open("/proc/self/statm", "rb") as file:
+        pages = int(file.read(100).split()[0])
+    most = MEMORY_MOST + pages * resource.getpagesize()
+    if before != resource.RLIM_INFINITY:
+        most = min(most, before)  # who has given up root may not raise it
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
