@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import sqlite3
@@ -121,6 +122,14 @@ def test_what_a_power_cut_leaves_is_no_damage(place: Path, journal: str) -> None
         assert without_journal(path) != "ok"
     assert check(path) == ""
     assert [one.name for one in place.iterdir()] == [recovery.FILE], "honoured, and so used up"
+
+
+def test_the_limit_of_memory_is_beside_what_is_mapped_already(place: Path) -> None:
+    """SQLite maps the index of a write-ahead log, also in a process that is large."""
+    path = place / recovery.FILE
+    make(path, "wal")
+    with mmap.mmap(-1, recovery.MEMORY_MOST):
+        assert check(path) == ""
 
 
 def test_a_first_page_that_only_the_journal_has_is_no_damage(place: Path) -> None:
