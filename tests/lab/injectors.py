@@ -27,24 +27,34 @@ LAST_GOOD = f"{STORE}/last-good"
 
 SIP_THREAD = "SIP"
 
-HOLD_ASTDB = f"""\
-import sqlite3, time
-database = sqlite3.connect({ASTDB!r}, timeout=20, isolation_level=None)
-database.execute("BEGIN EXCLUSIVE")
+# SQLite's exclusive lock. What Asterisk has read since its last change it keeps locked until its
+# next commit, which comes a second after a change: so it is given one (main/db.c: a
+# transaction is always open, and only db_sync_thread() commits).
+LOCK_ASTDB = f"""\
+import os, sqlite3, subprocess, sys, time
+database = sqlite3.connect({ASTDB!r}, timeout=0.2, isolation_level=None)
+over = time.monotonic() + 50
+while True:
+    try:
+        database.execute("BEGIN EXCLUSIVE")
+        break
+    except sqlite3.DatabaseError as problem:
+        if problem.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            break  # damaged already
+        if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > over:
+            raise
+    subprocess.run(["asterisk", "-rx", "database put committed lab " + str(time.monotonic())],
+                   stdout=subprocess.DEVNULL, timeout=20)
+"""
+
+HOLD_ASTDB = f"""{LOCK_ASTDB}
 print("locked", flush=True)
 time.sleep(3600)
 """
 
-# Under SQLite's own lock: what Asterisk has in its cache, and has not committed yet, would be
-# written over the damage a moment later, and mend it.
-DAMAGE_ASTDB = f"""\
-import os, sqlite3, sys
-database = sqlite3.connect({ASTDB!r}, timeout=30, isolation_level=None)
-try:
-    database.execute("BEGIN EXCLUSIVE")
-except sqlite3.DatabaseError as problem:
-    if problem.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
-        raise
+# Under the lock: what Asterisk has in its cache, and has not committed yet, would be written
+# over the damage a moment later, and mend it.
+DAMAGE_ASTDB = f"""{LOCK_ASTDB}
 file = os.open({ASTDB!r}, os.O_WRONLY)
 os.pwrite(file, os.urandom(int(sys.argv[1])), 0)
 os._exit(0)
