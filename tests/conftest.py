@@ -21,11 +21,12 @@ LABS: list[Lab] = []
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Result[pytest.TestReport], None]:
-    """A test that fails says where the log of its lab is."""
+    """A test that fails says where the log of its lab is, and what the cluster said last."""
     outcome = yield
     report = outcome.get_result()
     if report.failed:
-        report.sections += [("what ran on the nodes", str(lab.log.path)) for lab in LABS]
+        report.sections += [("what ran on the nodes", lab.tell_failure(report.nodeid))
+                            for lab in LABS]
 
 
 @contextmanager
@@ -46,6 +47,10 @@ def lab_or_skip(
         pytest.skip(str(reason))
     try:
         yield lab
+    except Exception as problem:
+        # A test that has a lab of its own.
+        problem.add_note(lab.tell_failure(os.environ.get("PYTEST_CURRENT_TEST", "")))
+        raise
     finally:
         lab.down()
         LABS.remove(lab)

@@ -39,9 +39,9 @@ class Cluster:
         done = self._run(TELL_SECONDS, "attrd_updater", "--name", ATTRIBUTE, "--update", value)
         return done is not None
 
-    def withdraw(self) -> bool:
+    def withdraw(self, seconds: float = TELL_SECONDS) -> bool:
         """Nothing is known any more of this node's LAN."""
-        return self._run(TELL_SECONDS, "attrd_updater", "--name", ATTRIBUTE, "--delete") is not None
+        return self._run(seconds, "attrd_updater", "--name", ATTRIBUTE, "--delete") is not None
 
     def has_address(self) -> bool | None:
         """Whether Pacemaker believes that the virtual address is here and has nothing to do

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -30,7 +31,7 @@ from tests.lab.image import (
     recipe_hash,
 )
 from tests.lab.lineswitch import LineSwitchClient, start_line_switch
-from tests.lab.log import LabLog
+from tests.lab.log import FAILED, LabLog
 from tests.lab.log import begin as begin_log
 from tests.lab.network import SWITCHBOARD_ADDRESS, Network, TapNetwork
 from tests.lab.node import Node, copy_sparse, detach_loops, remove_cgroup
@@ -43,6 +44,10 @@ REPOSITORY = Path(__file__).parents[2]
 MEMORY_DISK = "4G"
 # Of real nodes: two disks of 1.1 GB, and the nodes' memory.
 REAL_MEMORY_DISK = "12G"
+
+# Of the nodes' journals, in the report of a test that failed: the last lines of these, cut off.
+CLUSTER_WORDS = re.compile(r" (pacemaker-\S+|asha-\S+|python3|asterisk-health\S*)\[\d+\]: ")
+LAST_LINES, LAST_WIDTH = 20, 180
 
 # The kinds of nodes.
 FAST, REAL = "fast", "real"
@@ -218,6 +223,22 @@ class Lab:
             node.wait_booted()
         # Only now: a lab that is cut off half made is nobody's wish to keep.
         self._record(persistent=self._persistent)
+
+    def tell_failure(self, test: str) -> str:
+        """Keep what the nodes said with the log, which is kept longer. Returns the last words
+        of the cluster."""
+        self.log.keep(FAILED, test)
+        words = []
+        for node in self.running:
+            try:
+                said = node.run("journalctl", "-b", "--no-pager", "-o", "short-precise",
+                                check=False).out
+            except LabError as problem:
+                said = str(problem)
+            self.log.keep(f"{node.name}.journal", said)
+            told = [line for line in said.splitlines() if CLUSTER_WORDS.search(line)]
+            words += [line[:LAST_WIDTH] for line in told[-LAST_LINES:]]
+        return "\n".join([str(self.log.path), *words])
 
     def down(self) -> None:
         """Remove everything, whatever state it is in. Safe to repeat."""

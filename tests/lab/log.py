@@ -19,6 +19,8 @@ LOGS = Path("/var/log/asha-lab")
 # Labs whose log is kept, the newest; each has two files of 2 MB at most, and a real one what
 # its nodes printed.
 KEPT = 20
+# And as many of those with a test that failed, which have this file and may be older.
+FAILED = "failed"
 KEPT_TEXT = 1 << 20  # characters
 
 
@@ -40,7 +42,6 @@ class LabLog(CommandLog):
             self._flush()
             self._put([(time.time(), text)])
 
-
     def keep(self, name: str, text: str) -> None:
         """Put the text's end beside the log. Raises nothing."""
         with suppress(OSError):
@@ -53,5 +54,6 @@ def begin(lab: str) -> None:
         LOGS.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(LOGS / lab, ignore_errors=True)
         by_age = sorted(LOGS.iterdir(), key=lambda place: place.stat().st_mtime)
-        for old in by_age[:-KEPT]:
+        failed = [place for place in by_age if (place / FAILED).exists()]
+        for old in {*by_age[:-KEPT]} - {*failed[-KEPT:]}:
             shutil.rmtree(old, ignore_errors=True)

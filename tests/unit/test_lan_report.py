@@ -194,7 +194,6 @@ def test_where_nothing_is_to_be_watched_it_waits_for_another_asha_conf(
             os.utime(path, ns=(1, 1))
 
     monkeypatch.setattr("asha.lan.__main__.time.sleep", changed_meanwhile)
-    monkeypatch.setattr("asha.lan.__main__.signal.signal", lambda number, handler: None)
     assert program.main(str(path)) == 0
     assert waits == [program.WAIT] * 2
     assert calls(tools) == told
@@ -218,9 +217,22 @@ def test_it_watches_until_asha_conf_changes(
             seen.append(goes_on())
 
     monkeypatch.setattr(program, "Watcher", Watching)
-    monkeypatch.setattr("asha.lan.__main__.signal.signal", lambda number, handler: None)
     assert program.main(str(path)) == 0
     assert seen == ["eth0", "192.168.1.90", "192.168.1.12", "crm1", True, False]
+
+
+@pytest.mark.parametrize(("status", "told"), [
+    ("TERM", ["attrd_updater --name asha-lan --delete"]),
+    ("KILL", []),
+    ("0", []),
+])
+def test_only_a_stop_in_order_withdraws_what_was_told(
+    tools: Path, monkeypatch: pytest.MonkeyPatch, status: str, told: list[str]
+) -> None:
+    (tools / "calls").touch()
+    monkeypatch.setenv("EXIT_STATUS", status)
+    assert program.ended() == 0
+    assert calls(tools) == told
 
 
 def test_one_nic_cannot_tell_whose_lan_it_is() -> None:
