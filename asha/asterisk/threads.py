@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from asha.run.deadline import Deadline
 
 # A thread runs away that has not rested for this share of the time between two looks,
-# and had the processor for at least that share: on a busy machine it waits for one.
+# and had the processor for this one: on a busy machine it waits for it, as all else does.
 NEVER_RESTS = 0.9
-RAN = 0.5
+RAN = 0.25
 
 # Seconds between two looks below which nothing is said: a long piece of work is none.
 LOOKS_APART = 20.0

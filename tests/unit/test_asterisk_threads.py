@@ -50,7 +50,8 @@ def since(fake: FakeProc, ran: float, waited: float, seconds: float) -> list[str
     [
         (60, 0, 60, True),
         (40, 19, 60, True),  # the machine is busy: it waits, and does not rest
-        (20, 39, 60, False),  # a busy thread of a busy machine
+        (20, 39, 60, True),
+        (10, 49, 60, False),  # a busy thread of a machine that is far too busy
         (50, 0, 60, False),
         (0, 0, 60, False),
         (15, 0, 15, False),  # too early to say
