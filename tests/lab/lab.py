@@ -158,6 +158,7 @@ class Lab:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
+            self.tell_failure(str(error))
             self._say(f"what ran on the nodes: {self.log.path}")
         self.down()
 
@@ -224,10 +225,10 @@ class Lab:
         # Only now: a lab that is cut off half made is nobody's wish to keep.
         self._record(persistent=self._persistent)
 
-    def tell_failure(self, test: str) -> str:
-        """Keep what the nodes said with the log, which is kept longer. Returns the last words
-        of the cluster."""
-        self.log.keep(FAILED, test)
+    def tell_failure(self, what: str) -> str:
+        """Keep what the nodes said with the log, which is kept longer: ``what`` has failed.
+        Returns where that is, and the cluster's last words."""
+        self.log.keep(FAILED, what)
         words = []
         for node in self.running:
             try:

@@ -45,6 +45,7 @@ class LabLog(CommandLog):
     def keep(self, name: str, text: str) -> None:
         """Put the text's end beside the log. Raises nothing."""
         with suppress(OSError):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.with_name(name).write_text(text[-KEPT_TEXT:])
 
 

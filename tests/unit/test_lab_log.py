@@ -55,19 +55,61 @@ def test_the_old_ones_are_removed(lab: Lab, tmp_path: Path) -> None:
     assert left == {f"lab{number}" for number in range(5, lab_log.KEPT + 5)}
 
 
+def test_those_of_failed_tests_are_kept_longer(lab: Lab, tmp_path: Path) -> None:
+    for number in range(2 * lab_log.KEPT + 5):
+        place = tmp_path / "asha-lab" / f"lab{number}"
+        place.mkdir()
+        if number < lab_log.KEPT + 3:
+            (place / lab_log.FAILED).write_text("test_x")
+        os.utime(place, (number, number))
+    lab_log.begin("new")
+    left = {one.name for one in (tmp_path / "asha-lab").iterdir()}
+    assert left == {f"lab{number}" for number in range(3, 2 * lab_log.KEPT + 5)
+                    if not lab_log.KEPT + 3 <= number < lab_log.KEPT + 5}
+
+
+SAID = """\
+Nov 29 22:00:00.000001 crm1 kernel: eth0 entered promiscuous mode
+Nov 29 22:00:00.000002 crm1 pacemaker-attrd[92]:  notice: Setting asha-lan[crm1]: ok -> no-carrier
+"""
+
+
+@pytest.fixture
+def journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One node is up, and its journal says that."""
+    monkeypatch.setattr(Lab, "running", property(lambda self: [self.node("crm1")]))
+    monkeypatch.setattr(Node, "run", lambda self, *argv, check: Result(argv, 0, SAID, ""))
+
+
 @pytest.mark.parametrize("failed", [True, False])
-def test_a_failed_test_names_it(
+@pytest.mark.usefixtures("journal")
+def test_a_failed_test_names_it_and_what_the_cluster_said_last(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, failed: bool
 ) -> None:
     monkeypatch.setattr(conftest, "LABS", [lab])
-    report = SimpleNamespace(failed=failed, sections=[])
+    report = SimpleNamespace(failed=failed, sections=[], nodeid="test_x")
     hook = conftest.pytest_runtest_makereport()
     next(hook)
     with pytest.raises(StopIteration):
         hook.send(SimpleNamespace(get_result=lambda: report))  # type: ignore[arg-type]
-    assert report.sections == ([("what ran on the nodes", str(lab.log.path))] if failed else [])
+    told = f"{lab.log.path}\n{SAID.splitlines()[1]}"
+    assert report.sections == ([("what ran on the nodes", told)] if failed else [])
+    assert lab.log.path.with_name(lab_log.FAILED).exists() == failed
+    if failed:
+        assert lab.log.path.with_name("crm1.journal").read_text() == SAID
 
 
+@pytest.mark.usefixtures("journal")
+def test_so_does_a_test_with_a_lab_of_its_own(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conftest, "Lab", lambda **_: lab)
+    for name in ("up", "down"):
+        monkeypatch.setattr(Lab, name, lambda self: None)
+    with pytest.raises(ValueError, match="x") as caught, conftest.lab_or_skip():
+        raise ValueError("x")
+    assert caught.value.__notes__ == [f"{lab.log.path}\n{SAID.splitlines()[1]}"]
+
+
+@pytest.mark.usefixtures("journal")
 def test_so_does_a_lab_without_pytest(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(Lab, "up", lambda self: None)
