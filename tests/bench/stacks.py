@@ -13,6 +13,7 @@ from tests.lab import Lab, Node, Result, wait_for
 from tests.lab.cluster import CIB, CLONES, SINGLES, Cluster
 from tests.lab.faults import OURS, STOCK, STOCK_SIP
 from tests.lab.image import FILES
+from tests.lab.injectors import STORE
 
 # The store's mirrored tree has them at the same places below /drbd.
 LINKS = (
@@ -241,6 +242,10 @@ class Changer:
                  "both nodes online", timeout=CHANGE_SECONDS)
         node = cluster.running[0]
         wait_for(lambda: dc_has_written(node), "the DC's options", timeout=CHANGE_SECONDS)
+        # Ours leaves the store root's alone; what the stock stack links to it opens by its name.
+        for one in cluster.running:
+            if one.run("mountpoint", "--quiet", STORE, check=False).ok:
+                one.run("chmod", "755", STORE)
         # Not by crmsh, which refuses while there is no resource and no fencing.
         node.run("crm_attribute", "--type", "crm_config", "--name", "stop-all-resources",
                  "--update", "true")
