@@ -157,10 +157,14 @@ class Lab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self.tell_failure(str(error))
-            self._say(f"what ran on the nodes: {self.log.path}")
-        self.down()
+        try:
+            if error is not None:
+                self._say(f"what ran on the nodes: {self.log.path}")
+            # Ctrl-C is no failure, and nobody waits for journals then.
+            if isinstance(error, Exception):
+                self.tell_failure(str(error))
+        finally:
+            self.down()
 
     @classmethod
     def attach(cls, name: str) -> Lab:

@@ -117,3 +117,31 @@ def test_so_does_a_lab_without_pytest(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValueError, match="x"), Lab("try", say=said.append):
         raise ValueError("x")
     assert said == [f"what ran on the nodes: {lab.log.path}"]
+
+
+def test_ctrl_c_removes_the_lab_and_is_no_failure(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+    monkeypatch.setattr(Lab, "up", lambda self: None)
+    monkeypatch.setattr(Lab, "down", lambda self: did.append("down"))
+    monkeypatch.setattr(Lab, "tell_failure", lambda self, what: did.append(what))
+    with pytest.raises(KeyboardInterrupt), Lab("try"):
+        raise KeyboardInterrupt
+    assert did == ["down"]
+
+
+def test_ctrl_c_while_journals_are_kept_removes_the_lab(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+
+    def interrupted(self: Lab, what: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Lab, "up", lambda self: None)
+    monkeypatch.setattr(Lab, "down", lambda self: did.append("down"))
+    monkeypatch.setattr(Lab, "tell_failure", interrupted)
+    with pytest.raises(KeyboardInterrupt), Lab("try"):
+        raise ValueError("x")
+    assert did == ["down"]
